@@ -1,0 +1,53 @@
+# ganfast: `make` lists the targets; each creates .venv and installs what it needs first.
+#   PYTHON=python3.12   the interpreter that makes .venv
+#   TORCH=torch         another torch (the default, a fixed version, keeps a machine without a GPU free of CUDA packages)
+#   ARGS="..."          passed on to pytest
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+ARGS   ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
+
+.PHONY: help demo test test-fast lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five minutes on two cores) and show it
+	@$(BIN)/python bench/demo.py
+
+test: $(VENV)/.dev  ## run every test, fast ones first
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.dev  ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/.dev  ## check style with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.dev  ## time the operators against plain PyTorch
+	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+
+clean:  ## remove .venv and build products
+	rm -rf $(VENV) build dist *.egg-info ganfast/_C*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.torch:
+	@echo "ganfast: creating $(VENV) and installing $(TORCH)"
+	@$(PYTHON) -m venv $(VENV) || { echo "ganfast: '$(PYTHON) -m venv' failed; install python3-venv or give PYTHON=/path/to/python3"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet "$(TORCH)"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch $(SOURCES)
+	@echo "ganfast: installing ganfast with what the demo needs"
+	@$(BIN)/python -m pip install --quiet -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(SOURCES)
+	@echo "ganfast: installing ganfast with what the tests need"
+	@$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@ $(VENV)/.demo

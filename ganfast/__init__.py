@@ -1,0 +1,25 @@
+"""ganfast: train GANs fast and right in PyTorch.
+
+Submodules load on first use, so that ``import ganfast`` costs little more than ``import torch``.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_SUBMODULES = {"data", "functional", "metrics", "models", "nn", "objectives", "ops", "recipes", "reference", "training"}
+_NAMES = {"InputError": "errors", "Trainer": "training", "load": "models"}
+
+__all__ = ["__version__", *sorted(_SUBMODULES), *sorted(_NAMES)]
+
+
+def __getattr__(name: str):
+    if name in _SUBMODULES:
+        return importlib.import_module(f"ganfast.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"ganfast.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'ganfast' has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

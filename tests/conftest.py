@@ -1,0 +1,26 @@
+"""Shared by all tests: fast ones first, GPU tests skip without a GPU, real data where it lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # stable: fast first
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets: GANFAST_TEST_DATA, else ../shared/data beside the checkout."""
+    folder = Path(os.environ.get("GANFAST_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there (set GANFAST_TEST_DATA)")
+    return folder
