@@ -1,0 +1,325 @@
+"""The command line: ``ganfast train | generate | evaluate | data | info``.
+
+Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
+"""
+
+import dataclasses
+import difflib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ganfast import __version__
+from ganfast.errors import InputError
+
+USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
+
+  ganfast train RECIPE --data SRC    train a GAN; RECIPE is one of: {{recipes}}
+  ganfast generate --network PATH    pictures from a trained generator
+  ganfast evaluate --network PATH    how far a generator is from the data
+  ganfast data pack SRC DEST         decode a data set once into one memory-mapped file
+  ganfast info                       versions, devices, and which backend each operator can use
+
+`ganfast COMMAND -h` lists the options of a command."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        command = choose(argv[0] if argv else "-h", COMMANDS, "command")
+        if command is None:
+            from ganfast.recipes import RECIPES
+
+            print(USAGE.format(recipes=", ".join(RECIPES)))
+            return 0
+        command(argv[1:])
+        return 0
+    except InputError as error:
+        print(f"ganfast: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `ganfast info | head`
+        sys.stderr.close()
+        return 0
+
+
+def choose(name: str, choices: dict, kind: str):
+    """The choice called ``name``; None for a plea for help."""
+    if name in ("-h", "--help"):
+        return None
+    if name not in choices:
+        near = difflib.get_close_matches(name, choices, 1)
+        hint = f"did you mean {near[0]}?" if near else f"give one of: {', '.join(choices)}."
+        raise InputError(f"unknown {kind} {name!r}: {hint}")
+    return choices[name]
+
+
+def read_options(cls, argv: list[str], prog: str, default=None):
+    """Options of dataclass ``cls`` from ``argv``."""
+    return tyro.cli(cls, args=argv, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+# -- train -----------------------------------------------------------------------------------------------------------
+
+
+def train(argv: list[str]) -> None:
+    from ganfast.recipes import RECIPES
+    from ganfast.training import Trainer, TrainOptions
+    from ganfast.training.run_directory import next_name
+
+    recipe_class = choose(argv[0] if argv else "-h", RECIPES, "recipe")
+    if recipe_class is None:
+        print("ganfast train RECIPE --data SRC [options], where RECIPE is one of\n")
+        for name, each in RECIPES.items():
+            print(f"  {name:<10} {each.__doc__}")
+        print("\n`ganfast train RECIPE -h` lists the options of a recipe.")
+        return
+
+    bare = tyro.conf.OmitArgPrefixes
+    command = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("run", bare[TrainOptions]),
+            ("recipe", bare[recipe_class]),
+            (
+                "dry_run",
+                Annotated[bool, tyro.conf.arg(aliases=["-n"], help="say what would be done, and do nothing")],
+                False,
+            ),
+        ],
+        kw_only=True,
+    )
+    command.__doc__ = recipe_class.__doc__
+    stored = stored_defaults(argv[1:], recipe_class, TrainOptions)
+    default = command(run=stored[0], recipe=stored[1]) if stored else None
+    chosen = read_options(command, argv[1:], f"ganfast train {argv[0]}", default)
+    options = dataclasses.asdict(chosen.run)
+    if stored and options["steps"] is None and options["kimg"] is None:
+        options["steps"] = stored[2]
+    trainer = Trainer(chosen.recipe, **options)
+    if chosen.dry_run:
+        run = trainer.resumed or Path(
+            options["outdir"], next_name(Path(options["outdir"]), f"{argv[0]}-{trainer.data.name}")
+        )
+        print(f"{trainer.describe()}. It would write to {run}.")
+    else:
+        trainer.train()
+
+
+def stored_defaults(argv: list[str], recipe_class, options_class):
+    """(options, recipe, steps) of the run that ``argv`` resumes, so that nobody types them again; else None."""
+    from ganfast.training.run_directory import stored_options
+
+    path = None
+    for word, following in zip(argv, [*argv[1:], None]):
+        if word == "--resume" and following:
+            path = following
+        elif word.startswith("--resume="):
+            path = word.partition("=")[2]
+    if path is None:
+        return None
+    name, recipe, options = stored_options(Path(path))
+    if name != recipe_class.name:
+        raise InputError(
+            f"{path} is of recipe {name}, not {recipe_class.name}: give ganfast train {name} --resume {path}."
+        )
+    try:
+        options = options_class(**options)
+        recipe = recipe_class(**recipe)
+    except TypeError as error:
+        raise InputError(f"{path} has options that this version of ganfast does not know ({error}).") from None
+    steps = options.total_steps(recipe.d_steps)
+    return dataclasses.replace(options, kimg=None, steps=None), recipe, steps
+
+
+# -- generate --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Generate:
+    """Pictures from a trained generator."""
+
+    network: Path
+    """a run directory or its generator.safetensors"""
+    seeds: str = "0-63"
+    """one latent per seed: 0-63, or 1,5,9-12"""
+    grid: str | None = None
+    """columns x rows of one picture, as 8x8; by default every sample has a file of its own besides the grid"""
+    interpolate: str | None = None
+    """walk through the latents of these seeds, as 3,7,19,3: a strip, and a GIF"""
+    truncation: float | None = None
+    """draw latents from the normal cut off at this many standard deviations"""
+    outdir: Path = Path("generated")
+    """where the pictures go"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+def generate(argv: list[str]) -> None:
+    from ganfast.training.sampling import write_grid, write_interpolation, write_points, write_singles
+
+    chosen = read_options(Generate, argv, "ganfast generate")
+    seeds = parse_seeds(chosen.seeds)
+    generator, device = load_generator(chosen.network, chosen.device)
+    try:
+        chosen.outdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{chosen.outdir} cannot be made ({error.strerror}): give another --outdir.") from None
+    if chosen.interpolate:
+        if chosen.grid:
+            raise InputError("--grid and --interpolate make different pictures: give one of them.")
+        written = write_interpolation(
+            generator, parse_seeds(chosen.interpolate), chosen.truncation, chosen.outdir, device
+        )
+    elif generator.about["model"] == "mlp":
+        written = write_points(generator, seeds, chosen.truncation, chosen.outdir, device)
+    elif chosen.grid:
+        columns, rows = parse_grid(chosen.grid)
+        if columns * rows > len(seeds):
+            raise InputError(
+                f"--grid {chosen.grid} needs {columns * rows} seeds, --seeds {chosen.seeds} gives {len(seeds)}."
+            )
+        written = write_grid(generator, seeds[: columns * rows], chosen.truncation, chosen.outdir, device, columns)
+    else:
+        written = write_singles(generator, seeds, chosen.truncation, chosen.outdir, device)
+    print(f"wrote {written} to {chosen.outdir}")
+
+
+def load_generator(path: Path, device: str):
+    from ganfast import models
+    from ganfast.training import TrainOptions
+
+    place = TrainOptions(data="", device=device).torch_device()
+    return models.load(path, place), place
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0-3,9`` → [0, 1, 2, 3, 9]."""
+    seeds = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise InputError(f"{text!r} is no list of seeds: give numbers and ranges as in 0-63 or 1,5,9-12.") from None
+    if not seeds:
+        raise InputError(f"{text!r} names no seed: give numbers and ranges as in 0-63 or 1,5,9-12.")
+    return seeds
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    columns, x, rows = text.lower().partition("x")
+    if not (x and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
+        raise InputError(f"--grid {text!r} is no grid: give columns x rows, as in 8x8.")
+    return int(columns), int(rows)
+
+
+# -- evaluate --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Evaluate:
+    """How far a generator is from the data: for labelled images what a small classifier, trained on them in seconds,
+    sees in the generated ones; for mixtures of Gaussians the modes it covers."""
+
+    network: Path
+    """a run directory or its generator.safetensors"""
+    data: str
+    """the data it was trained on; images need labels"""
+    samples: int = 2500
+    """how many to generate"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+def evaluate(argv: list[str]) -> None:
+    from ganfast import metrics
+    from ganfast.data import gaussians, open_dataset
+    from ganfast.training.sampling import sample
+
+    chosen = read_options(Evaluate, argv, "ganfast evaluate")
+    generator, device = load_generator(chosen.network, chosen.device)
+    fakes = sample(generator, range(chosen.samples), None, device)
+    family, _, name = chosen.data.partition(":")
+    if family == "gaussians" and name in gaussians.MODES:
+        print(metrics.mode_report(fakes, *gaussians.MODES[name]))
+    else:
+        data = open_dataset(chosen.data, size=fakes.shape[-1] if fakes.ndim == 4 else None)
+        print(metrics.class_report(data, fakes))
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Pack:
+    """Decode a data set once into one file that trains without decoding."""
+
+    src: tyro.conf.Positional[str]
+    """digits, or a folder, zip, IDX, .npy or .npz file of images"""
+    dest: tyro.conf.Positional[str]
+    """the file to write, DEST.safetensors"""
+    size: int | None = None
+    """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
+    channels: int | None = None
+    """1 for grey, 3 for RGB; by default what the data is"""
+    skip_bad: bool = False
+    """leave out files that cannot be decoded, and count them"""
+
+
+def data(argv: list[str]) -> None:
+    from ganfast.data import pack
+
+    if choose(argv[0] if argv else "-h", {"pack": pack}, "data command") is None:
+        print("ganfast data pack SRC DEST    decode a data set once into one memory-mapped file; -h lists the options")
+        return
+    chosen = read_options(Pack, argv[1:], "ganfast data pack")
+    packed = pack(chosen.src, chosen.dest, size=chosen.size, channels=chosen.channels, skip_bad=chosen.skip_bad)
+    left_out = f", {len(packed.skipped)} files left out that cannot be decoded" if packed.skipped else ""
+    print(f"wrote {len(packed)} {packed.kind} of {'×'.join(map(str, packed.shape))} to {chosen.dest}{left_out}")
+
+
+# -- info ------------------------------------------------------------------------------------------------------------
+
+
+def info(argv: list[str]) -> None:
+    """Versions, devices, and which backend each operator can use, or why not."""
+    import platform
+
+    import torch
+
+    from ganfast import ops
+
+    if argv:
+        print(
+            "ganfast info    versions, devices, and which backend each operator can use, or why not; it has no options"
+        )
+        if argv[0] not in ("-h", "--help"):
+            raise InputError(f"ganfast info has no option {argv[0]!r}: leave it out.")
+        return
+    print(
+        f"ganfast {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"
+    )
+    print(f"CPU: {platform.processor() or platform.machine()}, torch uses {torch.get_num_threads()} threads")
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        print(f"cuda:{index}: {device.name}, sm_{device.major}{device.minor}, {device.total_memory >> 30} GiB")
+    if not torch.cuda.is_available():
+        print(f"CUDA: not available ({'no device found' if torch.version.cuda else 'torch is a build without CUDA'})")
+    rows = [("operator", "device", "backend", "available"), *ops.table()]
+    rows = [(*row[:3], "yes" if row[3] is True else row[3]) for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)), row[3], sep="  ")
+
+
+COMMANDS = {"train": train, "generate": generate, "evaluate": evaluate, "data": data, "info": info}
+
+if __name__ == "__main__":
+    sys.exit(main())

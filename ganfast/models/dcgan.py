@@ -1,0 +1,78 @@
+"""The networks of DCGAN (Radford, Metz and Chintala 2015, arXiv:1511.06434) for square power-of-two images."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ganfast.errors import InputError
+from ganfast.nn import ConvAct2d, ConvTransposeBNReLU2d
+
+MAX_MULTIPLE = 8  # 8·width features at most, reached at 4×4 of the 64×64 network of the paper
+
+
+def stage_widths(size: int, width: int) -> list[int]:
+    """Features at 4×4, 8×8, …, size/2: they halve with every doubling of the picture, down to ``width``."""
+    if size not in (16, 32, 64, 128, 256):
+        raise InputError(
+            f"DCGAN makes images of 16, 32, 64, 128 or 256 pixels a side, not {size}: choose one (--size)."
+        )
+    if width < 1:
+        raise InputError(f"width must be at least 1, got {width} (--width).")
+    stages = size.bit_length() - 3
+    return [width * min(2 ** (stages - 1 - i), MAX_MULTIPLE) for i in range(stages)]
+
+
+def initialize(module: nn.Module, std: float = 0.02) -> None:
+    """The paper's initialisation, in place: convolutions N(0, std²), BatchNorm scale N(1, std²), every bias 0."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, 0.0, std)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, std)
+        if getattr(layer, "bias", None) is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class Generator(nn.Module):
+    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, size, size] in (−1, 1).
+
+    Fractionally-strided 4×4 convolutions with BatchNorm and ReLU; the last has tanh and no BatchNorm.
+    Raises ``InputError`` where ``size`` is not a power of two from 16 to 256.
+    """
+
+    def __init__(self, size: int = 64, channels: int = 3, latent_dim: int = 100, width: int = 64):
+        super().__init__()
+        self.config = {"size": size, "channels": channels, "latent_dim": latent_dim, "width": width}
+        self.latent_dim = latent_dim
+        widths = stage_widths(size, width)
+        layers = [ConvTransposeBNReLU2d(latent_dim, widths[0], 4)]  # 1×1 → 4×4
+        layers += [ConvTransposeBNReLU2d(a, b, 4, 2, 1) for a, b in pairwise(widths)]
+        layers += [
+            ConvTransposeBNReLU2d(widths[-1], channels, 4, 2, 1, bias=True, batch_norm=False, activation="tanh"),
+        ]
+        self.layers = nn.Sequential(*layers)
+        initialize(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z[:, :, None, None])
+
+
+class Discriminator(nn.Module):
+    """images [B, channels, size, size] → logits [B]; σ(logit) is the probability that an image is real.
+
+    Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except where images enter and logits leave.
+    """
+
+    def __init__(self, size: int = 64, channels: int = 3, width: int = 64):
+        super().__init__()
+        self.config = {"size": size, "channels": channels, "width": width}
+        widths = stage_widths(size, width)[::-1]
+        layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
+        layers += [ConvAct2d(a, b, 4, 2, 1, bias=False, batch_norm=True) for a, b in pairwise(widths)]
+        layers += [ConvAct2d(widths[-1], 1, 4, bias=True, batch_norm=False, activation=None)]  # 4×4 → 1×1
+        self.layers = nn.Sequential(*layers)
+        initialize(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.flatten(self.layers(images))

@@ -1,0 +1,58 @@
+"""What the trainer asks of a recipe; the answers here are those of the original GAN game."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganfast.errors import InputError
+from ganfast.objectives import LOSSES, discriminator_bce
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A method: two networks for a data shape, their losses and their optimisers."""
+
+    name: ClassVar[str]
+    data_kind: ClassVar[Literal["images", "points"]]
+
+    loss: Literal["non-saturating", "minimax"] = "non-saturating"
+    """the generator's side of the game"""
+    real_target: float = 1.0
+    """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
+    d_steps: int = 1
+    """discriminator updates for each generator update"""
+    lr: float = 2e-4
+    """Adam's step size, both networks"""
+    beta1: float = 0.5
+    """Adam's decay of the mean gradient"""
+    beta2: float = 0.999
+    """Adam's decay of the mean squared gradient"""
+
+    def __post_init__(self):
+        if self.d_steps < 1:
+            raise InputError(f"d_steps must be at least 1, got {self.d_steps} (--d-steps).")
+        if not self.lr > 0:
+            raise InputError(f"lr must be above 0, got {self.lr} (--lr).")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise InputError(
+                f"beta1 and beta2 must lie in [0, 1), got {self.beta1} and {self.beta2} (--beta1, --beta2)."
+            )
+        if not 0 <= self.real_target <= 1:
+            raise InputError(f"real_target must lie in [0, 1], got {self.real_target} (--real-target).")
+
+    def networks(self, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
+        """A generator and a discriminator for samples of ``shape``: (C, H, W) of images or (D,) of points."""
+        raise NotImplementedError(f"{type(self).__name__} names no networks")
+
+    def discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss, and the logits [B] of real and of fake it came from. Two passes: BatchNorm sees each side alone."""
+        real_logits, fake_logits = discriminator(real), discriminator(fake)
+        return discriminator_bce(real_logits, fake_logits, self.real_target), real_logits, fake_logits
+
+    def generator_loss(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
+        return LOSSES[self.loss](discriminator(fake))
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(network.parameters(), self.lr, (self.beta1, self.beta2), fused=True)

@@ -1,0 +1,172 @@
+"""Complete checkpoints: written whole or not at all, and read without executing anything in them."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import nn
+
+from ganfast import models
+from ganfast.errors import InputError
+
+FORMAT = "ganfast-checkpoint-1"
+MANIFEST = "checkpoint.json"
+
+
+def save(directory: Path, networks: dict[str, nn.Module], state: dict, about: dict, keep: int) -> None:
+    """Write ``directory`` beside its older siblings and drop all but the newest ``keep``.
+
+    Everything goes to a temporary directory, is flushed to the disk and then renamed, so that a checkpoint that
+    bears its name is complete. The manifest holds a SHA-256 of each file.
+    """
+    try:
+        write(directory, networks, state, about)
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written ({error.strerror}): make room, then --resume the run."
+        ) from None
+    for old in all_in(directory.parent)[:-keep]:
+        remove(old)
+
+
+def write(directory: Path, networks: dict[str, nn.Module], state: dict, about: dict) -> None:
+    clean(directory.parent)
+    partial = directory.parent / f".partial-{directory.name}"
+    partial.mkdir()
+    for name, network in networks.items():
+        if type(network) in models.GENERATORS.values():
+            models.save(network, partial / f"{name}.safetensors", recipe=about["recipe"]["name"])
+        else:
+            tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+            (partial / f"{name}.safetensors").write_bytes(serialise(tensors))
+    torch.save(state, partial / "state.pt")
+    digests = {file.name: sha256(file) for file in sorted(partial.iterdir())}
+    manifest = {"format": FORMAT, **about, "files": digests}
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for file in [*partial.iterdir(), partial]:
+        flush(file)
+    if directory.exists():  # the same step again, after going on from an older checkpoint
+        remove(directory)
+    os.rename(partial, directory)
+    flush(directory.parent)
+
+
+def read(directory: Path, device: torch.device) -> tuple[dict, dict[str, dict], dict]:
+    """(manifest, network name → state dict, state) of a checkpoint; ``InputError`` names what is missing or damaged."""
+    manifest = read_manifest(directory)
+    for name, digest in manifest["files"].items():
+        file = directory / name
+        if not file.is_file() or sha256(file) != digest:
+            what = "missing" if not file.is_file() else "damaged"
+            raise InputError(f"{file} is {what}: go on from another checkpoint (--resume CHECKPOINT).")
+    try:
+        weights = {Path(name).stem: load_file(directory / name) for name in manifest["files"] if name != "state.pt"}
+        state = torch.load(directory / "state.pt", map_location=device, weights_only=True)
+    except UnpicklingError:  # weights_only refuses a pickle that would run code
+        raise damaged(directory, "state.pt holds something other than numbers, and is not loaded") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise damaged(directory, error) from None
+    return manifest, weights, state
+
+
+def read_manifest(directory: Path) -> dict:
+    file = directory / MANIFEST
+    try:
+        manifest = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"{directory} is no checkpoint, it has no {MANIFEST}: give a run or one of its checkpoints."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise damaged(directory, error) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{directory} is no checkpoint of this version of ganfast: give one that it wrote.")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or any(Path(name).name != name for name in files) or "state.pt" not in files:
+        raise damaged(directory, "its list of files is not one")
+    return manifest
+
+
+def damaged(directory: Path, reason: object) -> InputError:
+    first_line = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+    return InputError(f"{directory} is damaged ({first_line}): go on from another checkpoint (--resume CHECKPOINT).")
+
+
+def name(step: int) -> str:
+    return f"checkpoint-{step:06d}"
+
+
+def all_in(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(run.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name))
+
+
+def clean(run: Path) -> None:
+    """Remove what a killed process left half written or half deleted."""
+    for left in run.glob(".partial-*"):
+        shutil.rmtree(left)
+
+
+def remove(directory: Path) -> None:
+    """Delete a checkpoint so that no half of it ever bears its name."""
+    doomed = directory.parent / f".partial-{directory.name}-removed"
+    os.rename(directory, doomed)
+    shutil.rmtree(doomed)
+
+
+def flush(path: Path) -> None:
+    """fsync a file or a directory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def rng_state() -> dict:
+    """The state of every global random generator, as tensors, numbers and strings."""
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002, the global one is what others use
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": (version, list(numbers), gauss),
+        "numpy": (name, keys.tolist(), position, has_gauss, cached),
+    }
+
+
+def set_rng_state(state: dict) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))  # noqa: NPY002
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+    """Load ``saved`` with every moment in its parameter's memory layout, which the next step's bits depend on."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, moments in saved["state"].items():
+        for key, value in moments.items():
+            if torch.is_tensor(value) and value.shape == parameters[index].shape:
+                moments[key] = torch.empty_like(parameters[index]).copy_(value)
+    optimizer.load_state_dict(saved)

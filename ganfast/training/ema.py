@@ -1,0 +1,25 @@
+"""The averaged generator."""
+
+import torch
+from torch import nn
+
+
+class Average:
+    """Keeps ``average`` (a copy of ``model``) at the exponential moving average of its parameters and statistics.
+
+    After step t the decay is min(decay, (1 + t) / (10 + t)), so that the start is forgotten quickly.
+    """
+
+    def __init__(self, average: nn.Module, model: nn.Module, decay: float):
+        self.decay = decay
+        pairs = list(zip(average.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()))
+        self.floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's number of batches
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, values = zip(*self.floats)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+        for average, value in self.counters:
+            average.copy_(value)

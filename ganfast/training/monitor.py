@@ -1,0 +1,100 @@
+"""What a person sees of a run: progress bar, log.txt, stats.jsonl, TensorBoard events and losses.png."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ganfast.training import run_directory
+
+COLUMNS = ("loss_d", "loss_g", "accuracy_real", "accuracy_fake")
+
+
+class Monitor:
+    """Opened over a run directory at ``step`` of ``total``; closed when the run ends, however it ends."""
+
+    def __init__(self, run: Path, step: int, total: int, batch: int, progress: bool = True):
+        self.run, self.batch = run, batch
+        self.log = open(run / "log.txt", "a", buffering=1, encoding="utf-8")  # noqa: SIM115, closed in __exit__
+        self.stats = open(run / "stats.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+        interval = 0.2 if sys.stderr.isatty() else 15  # a file of logs needs no moving bar
+        form = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
+        self.bar = tqdm(
+            total=total, initial=step, mininterval=interval, bar_format=form, dynamic_ncols=True, disable=not progress
+        )
+        self.since = (time.monotonic(), step)
+        self.events = self.open_events(step)
+
+    def open_events(self, step: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.say("No TensorBoard events: tensorboard is not installed (pip install 'ganfast[demo]').")
+            return None
+        return SummaryWriter(self.run / "tensorboard", purge_step=step + 1)
+
+    def say(self, text: str) -> None:
+        """A line for log.txt, and for the terminal above the bar."""
+        self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        if not self.bar.disable:
+            self.bar.write(text, file=sys.stderr)
+
+    def row(self, step: int, images: int, means: list[float]) -> None:
+        """A row of stats.jsonl: means over the steps since the last row, and the pace."""
+        now = time.monotonic()
+        pace = (step - self.since[1]) * self.batch / max(now - self.since[0], 1e-9)
+        self.since = (now, step)
+        row = {"step": step, "images": images, **dict(zip(COLUMNS, means)), "images_per_second": round(pace, 1)}
+        self.stats.write(json.dumps(row) + "\n")
+        d, g, real, fake = means
+        self.bar.set_postfix_str(
+            f"D {d:.3f} G {g:.3f}, D right on real {real:.0%} fake {fake:.0%}, {pace:.0f} images/s", refresh=False
+        )
+        if self.events:
+            for name, value in zip((*COLUMNS, "images_per_second"), (*means, pace)):
+                self.events.add_scalar(name, value, step)
+
+    def picture(self, step: int, picture) -> None:
+        """uint8 [H, W, C] for TensorBoard."""
+        if self.events and picture.shape[2] in (1, 3):
+            self.events.add_image("fakes", picture, step, dataformats="HWC")
+            self.events.flush()
+
+    def plot(self) -> None:
+        """Draw losses.png from stats.jsonl."""
+        rows = run_directory.read_stats(self.run)
+        if not rows:
+            return
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError:
+            self.say("No losses.png: matplotlib is not installed (pip install 'ganfast[demo]').")
+            return
+        figure = Figure(figsize=(8, 6), layout="constrained")
+        FigureCanvasAgg(figure)
+        losses, accuracies = figure.subplots(2, 1, sharex=True)
+        steps = [row["step"] for row in rows]
+        for axes, columns, labels in (
+            (losses, COLUMNS[:2], ("discriminator", "generator")),
+            (accuracies, COLUMNS[2:], ("on real", "on fake")),
+        ):
+            for column, label in zip(columns, labels):
+                axes.plot(steps, [row[column] for row in rows], label=label, linewidth=1)
+            axes.legend(loc="upper right")
+            axes.grid(alpha=0.3)
+        losses.set_ylabel("loss [nats]")
+        accuracies.set(ylabel="D's accuracy", xlabel="step", ylim=(-0.02, 1.02))
+        figure.savefig(self.run / "losses.png", dpi=110)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+        self.log.close()
+        self.stats.close()
+        if self.events:
+            self.events.close()

@@ -1,0 +1,50 @@
+"""Samples as PNG files: a grid of images, or a map of where points fall."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """[B, C, H, W] in [−1, 1] → uint8 [B, H, W, C]."""
+    scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 [B, H, W, C] → one picture, row by row, cells that no image fills left black."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    canvas = np.zeros((rows * columns, height, width, channels), np.uint8)
+    canvas[:count] = images
+    canvas = canvas.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return canvas.reshape(rows * height, columns * width, channels)
+
+
+def map_of_points(points: np.ndarray, extent: float, side: int = 400) -> np.ndarray:
+    """[N, D] → a picture of the first two coordinates over [−extent, extent]², darker where more points fall."""
+    edges = np.linspace(-extent, extent, side + 1)
+    counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], bins=(edges, edges))
+    counts = np.minimum(counts, 4)  # a few points are as visible as many
+    return (255 - counts / 4 * 255).astype(np.uint8)[..., None]
+
+
+def picture_of(samples: Tensor, columns: int | None = None, extent: float = 1.0) -> np.ndarray:
+    """Images [B, C, H, W] as a grid (square by default), points [B, D] as a map of ±``extent``: uint8 [H, W, C]."""
+    if samples.ndim == 2:
+        return map_of_points(samples.detach().float().cpu().numpy(), extent)
+    return grid(to_uint8(samples), columns or round(len(samples) ** 0.5))
+
+
+def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """uint8 [H, W, C] with C = 1 or 3 → PNG, other numbers of channels side by side in grey; replaced as a whole."""
+    from PIL import Image
+
+    if picture.shape[2] not in (1, 3):
+        picture = np.concatenate(np.moveaxis(picture, 2, 0), 1)[..., None]
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(partial, "png")
+    os.replace(partial, path)

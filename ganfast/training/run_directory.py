@@ -1,0 +1,91 @@
+"""A run's own directory: made, found again, described."""
+
+import json
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from ganfast import __version__
+from ganfast.errors import InputError
+from ganfast.training import checkpoint
+
+
+def next_name(outdir: Path, label: str) -> str:
+    """``00000-label`` with the number after the highest one there."""
+    numbers = [int(match[1]) for path in outdir.glob("[0-9]*-*") if (match := re.match(r"(\d+)-", path.name))]
+    return f"{max(numbers, default=-1) + 1:05d}-{label}"
+
+
+def create(outdir: Path, label: str) -> Path:
+    """Make the next run directory; two runs started at once get two."""
+    while True:
+        run = outdir / next_name(outdir, label)
+        try:
+            run.mkdir(parents=True)
+            return run
+        except FileExistsError:
+            if not run.is_dir():
+                raise InputError(f"{outdir} is not a directory: give another --outdir.") from None
+        except OSError as error:
+            raise InputError(f"{run} cannot be made ({error.strerror}): give another --outdir.") from None
+
+
+def find(resume: Path) -> tuple[Path, list[Path]]:
+    """(run, its checkpoints to try, newest first) for what a person resumes: a run directory or a checkpoint."""
+    if (resume / checkpoint.MANIFEST).is_file():
+        return resume.parent, [resume]
+    checkpoints = checkpoint.all_in(resume)
+    if not checkpoints:
+        what = "holds no checkpoint" if resume.is_dir() else "is not there"
+        raise InputError(f"{resume} {what}: give a run directory that has saved one (--resume).")
+    return resume, checkpoints[::-1]
+
+
+def stored_options(resume: Path) -> tuple[str, dict, dict]:
+    """(recipe name, recipe fields, options) of the run that a person resumes."""
+    run, _ = find(resume)
+    try:
+        stored = json.loads((run / "options.json").read_text())
+        recipe = dict(stored["recipe"])
+        return recipe.pop("name"), recipe, dict(stored["options"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run / 'options.json'} is missing or damaged ({error!r}): give another run.") from None
+
+
+def environment(device: torch.device) -> dict:
+    """What a figure of this run depends on besides the options."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    versions = {"ganfast": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {**versions, "device": str(device), "device_name": name, "threads": torch.get_num_threads()}
+
+
+def write_options(run: Path, about: dict, device: torch.device) -> None:
+    """options.json: everything needed to run it again."""
+    content = {**about, "environment": environment(device), "command": sys.argv}
+    partial = run / ".options.json.partial"
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, run / "options.json")
+
+
+def cut_stats(source: Path, target: Path, step: int) -> None:
+    """Rows of ``source``/stats.jsonl up to ``step`` become ``target``'s: what came after a checkpoint is done again."""
+    kept = [line for line in read_stats(source) if line["step"] <= step]
+    partial = target / ".stats.jsonl.partial"
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(partial, target / "stats.jsonl")
+
+
+def read_stats(run: Path) -> list[dict]:
+    """The rows of stats.jsonl; a last line that a killed process left half written is dropped."""
+    file = run / "stats.jsonl"
+    rows = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

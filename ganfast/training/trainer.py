@@ -1,0 +1,333 @@
+"""The training loop."""
+
+import contextlib
+import copy
+import functools
+import math
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ganfast import models
+from ganfast.data import Dataset, Stream, open_dataset
+from ganfast.errors import InputError
+from ganfast.recipes import Recipe
+from ganfast.training import checkpoint, pictures, run_directory, sampling
+from ganfast.training.ema import Average
+from ganfast.training.monitor import Monitor
+from ganfast.training.options import TrainOptions, as_dict, refuse_changes
+from ganfast.training.step import train_step
+
+GRID_SEEDS = range(64)  # the latents of every fakes*.png
+GRID_POINTS = range(2500)
+
+
+class Trainer:
+    """Train ``recipe`` on ``data``: ``Trainer(DCGAN(width=32), "digits", steps=2000).train()``.
+
+    ``data`` is a source as the command line takes it, or a ``ganfast.data.Dataset``; ``options`` are the fields of
+    ``TrainOptions``. Construction opens the data and builds the networks; nothing is written before ``train``.
+    Raises ``InputError`` (a ``ValueError``) where data, options and recipe do not fit together.
+    """
+
+    def __init__(self, recipe: Recipe, data: str | Dataset, **options):
+        self.recipe = recipe
+        opts = TrainOptions(data=data.name if isinstance(data, Dataset) else data, **options)
+        self.device = opts.torch_device()
+        if isinstance(data, str):
+            data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
+        if data.kind != recipe.data_kind:
+            raise InputError(
+                f"recipe {recipe.name} needs {recipe.data_kind}, and {data.name} holds {data.kind}: "
+                "give other --data or another recipe."
+            )
+        self.data, self.options = data, opts
+        self.total_steps = opts.total_steps(recipe.d_steps)
+        torch.manual_seed(opts.seed)
+        self.stream = Stream(data, opts.batch, opts.seed, opts.flip, self.device)
+        generator, discriminator = recipe.networks(data.shape)
+        self.generator = self.place(generator).train()
+        self.discriminator = self.place(discriminator).train()
+        self.average = self.place(copy.deepcopy(generator)).eval().requires_grad_(False)
+        self.ema = Average(self.average, self.generator, opts.ema_decay)
+        self.generator_optimizer = recipe.optimizer(self.generator)
+        self.discriminator_optimizer = recipe.optimizer(self.discriminator)
+        self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
+        self.step = 0
+        self.window = torch.zeros(5, device=self.device)  # sums of train_step's four figures, and how many
+        self.run: Path | None = None
+        self.resumed: Path | None = None
+        self.damaged: dict[Path, str] = {}  # checkpoints that resuming had to pass over, and why
+        if opts.resume:
+            self.resume(Path(opts.resume))
+
+    def place(self, network: torch.nn.Module) -> torch.nn.Module:
+        return network.to(self.device, memory_format=torch.channels_last)
+
+    @property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        return {"G": self.generator, "D": self.discriminator, "G_ema": self.average}
+
+    @property
+    def images(self) -> int:
+        """Real samples the discriminator has seen."""
+        return self.stream.position
+
+    def about(self) -> dict:
+        """What a run is, for options.json and the checkpoints."""
+        options = as_dict(self.options) | {"resume": None}
+        data = {"name": self.data.name, "count": len(self.data), "shape": list(self.data.shape)}
+        return {
+            "recipe": {"name": self.recipe.name, **as_dict(self.recipe)},
+            "options": options,
+            "data": data | {"fingerprint": self.data.fingerprint(), "skipped": len(self.data.skipped)},
+        }
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def train(self, progress: bool = True) -> Path:
+        """Train to the last step; returns the run directory.
+
+        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, says how to go on and raises ``KeyboardInterrupt``
+        (``SystemExit``); a second one does so without saving.
+        """
+        if self.step >= self.total_steps:
+            raise InputError(f"the run has its {self.total_steps} steps already: give more --steps or --kimg.")
+        self.run = self.open_run()
+        checkpoint.set_rng_state(self.random)
+        batch = self.options.batch * self.recipe.d_steps
+        with (
+            Stop() as stop,
+            Monitor(self.run, self.step, self.total_steps, batch, progress) as monitor,
+            self.arithmetic(),
+        ):
+            for said in (*self.damaged.values(), self.describe()):
+                monitor.say(said)
+            if self.run != self.resumed:
+                pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
+                self.sample(monitor)
+            while self.step < self.total_steps and not stop.signal:
+                self.advance()
+                self.after_step(monitor)
+                monitor.bar.update()
+            self.finish(monitor, stop)
+        stop.raise_again()
+        return self.run
+
+    def advance(self) -> None:
+        """One training step."""
+        figures = train_step(
+            self.recipe,
+            self.generator,
+            self.discriminator,
+            self.generator_optimizer,
+            self.discriminator_optimizer,
+            self.stream.next,
+            self.autocast,
+        )
+        self.step += 1
+        self.ema.update(self.step)
+        self.window[:4] += figures
+        self.window[4] += 1
+
+    def after_step(self, monitor: Monitor) -> None:
+        """What is due after this step: a row of numbers, a picture, a checkpoint."""
+        opts = self.options
+        due = {name: self.step % every == 0 for name, every in
+               (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
+        if due["row"]:
+            monitor.row(self.step, self.images, self.means())
+            self.window.zero_()
+        if self.step == self.total_steps:
+            return  # finish() does the rest
+        if due["sample"]:
+            self.sample(monitor)
+        if due["save"]:
+            self.save()
+            monitor.plot()
+
+    def finish(self, monitor: Monitor, stop: "Stop") -> None:
+        """The last checkpoint, and where everything lies."""
+        saved = self.save()
+        monitor.plot()
+        if self.step < self.total_steps:
+            monitor.say(
+                f"Stopped at step {self.step} of {self.total_steps}; saved {saved}. "
+                f"Go on with: ganfast train {self.recipe.name} --resume {self.run}"
+            )
+            return
+        self.sample(monitor)
+        monitor.say(f"Done: {self.step} steps, {self.images} samples. Everything lies in {self.run}")
+
+    def means(self) -> list[float]:
+        """Means of the window; stops the run where a loss is no number."""
+        sums = self.window.tolist()
+        means = [value / max(sums[4], 1) for value in sums[:4]]
+        if not all(map(math.isfinite, means)):
+            last = checkpoint.all_in(self.run)[-1:] if self.run else []
+            go_on = f"go on from {last[0]} with a smaller step" if last else "start again with a smaller step"
+            raise InputError(
+                f"a loss is no longer finite at step {self.step} (D {means[0]}, G {means[1]}): {go_on} (--lr)."
+            )
+        return means
+
+    @functools.cached_property
+    def autocast(self):
+        if self.options.precision == "bf16":
+            return functools.partial(torch.autocast, self.device.type, torch.bfloat16)
+        return contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def arithmetic(self):
+        """Deterministic convolutions, and TF32 only where asked for."""
+        tf32 = self.options.precision == "tf32"
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    # -- samples -------------------------------------------------------------------------------------------------
+
+    def generate(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
+        """Samples of the averaged generator, one per seed, on the CPU."""
+        return sampling.sample(self.average, seeds, truncation, self.device)
+
+    def reals(self) -> Tensor:
+        """As many real samples as a grid shows."""
+        count = min(len(GRID_SEEDS if self.data.kind == "images" else GRID_POINTS), len(self.data))
+        return Stream(self.data, count, self.options.seed).next()
+
+    @functools.cached_property
+    def extent(self) -> float:
+        """Half the side of the map that shows points."""
+        return 1.2 * self.data.samples[:10_000].abs().max().item() if self.data.kind == "points" else 1.0
+
+    def sample(self, monitor: Monitor) -> None:
+        """fakes-STEP.png, and the same as fakes.png."""
+        samples = self.generate(GRID_SEEDS if self.data.kind == "images" else GRID_POINTS)
+        picture = pictures.picture_of(samples, extent=self.extent)
+        for name in (f"fakes-{self.step:06d}.png", "fakes.png"):
+            pictures.write_png(self.run / name, picture)
+        monitor.picture(self.step, picture)
+
+    def describe(self) -> str:
+        """One paragraph on what is about to happen."""
+        shape = "×".join(map(str, self.data.shape))
+        sizes = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (self.generator, self.discriminator)]
+        skipped = f" ({len(self.data.skipped)} files that cannot be decoded left out)" if self.data.skipped else ""
+        start = f"from step {self.step} " if self.step else ""
+        return (
+            f"{self.recipe.name} on {self.data.name}: {len(self.data)} {self.data.kind} of {shape}{skipped}; "
+            f"generator {sizes[0]:.2f} M and discriminator {sizes[1]:.2f} M parameters; "
+            f"{start}to step {self.total_steps}, batch {self.options.batch}, {self.options.precision} on {self.device}"
+            + (f"; run directory {self.run}" if self.run else "")
+        )
+
+    # -- saving and going on -------------------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """A complete checkpoint, and the run's generator.safetensors."""
+        self.means()
+        if not all(p.isfinite().all() for network in self.networks.values() for p in network.parameters()):
+            raise InputError(
+                f"a weight is no longer finite at step {self.step}, so nothing is saved: start with a smaller --lr."
+            )
+        state = {
+            "step": self.step,
+            "position": self.stream.position,
+            "window": self.window,
+            "optimizer_g": self.generator_optimizer.state_dict(),
+            "optimizer_d": self.discriminator_optimizer.state_dict(),
+            "random": checkpoint.rng_state(),
+        }
+        directory = self.run / checkpoint.name(self.step)
+        about = self.about() | {"step": self.step, "images": self.images}
+        checkpoint.save(directory, self.networks, state, about, self.options.keep)
+        partial = self.run / ".generator.safetensors.partial"
+        models.save(self.average, partial, recipe=self.recipe.name, data=self.data.name, step=str(self.step))
+        partial.replace(self.run / "generator.safetensors")
+        return directory
+
+    def resume(self, path: Path) -> None:
+        """Take up the state of ``path``, a checkpoint or a run's newest sound one; writes nothing."""
+        self.resumed, candidates = run_directory.find(path)
+        for directory in candidates:
+            try:
+                saved = checkpoint.read(directory, self.device)
+                break
+            except InputError as error:
+                if directory is candidates[-1]:
+                    raise
+                self.damaged[directory] = f"{error} Taking the one before."
+        self.restore(directory, *saved)
+
+    def open_run(self) -> Path:
+        """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""
+        for directory in self.damaged:
+            directory.rename(directory.with_name(f"damaged-{directory.name}"))
+        last = checkpoint.all_in(self.resumed)[-1].name if self.resumed else None
+        if last == checkpoint.name(self.step):
+            run = self.resumed
+        else:
+            run = run_directory.create(Path(self.options.outdir), f"{self.recipe.name}-{self.data.name}")
+        if self.resumed:
+            run_directory.cut_stats(self.resumed, run, self.step)
+        run_directory.write_options(run, self.about(), self.device)
+        return run
+
+    def restore(self, directory: Path, manifest: dict, weights: dict, state: dict) -> None:
+        stored, given = manifest.get("recipe", {}), self.about()
+        if stored.get("name") != self.recipe.name:
+            raise InputError(
+                f"{directory} is of recipe {stored.get('name')}, not {self.recipe.name}: train that one (--resume)."
+            )
+        refuse_changes(stored, given["recipe"], str(directory))
+        refuse_changes(manifest.get("options", {}), given["options"], str(directory))
+        if manifest.get("data", {}).get("fingerprint") != given["data"]["fingerprint"]:
+            raise InputError(
+                f"{directory} was trained on other data than {self.options.data}: give that data (--data)."
+            )
+        try:
+            for name, network in self.networks.items():
+                network.load_state_dict(weights[name])
+            checkpoint.load_optimizer(self.generator_optimizer, state["optimizer_g"])
+            checkpoint.load_optimizer(self.discriminator_optimizer, state["optimizer_d"])
+            self.window.copy_(state["window"])
+            self.step, self.stream.position = int(state["step"]), int(state["position"])
+            self.random = state["random"]
+            checkpoint.set_rng_state(self.random)
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise checkpoint.damaged(directory, error) from None
+
+
+class Stop:
+    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once."""
+
+    def __enter__(self):
+        self.signal = None
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {each: signal.signal(each, self.handle) for each in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def handle(self, number, frame):
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def raise_again(self) -> None:
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal is not None:
+            raise SystemExit(128 + self.signal)

@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from ganfast.data import open_dataset
+from ganfast.errors import InputError
+from ganfast.metrics import class_report
+from ganfast.metrics.classes import normalise
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_dataset("digits", size=16)
+
+
+def test_real_digits_look_real(digits):
+    report = class_report(digits, normalise(digits.samples))
+    assert report.accuracy > 0.93  # on digits it has not seen
+    assert report.fake_confidence > 0.93 and report.distance < 0.02
+    assert sum(report.fake_shares) == pytest.approx(1) and "classifier's accuracy" in str(report)
+
+
+def test_collapse_shows_as_distance_and_noise_as_doubt(digits):
+    threes = normalise(digits.samples[digits.labels == 3])
+    report = class_report(digits, threes)
+    assert report.fake_shares[3] > 0.9 and report.distance > 0.8
+    noise = class_report(digits, torch.rand(500, 1, 16, 16) * 2 - 1)
+    assert noise.fake_confidence < report.fake_confidence - 0.1
+
+
+def test_repeatable_and_leaves_the_global_random_state(digits):
+    state = torch.get_rng_state()
+    reports = [class_report(digits, normalise(digits.samples[:200]), steps=20) for _ in range(2)]
+    assert reports[0] == reports[1] and torch.equal(state, torch.get_rng_state())
+
+
+def test_what_cannot_be_compared_is_refused(digits):
+    with pytest.raises(InputError, match="no labelled images"):
+        class_report(open_dataset("gaussians:ring8"), torch.zeros(4, 2))
+    with pytest.raises(InputError, match=r"\(3, 16, 16\)"):
+        class_report(digits, torch.zeros(4, 3, 16, 16))

@@ -1,0 +1,109 @@
+"""Importing ganfast is light, and its arrows point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("matplotlib", "sklearn", "scipy", "tensorboard", "torchmetrics", "PIL", "tyro", "triton", "tqdm")
+
+# what a folder's modules may import of ganfast; nothing imports upward
+BELOW = {
+    "kernels": set(),
+    "reference": set(),
+    "errors": set(),
+    "data": {"errors"},
+    "ops": {"errors", "reference", "kernels", "_C"},
+    "functional": {"ops", "reference"},
+    "nn": {"errors", "functional", "ops"},
+    "fuse": {"errors", "nn", "functional", "ops"},
+    "penalty": {"errors", "nn", "functional", "ops"},
+    "objectives": {"errors", "functional", "penalty"},
+    "models": {"errors", "nn", "functional"},
+    "recipes": {"errors", "models", "nn", "objectives", "penalty"},
+    "metrics": {"errors", "data", "models"},
+    "training": {"errors", "data", "models", "recipes", "__version__"},
+    "cli": {"errors", "data", "models", "recipes", "training", "metrics", "ops", "__version__"},
+}
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return result.stdout
+
+
+def heavy_modules_after(code: str, heavy) -> list[str]:
+    """Which of ``heavy`` the ``code`` imports beyond what torch brings itself."""
+    probe = f"import sys, torch; old = set(sys.modules); {code}; print(*(set({heavy!r}) & (set(sys.modules) - old)))"
+    return run(probe).split()
+
+
+def test_import_brings_nothing_heavy():
+    assert heavy_modules_after("import ganfast", HEAVY) == []
+    assert heavy_modules_after("import PIL", HEAVY) == ["PIL"]  # the probe sees
+
+
+def test_using_the_layers_brings_nothing_heavy():
+    code = "import ganfast; ganfast.nn, ganfast.functional, ganfast.recipes, ganfast.models"
+    assert heavy_modules_after(code, HEAVY) == []
+
+
+def test_import_takes_under_a_fifth_of_a_second():
+    code = "import torch, time; t = time.perf_counter(); import ganfast; print(time.perf_counter() - t)"
+    assert min(float(run(code)) for _ in range(3)) < 0.2
+
+
+def test_every_public_name_loads():
+    import ganfast
+
+    for name in ganfast.__all__:
+        assert getattr(ganfast, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ganfast.no_such_name
+
+
+def imports_of_ganfast(file: Path) -> set[str]:
+    """The parts of ganfast that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ganfast.")}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ganfast":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{file}: write imports in full")
+    return found
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted([*(ROOT / "ganfast").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]),
+    ids=lambda f: str(f.relative_to(ROOT)),
+)
+def test_arrows_point_one_way(file):
+    parts = file.relative_to(ROOT).parts
+    place = parts[0] if parts[0] == "kernels" else parts[1].removesuffix(".py")
+    if place == "__init__":
+        return  # loads everything lazily
+    assert place in BELOW, f"{file} is in no room that DESIGN knows"
+    assert imports_of_ganfast(file) - {place} <= BELOW[place]
+
+
+@pytest.mark.parametrize(
+    "room, allowed", [("ganfast/reference", {"torch", "ganfast", "math"}), ("kernels", {"triton", "ganfast"})]
+)
+def test_specifications_and_kernels_import_one_library(room, allowed):
+    for file in (ROOT / room).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            assert {name.split(".")[0] for name in names} <= allowed, file

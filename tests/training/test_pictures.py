@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganfast.training import pictures
+
+
+def test_grid_places_images_row_by_row():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
+    picture = pictures.grid(images, columns=3)
+    assert picture.shape == (4, 9, 1)
+    assert picture[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 0]]
+
+
+def test_to_uint8_maps_the_ends_and_clips():
+    images = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).view(1, 1, 1, 5)
+    assert pictures.to_uint8(images).ravel().tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("channels, mode, size", [(1, "L", (4, 2)), (3, "RGB", (4, 2)), (5, "L", (20, 2))])
+def test_png_comes_back(channels, mode, size, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (2, 4, channels), np.uint8)
+    pictures.write_png(tmp_path / "a.png", picture)
+    with Image.open(tmp_path / "a.png") as image:
+        assert (image.mode, image.size) == (mode, size)
+        if channels < 5:
+            assert np.array_equal(np.asarray(image).reshape(picture.shape), picture)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_points_fall_where_they_are():
+    picture = pictures.map_of_points(np.array([[0.9, 0.9]] * 4), extent=1.0, side=20)
+    dark = np.argwhere(picture[..., 0] == 0)
+    assert dark.tolist() == [[1, 19]] or dark.tolist() == [[0, 19]] or dark.tolist() == [[1, 18]]  # top right

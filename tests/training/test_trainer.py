@@ -1,0 +1,173 @@
+"""What a run leaves behind, and that going on is the same as never having stopped."""
+
+import json
+import signal
+
+import pytest
+import torch
+from PIL import Image
+from tiny import assert_same_bits, weights
+
+import ganfast
+from ganfast.data import open_dataset
+from ganfast.errors import InputError
+from ganfast.recipes import DCGAN, GAN
+from ganfast.training import checkpoint, run_directory
+
+
+def test_a_run_directory_explains_itself(tiny):
+    trainer = tiny(steps=10, sample_every=5, keep=2)
+    run = trainer.train(progress=False)
+    assert run.name == "00000-dcgan-digits"
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "options.json", "log.txt", "stats.jsonl", "losses.png", "tensorboard", "generator.safetensors",
+        "reals.png", "fakes.png", "fakes-000000.png", "fakes-000005.png", "fakes-000010.png",
+        "checkpoint-000008", "checkpoint-000010",
+    }  # fmt: skip
+    options = json.loads((run / "options.json").read_text())
+    assert options["recipe"]["name"] == "dcgan" and options["recipe"]["width"] == 4
+    assert options["options"]["batch"] == 8 and options["data"]["count"] == 1797
+    assert options["environment"]["torch"] == torch.__version__
+    assert "Done: 10 steps, 80 samples" in (run / "log.txt").read_text()
+    rows = run_directory.read_stats(run)
+    assert [row["step"] for row in rows] == list(range(1, 11)) and rows[-1]["images"] == 80
+    assert all(0 <= row["accuracy_real"] <= 1 and row["images_per_second"] > 0 for row in rows)
+    with Image.open(run / "fakes.png") as grid:
+        assert grid.size == (8 * 16, 8 * 16)
+    assert any(file.name.startswith("events") for file in (run / "tensorboard").iterdir())
+    assert tiny(steps=2).train(progress=False).name == "00001-dcgan-digits"
+
+
+def test_the_saved_generator_makes_the_samples_of_the_trainer(tiny):
+    trainer = tiny(steps=3)
+    run = trainer.train(progress=False)
+    generator = ganfast.load(run)
+    expected = generator(ganfast.models.latents(range(5), generator.latent_dim))
+    torch.testing.assert_close(trainer.generate(range(5)), expected)
+    assert torch.equal(ganfast.load(run / "checkpoint-000003")(torch.ones(1, 8)), generator(torch.ones(1, 8)))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(tiny):
+    runs = [tiny(steps=4, seed=seed) for seed in (3, 3, 4)]
+    losses = [run_directory.read_stats(run.train(progress=False)) for run in runs]
+    figures = [[(row["loss_d"], row["loss_g"]) for row in rows] for rows in losses]
+    assert figures[0] == figures[1] != figures[2]
+    for a, b in zip(runs[0].networks.values(), runs[1].networks.values()):
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_resuming_is_the_same_as_never_stopping(tiny, tmp_path, d_steps):
+    whole = tiny(steps=12, d_steps=d_steps, outdir=str(tmp_path / "whole"), log_every=3, flip=True)
+    run_whole = whole.train(progress=False)
+    expected = weights(whole)
+
+    options = {"d_steps": d_steps, "outdir": str(tmp_path / "parts"), "log_every": 3, "flip": True}
+    run = tiny(steps=5, **options).train(progress=False)  # in the middle of a window of stats.jsonl
+    torch.randn(17)  # whatever happens in between
+    resumed = tiny(steps=12, resume=str(run), **options)
+    assert resumed.step == 5
+    assert resumed.train(progress=False) == run
+    assert_same_bits(weights(resumed), expected)
+    for a, b in zip(run_directory.read_stats(run_whole), run_directory.read_stats(run), strict=True):
+        a.pop("images_per_second"), b.pop("images_per_second")
+        assert a == b
+
+
+def test_going_on_from_an_older_checkpoint_branches_off(tiny):
+    run = tiny(steps=12).train(progress=False)
+    before = sorted(path.name for path in run.iterdir())
+    branch = tiny(steps=12, resume=str(run / "checkpoint-000004")).train(progress=False)
+    assert branch.name == "00001-dcgan-digits"
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert [row["step"] for row in run_directory.read_stats(branch)] == list(range(1, 13))
+
+
+def test_interrupting_saves_and_says_how_to_go_on(tiny, capfd):
+    trainer = tiny(steps=50, checkpoint_every=1000)
+    advance = trainer.advance
+
+    def interrupted():
+        advance()
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    trainer.advance = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert f"ganfast train dcgan --resume {trainer.run}" in capfd.readouterr().err
+    assert tiny(steps=50, checkpoint_every=1000, resume=str(trainer.run)).step == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was
+
+
+def test_sigterm_saves_too(tiny):
+    trainer = tiny(steps=50, checkpoint_every=1000)
+    advance = trainer.advance
+    trainer.advance = lambda: (advance(), signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as caught:
+        trainer.train(progress=False)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert [path.name for path in checkpoint.all_in(trainer.run)] == ["checkpoint-000001"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoints(tiny):
+    trainer = tiny(steps=50)
+    advance = trainer.advance
+
+    def broken():
+        if trainer.step == 6:
+            with torch.no_grad():
+                next(trainer.discriminator.parameters()).fill_(torch.nan)
+        advance()
+
+    trainer.advance = broken
+    with pytest.raises(InputError, match=r"no longer finite at step 7 .*checkpoint-000004"):
+        trainer.train(progress=False)
+    assert [path.name for path in checkpoint.all_in(trainer.run)] == ["checkpoint-000004"]
+
+
+def test_points_train_too(tmp_path):
+    data = open_dataset("gaussians:ring8")
+    trainer = ganfast.Trainer(GAN(width=16), data, steps=3, batch=32, outdir=str(tmp_path))
+    run = trainer.train(progress=False)
+    assert run.name == "00000-gan-gaussians-ring8" and trainer.generate(range(7)).shape == (7, 2)
+    with Image.open(run / "fakes.png") as picture:
+        assert picture.size == (400, 400)
+
+
+def test_bf16_trains_near_fp32_and_keeps_fp32_weights(tiny):
+    rows = {}
+    for precision in ("fp32", "bf16"):
+        trainer = tiny(steps=5, precision=precision)
+        rows[precision] = run_directory.read_stats(trainer.train(progress=False))
+        assert all(p.dtype == torch.float32 for net in trainer.networks.values() for p in net.parameters())
+    losses = {name: [row["loss_d"] for row in each] for name, each in rows.items()}
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05) and losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize(
+    "recipe, options, message",
+    [
+        (DCGAN(), {"data": "gaussians:ring8"}, "needs images"),
+        (GAN(), {"data": "digits"}, "needs points"),
+        (DCGAN(), {"data": "digits", "batch": 4000}, "--batch"),
+        (DCGAN(), {"data": "digits", "size": 48}, "--size"),
+        (DCGAN(), {"data": "digits", "steps": 3, "kimg": 4}, "--kimg, --steps"),
+        (DCGAN(), {"data": "digits", "steps": 0}, "--steps"),
+        (DCGAN(), {"data": "digits", "device": "tpu"}, "--device"),
+        (DCGAN(), {"data": "digits", "device": "cuda:99"}, "cuda:99"),
+        (DCGAN(), {"data": "digits", "precision": "tf32", "device": "cpu"}, "--precision"),
+        (DCGAN(), {"data": "nowhere/at/all"}, "nowhere/at/all"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(recipe, options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        ganfast.Trainer(recipe, options.pop("data"), outdir=str(tmp_path / "runs"), **options)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("fields", [{"d_steps": 0}, {"lr": 0.0}, {"beta1": 1.0}, {"real_target": 2.0}])
+def test_recipes_refuse_impossible_fields(fields):
+    with pytest.raises(InputError, match=next(iter(fields))):
+        DCGAN(**fields)
