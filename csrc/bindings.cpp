@@ -1,0 +1,69 @@
+// ganfast._C: the functions of ops.h for Python. Pointers and streams arrive as integers; the GIL is released.
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+
+#include "ops.h"
+
+namespace py = pybind11;
+using namespace ganfast;
+using Ptr = uintptr_t;
+
+namespace {
+
+template <class T> T* at(Ptr p) { return reinterpret_cast<T*>(p); }
+Side side(Ptr x, int64_t n, float target) { return {at<const void>(x), n, target}; }
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+void bind_cpu(py::module_ m) {
+  m.def("sigmoid_bce", [](Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake, int dtype,
+                          Ptr loss, int threads) {
+    cpu::sigmoid_bce(side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype, at<float>(loss), threads);
+  }, Unlocked());
+  m.def("sigmoid_bce_backward", [](Ptr g, Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake,
+                                   int dtype, Ptr dreal, Ptr dfake, int threads) {
+    cpu::sigmoid_bce_backward(at<float>(g), side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype,
+                              at<void>(dreal), at<void>(dfake), threads);
+  }, Unlocked());
+  m.def("sigmoid_bce_double_backward", [](Ptr creal, Ptr cfake, Ptr g, Ptr real, int64_t n_real, float t_real, Ptr fake,
+                                          int64_t n_fake, float t_fake, int dtype, Ptr dg, Ptr dreal, Ptr dfake,
+                                          int threads) {
+    cpu::sigmoid_bce_double_backward(at<void>(creal), at<void>(cfake), at<float>(g), side(real, n_real, t_real),
+                                     side(fake, n_fake, t_fake), dtype, at<float>(dg), at<void>(dreal), at<void>(dfake),
+                                     threads);
+  }, Unlocked());
+}
+
+#ifdef GANFAST_CUDA
+void bind_cuda(py::module_ m) {
+  m.def("unusable", &cuda::unusable);
+  m.def("sigmoid_bce_workspace", &cuda::sigmoid_bce_workspace);
+  m.def("sigmoid_bce", [](Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake, int dtype,
+                          Ptr workspace, Ptr loss, Ptr stream) {
+    cuda::sigmoid_bce(side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype, at<float>(workspace),
+                      at<float>(loss), at<void>(stream));
+  }, Unlocked());
+  m.def("sigmoid_bce_backward", [](Ptr g, Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake,
+                                   int dtype, Ptr dreal, Ptr dfake, Ptr stream) {
+    cuda::sigmoid_bce_backward(at<float>(g), side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype,
+                               at<void>(dreal), at<void>(dfake), at<void>(stream));
+  }, Unlocked());
+  m.def("sigmoid_bce_double_backward", [](Ptr creal, Ptr cfake, Ptr g, Ptr real, int64_t n_real, float t_real, Ptr fake,
+                                          int64_t n_fake, float t_fake, int dtype, Ptr workspace, Ptr dg, Ptr dreal,
+                                          Ptr dfake, Ptr stream) {
+    cuda::sigmoid_bce_double_backward(at<void>(creal), at<void>(cfake), at<float>(g), side(real, n_real, t_real),
+                                      side(fake, n_fake, t_fake), dtype, at<float>(workspace), at<float>(dg),
+                                      at<void>(dreal), at<void>(dfake), at<void>(stream));
+  }, Unlocked());
+}
+#endif
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled operators of ganfast; call them through ganfast.functional, which checks what it is given.";
+  bind_cpu(m.def_submodule("cpu"));
+#ifdef GANFAST_CUDA
+  bind_cuda(m.def_submodule("cuda"));
+#endif
+}

@@ -1,0 +1,56 @@
+"""The operators as functions, with PyTorch's conventions.
+
+``conv_transpose_bn_relu``, ``conv_act`` and ``pairwise_l1`` have no kernels yet: they are the plain PyTorch
+compositions of ``ganfast.reference``, at their speed.
+"""
+
+from ganfast import reference
+
+__all__ = ["conv_act", "conv_transpose_bn_relu", "pairwise_l1", "sigmoid_bce"]
+
+
+def sigmoid_bce(real_logits, fake_logits, real_target=1.0, fake_target=0.0):
+    """The sum of the two sides' mean sigmoid cross-entropies, a scalar."""
+    return reference.sigmoid_bce(real_logits, fake_logits, real_target, fake_target)
+
+
+def conv_transpose_bn_relu(
+    x, weight, bias=None, bn_weight=None, bn_bias=None, running_mean=None, running_var=None, training=False,
+    momentum=0.1, eps=1e-5, stride=1, padding=0, output_padding=0, activation="relu", negative_slope=0.2,
+):  # fmt: skip
+    """y = act(batch_norm(conv_transpose2d(x, weight) + bias)), [N, C_out, H', W'].
+
+    x [N, C_in, H, W]; weight [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias, running_mean, running_var [C_out].
+    Without ``bn_weight`` there is no batch normalisation. In training, or without running statistics, the batch's
+    own mean and variance are used, and running statistics that are given are updated in place with ``momentum``.
+    ``activation`` is "relu", "leaky_relu" (with ``negative_slope``), "tanh" or None.
+    Raises ValueError for another activation.
+    """
+    return reference.conv_transpose_bn_relu(
+        x, weight, bias, bn_weight, bn_bias, running_mean, running_var, training, momentum, eps, stride, padding,
+        output_padding, activation, negative_slope,
+    )  # fmt: skip
+
+
+def conv_act(
+    x, weight, bias=None, bn_weight=None, bn_bias=None, running_mean=None, running_var=None, training=False,
+    momentum=0.1, eps=1e-5, stride=1, padding=0, activation="leaky_relu", negative_slope=0.2,
+):  # fmt: skip
+    """y = act(batch_norm(conv2d(x, weight) + bias)), [N, C_out, H', W']; weight [C_out, C_in, kH, kW].
+
+    The other arguments are those of :func:`conv_transpose_bn_relu`.
+    """
+    return reference.conv_act(
+        x, weight, bias, bn_weight, bn_bias, running_mean, running_var, training, momentum, eps, stride, padding,
+        activation, negative_slope,
+    )  # fmt: skip
+
+
+def pairwise_l1(m):
+    """Minibatch discrimination (Salimans et al. 2016): o[i, b] = Σ_j exp(−‖M[i, b] − M[j, b]‖₁), [B, nk].
+
+    m [B, nk, kd]. The sum includes j = i, as the paper's does. Raises ValueError for another rank.
+    """
+    if m.dim() != 3:
+        raise ValueError(f"m: got shape {tuple(m.shape)}, needs [batch, kernels, kernel dimensions]")
+    return reference.pairwise_l1(m)

@@ -1,0 +1,9 @@
+"""Layers that compute a convolution, its normalisation and its activation in one operator, and losses.
+
+Their state_dict keys are those of torch's own layers under ``conv.`` and ``bn.``.
+"""
+
+from .conv import ConvAct2d, ConvTransposeBNReLU2d
+from .loss import BCEWithLogitsGANLoss
+
+__all__ = ["BCEWithLogitsGANLoss", "ConvAct2d", "ConvTransposeBNReLU2d"]

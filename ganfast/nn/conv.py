@@ -1,0 +1,78 @@
+"""Convolution layers with their batch normalisation and activation."""
+
+from torch import nn
+
+from ganfast import functional
+
+ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
+
+
+class _FusedConv(nn.Module):
+    """Holds ``conv`` and ``bn`` (None without batch normalisation), torch's modules, for their parameters alone.
+
+    Parametrizations (spectral norm) of ``conv`` work; forward hooks on ``conv`` and ``bn`` do not run.
+    """
+
+    def __init__(self, conv, batch_norm, eps, momentum, activation, negative_slope):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: got {activation!r}, needs 'relu', 'leaky_relu', 'tanh' or None")
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels, eps=eps, momentum=momentum) if batch_norm else None
+        self.activation = activation
+        self.negative_slope = negative_slope
+
+    def _arguments(self):
+        """What both operators take after x, up to stride and padding."""
+        conv, bn = self.conv, self.bn
+        if bn is None:
+            batch_norm = (None, None, None, None, False, 0.0, 0.0)
+        else:
+            if self.training:
+                bn.num_batches_tracked.add_(1)
+            batch_norm = (bn.weight, bn.bias, bn.running_mean, bn.running_var, self.training, bn.momentum, bn.eps)
+        return (conv.weight, conv.bias, *batch_norm, conv.stride, conv.padding)
+
+    def extra_repr(self):
+        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        return f"activation={self.activation!r}{slope}"
+
+
+class ConvTransposeBNReLU2d(_FusedConv):
+    """act(batch_norm(conv_transpose2d(x))): a layer of a DCGAN generator; [N, C_in, H, W] → [N, C_out, H', W'].
+
+    H' = (H − 1)·stride − 2·padding + kernel_size + output_padding. Arguments as ``torch.nn.ConvTranspose2d`` and
+    ``torch.nn.BatchNorm2d``; ``activation`` is "relu", "leaky_relu", "tanh" or None; ``batch_norm=False`` leaves
+    the normalisation out (a generator's last layer). Initialised as torch initialises its own layers.
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, bias=False, eps=1e-5,
+        momentum=0.1, activation="relu", *, batch_norm=True, negative_slope=0.2,
+    ):  # fmt: skip
+        conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias)
+        super().__init__(conv, batch_norm, eps, momentum, activation, negative_slope)
+
+    def forward(self, x):
+        return functional.conv_transpose_bn_relu(
+            x, *self._arguments(), self.conv.output_padding, self.activation, self.negative_slope
+        )
+
+
+class ConvAct2d(_FusedConv):
+    """act(batch_norm(conv2d(x))): a layer of a critic; [N, C_in, H, W] → [N, C_out, H', W'].
+
+    Arguments as ``torch.nn.Conv2d`` and ``torch.nn.BatchNorm2d``. Without ``batch_norm`` (the default) there is a
+    bias, with it there is none, unless ``bias`` says otherwise.
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=None, batch_norm=False, eps=1e-5,
+        momentum=0.1, activation="leaky_relu", negative_slope=0.2,
+    ):  # fmt: skip
+        bias = not batch_norm if bias is None else bias
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        super().__init__(conv, batch_norm, eps, momentum, activation, negative_slope)
+
+    def forward(self, x):
+        return functional.conv_act(x, *self._arguments(), self.activation, self.negative_slope)

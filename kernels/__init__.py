@@ -1,0 +1,1 @@
+"""Triton kernels, one file per operator; they import triton and nothing else."""

@@ -1,0 +1,101 @@
+"""The composed layers against loops over taps and spelled-out statistics."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from ganfast import reference
+
+
+def scatter(x, w, stride, padding, output_padding):
+    """conv_transpose2d, one tap at a time."""
+    n, _, h, width = x.shape
+    k = w.shape[2]
+    size = [(s - 1) * stride + k + output_padding for s in (h, width)]
+    y = x.new_zeros(n, w.shape[1], *size)
+    for i in range(h):
+        for j in range(width):
+            patch = torch.einsum("nc,cokl->nokl", x[:, :, i, j], w)
+            y[:, :, i * stride : i * stride + k, j * stride : j * stride + k] += patch
+    return y[:, :, padding : size[0] - padding, padding : size[1] - padding]
+
+
+def gather(x, w, stride, padding):
+    """conv2d, one output pixel at a time."""
+    n, c, h, width = x.shape
+    k = w.shape[2]
+    padded = x.new_zeros(n, c, h + 2 * padding, width + 2 * padding)
+    padded[:, :, padding : padding + h, padding : padding + width] = x
+    rows = range(0, h + 2 * padding - k + 1, stride)
+    columns = range(0, width + 2 * padding - k + 1, stride)
+    pixels = [[torch.einsum("nckl,ockl->no", padded[:, :, i : i + k, j : j + k], w) for j in columns] for i in rows]
+    return torch.stack([torch.stack(row, -1) for row in pixels], -2)
+
+
+def activate(y, activation):
+    if activation == "relu":
+        return y * (y > 0)
+    if activation == "leaky_relu":
+        return torch.where(y > 0, y, 0.2 * y)
+    return torch.tanh(y) if activation == "tanh" else y
+
+
+def normalise(y, gamma, beta, mean, var, eps):
+    shape = (1, -1, 1, 1)
+    return (y - mean.view(shape)) / (var.view(shape) + eps).sqrt() * gamma.view(shape) + beta.view(shape)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", None])
+@pytest.mark.parametrize("kind", ["transposed", "plain"])
+@pytest.mark.parametrize("mode", ["train", "eval", "no batch norm"])
+def test_equals_the_loops(kind, mode, activation):
+    c_in, c_out = 3, 4
+    x = torch.randn(2, c_in, 4, 5, dtype=torch.float64)
+    w = torch.randn(*((c_in, c_out) if kind == "transposed" else (c_out, c_in)), 3, 3, dtype=torch.float64)
+    bias, gamma, beta, mean = torch.randn(4, c_out, dtype=torch.float64)
+    var = torch.rand(c_out, dtype=torch.float64) + 0.5
+    y = scatter(x, w, 2, 1, 1) if kind == "transposed" else gather(x, w, 2, 1)
+    y = y + bias.view(1, -1, 1, 1)
+    running = (mean.clone(), var.clone())
+    if mode == "train":
+        batch_mean = y.mean((0, 2, 3))
+        batch_var = (y - batch_mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
+        wanted = normalise(y, gamma, beta, batch_mean, batch_var, 1e-5)
+        count = y.numel() // c_out
+        mean, var = 0.9 * mean + 0.1 * batch_mean, 0.9 * var + 0.1 * batch_var * count / (count - 1)
+    elif mode == "eval":
+        wanted = normalise(y, gamma, beta, mean, var, 1e-5)
+    else:
+        wanted = y
+    bn = (None,) * 4 if mode == "no batch norm" else (gamma, beta, *running)
+    rest = (x, w, bias, *bn, mode == "train", 0.1, 1e-5, 2, 1)
+    if kind == "transposed":
+        got = reference.conv_transpose_bn_relu(*rest, 1, activation)
+    else:
+        got = reference.conv_act(*rest, activation)
+    torch.testing.assert_close(got, activate(wanted, activation), rtol=1e-10, atol=1e-12)
+    if mode != "no batch norm":
+        torch.testing.assert_close(running, (mean, var))
+
+
+def arguments(training):
+    make = torch.Generator().manual_seed(3)
+    x, w = (torch.randn(*s, dtype=torch.float64, generator=make) for s in ((2, 2, 3, 3), (2, 2, 3, 3)))
+    vectors = [torch.rand(2, dtype=torch.float64, generator=make) + 0.5 for _ in range(4)]
+    leaves = [t.requires_grad_() for t in (x, w, *vectors[:2])]
+    return leaves, (*vectors[2:], training, 0.1, 1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_derivatives_to_second_order(training):
+    leaves, rest = arguments(training)
+
+    def up(x, w, gamma, beta):
+        return reference.conv_transpose_bn_relu(x, w, None, gamma, beta, *rest, 2, 1, 1, "tanh")
+
+    def down(x, w, gamma, beta):
+        return reference.conv_act(x, w, None, gamma, beta, *rest, 1, 1, "leaky_relu")
+
+    for function in (up, down):
+        assert gradcheck(function, leaves)
+        assert gradgradcheck(function, leaves)
