@@ -46,11 +46,18 @@ class ArrayRows(Rows):
     def native_channels(self) -> int:
         return self.array.shape[3]
 
+    def check_channels(self, channels: int | None) -> None:
+        own = self.native_channels()
+        if channels not in (None, own) and own not in (1, 3):
+            raise InputError(
+                f"--channels {channels}: {self.source} has {own} channels; leave the option out to keep them"
+            )
+
     def row(self, index: int, size: int, channels: int) -> np.ndarray:
         pixels = self._bytes(self.array[index])
         own = pixels.shape[2]
         if own == 1:
-            return to_square(Image.fromarray(pixels[..., 0]), size, channels) if channels in (1, 3) else None
+            return to_square(Image.fromarray(pixels[..., 0]), size, channels)
         if own == 3:
             return to_square(Image.fromarray(pixels), size, channels)
         return np.concatenate([to_square(Image.fromarray(pixels[..., c]), size, 1) for c in range(own)], axis=2)
@@ -138,7 +145,9 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, str]:
             key = _image_key(path, {k: found[k].ndim for k in found.files})
             labels = next((k for k in LABEL_KEYS if k in found.files and k != key), None)
             array = found[key]
-            return array, labels and check_labels(f"{path}: {labels}", found[labels], len(array)), f"{path}: {key}"
+            if labels is not None:
+                labels = check_labels(f"{path}: {labels}", found[labels], array.shape[0] if array.ndim else 0)
+            return array, labels, f"{path}: {key}"
     except InputError:
         raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:

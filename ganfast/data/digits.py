@@ -14,4 +14,6 @@ def digits() -> ArrayRows:
         raise InputError("digits: needs scikit-learn; run pip install 'ganfast[demo]'") from error
     found = load_digits()
     pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)
-    return ArrayRows("digits", "digits", pixels[..., None], found.target.astype(np.int64))
+    rows = ArrayRows("digits", "digits", pixels[..., None], found.target.astype(np.int64))
+    rows.default_size = 32
+    return rows

@@ -123,7 +123,11 @@ class FolderRows(ImageFiles):
 def _walk(root: Path) -> list[str]:
     """Paths of all files below root with forward slashes; links to folders are followed, each folder once."""
     found, seen = [], set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+
+    def unreadable(error: OSError):
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             folders.clear()

@@ -22,7 +22,7 @@ def gaussians(name: str) -> Dataset:
     if name not in MODES:
         raise InputError(f"gaussians:{name}: no such mixture; there are {', '.join('gaussians:' + n for n in MODES)}")
     centres, std = MODES[name]
-    random = np.random.RandomState(0)  # noqa: NPY002 - the generator whose stream numpy promises never to change
+    random = np.random.RandomState(0)  # its stream is the one that numpy promises never to change
     labels = torch.from_numpy(random.randint(len(centres), size=POINTS, dtype=np.int64))
     noise = torch.from_numpy(random.standard_normal((POINTS, 2)).astype(np.float32))
     return Dataset(f"gaussians-{name}", centres[labels] + std * noise, labels)

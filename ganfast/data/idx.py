@@ -1,7 +1,6 @@
 """IDX files, the format of MNIST and its relatives, gzipped or not."""
 
 import gzip
-import re
 import zlib
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from ganfast.data.arrays import ArrayRows, check_labels
 from ganfast.data.dataset import slug
 from ganfast.data.rows import check_ram
 from ganfast.errors import InputError
-
-TRAIN = re.compile(r"train-images.*(\.gz)?$")
 
 
 def train_file(folder: Path) -> Path | None:
@@ -46,22 +43,20 @@ def _read(path: Path, rank: int) -> np.ndarray:
     """An array of bytes: magic 0, 0, 8 (uint8), rank; sizes as big-endian 32-bit numbers; then the values."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            magic, *rest = file.read(4), file.read(4 * rank)
+            magic, sizes = file.read(4), file.read(4 * rank)
             if magic != bytes((0, 0, 8, rank)):
                 what = "images: 00000803" if rank == 3 else "labels: 00000801"
                 raise InputError(f"{path}: begins with {magic.hex() or 'nothing'}, not as an IDX file of {what}")
-            if len(rest[0]) < 4 * rank:
+            if len(sizes) < 4 * rank:
                 raise EOFError("the header is cut off")
-            shape = tuple(int(n) for n in np.frombuffer(rest[0], ">u4"))
+            shape = tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
             count = int(np.prod(shape, dtype=object))
             check_ram(str(path), count)
             values = np.empty(count, np.uint8)
             got = file.readinto(values)
             if got < count or file.read(1):
-                raise InputError(
-                    f"{path}: says {' × '.join(map(str, shape))} values but holds {'fewer' if got < count else 'more'}; "
-                    "fetch it again"
-                )
+                said, held = " × ".join(map(str, shape)), "fewer" if got < count else "more"
+                raise InputError(f"{path}: its header says {said} values but it holds {held}; fetch it again")
             return values.reshape(shape)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: a damaged or truncated IDX file ({error}); fetch it again") from error

@@ -1,4 +1,4 @@
-"""A source of images before it is decoded, and its decoding: by a pool of threads, in order, a bounded stretch ahead."""
+"""A source of images before it is decoded, and its decoding by a pool of threads, in order, in bounded memory."""
 
 import os
 from collections import deque
@@ -23,6 +23,7 @@ class Rows:
     """
 
     name: str  # slug of the data set
+    default_size: int | None = None  # None: from the first good image
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -37,6 +38,9 @@ class Rows:
     def native_channels(self) -> int:
         """The channels of the data set when nobody asks for others."""
         raise NotImplementedError
+
+    def check_channels(self, channels: int | None) -> None:
+        """Refuse channels that the images cannot be turned into."""
 
     def row(self, index: int, size: int, channels: int) -> np.ndarray:
         """One image as uint8 [size, size, channels]."""
@@ -70,6 +74,8 @@ def check_channels(channels: int | None) -> None:
 
 def settle(rows: Rows, size: int | None, channels: int | None, skip_bad: bool) -> tuple[int, int]:
     """The size and channels to decode to: those asked for, else the nearest power of two and the source's own."""
+    rows.check_channels(channels)
+    size = size or rows.default_size
     if size is None:
         side = _first_side(rows, skip_bad)
         size = min(SIZES, key=lambda s: abs(np.log2(s / side)))
@@ -187,5 +193,6 @@ def available_ram() -> int | None:
     free = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        stat = dict(line.split() for line in (limit.parent / "memory.stat").read_text().splitlines())
+        free = min(free, int(limit.read_text()) - int(used.read_text()) + int(stat["inactive_file"]))
     return free

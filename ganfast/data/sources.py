@@ -81,15 +81,15 @@ def _opened(
     check_channels(channels)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked here
-        found = _find(os.fspath(source))
+        try:
+            found = _find(os.fspath(source))
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read ({error.strerror})") from error
         if isinstance(found, Dataset):
             _refuse_change(source, found, size, channels)
             yield found, size, channels
             return
         try:
-            if isinstance(found, ArrayRows):
-                found.check_channels(channels)
-                size = size or (32 if found.name == "digits" else None)
             yield found, *settle(found, size, channels, skip_bad)
         finally:
             found.close()
