@@ -88,7 +88,7 @@ def _low_end(source: str, array: np.ndarray) -> float:
     low, high = _range(source, array)
     if low < -1 - SLACK or high > 1 + SLACK:
         raise InputError(
-            f"{source}: floats from {low:.6g} to {high:.6g}; scale them to [0, 1] or [-1, 1], or use uint8"
+            f"{source}: values from {low:.6g} to {high:.6g}; scale them to [0, 1] or [-1, 1], or use uint8"
         )
     return 0.0 if low >= -SLACK else -1.0
 

@@ -25,12 +25,11 @@ def is_idx(path: Path) -> bool:
 
 def open_idx(path: Path) -> ArrayRows:
     """Grey images [N, H, W], and labels from the file beside it when there is one."""
-    images = _read(path, 3)[..., None]
+    rows = ArrayRows(slug(path.resolve().parent.name), str(path), _read(path, 3)[..., None])
     labels_file = _labels_beside(path)
-    labels = None
     if labels_file is not None:
-        labels = check_labels(str(labels_file), _read(labels_file, 1), len(images))
-    return ArrayRows(slug(path.resolve().parent.name), str(path), images, labels)
+        rows.given = check_labels(str(labels_file), _read(labels_file, 1), len(rows))
+    return rows
 
 
 def _labels_beside(path: Path) -> Path | None:
