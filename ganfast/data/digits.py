@@ -1,0 +1,19 @@
+"""The 1,797 handwritten digits that come with scikit-learn (8×8, 17 grey levels)."""
+
+import numpy as np
+
+from ganfast.data.arrays import ArrayRows
+from ganfast.errors import InputError
+
+
+def digits() -> ArrayRows:
+    """Grey images with labels; the values 0 to 16 become 0 to 255."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise InputError("digits: needs scikit-learn; run pip install 'ganfast[demo]'") from error
+    found = load_digits()
+    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)
+    rows = ArrayRows("digits", "digits", pixels[..., None], found.target.astype(np.int64))
+    rows.default_size = 32
+    return rows

@@ -1,0 +1,142 @@
+"""One image of any mode and size: the pixels that come out."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from ganfast.data import open_dataset
+from ganfast.data.images import decode, is_grey, narrow
+from ganfast.errors import InputError
+
+
+def through_file(image, size=16, channels=3, format="PNG", **options):
+    buffer = BytesIO()
+    image.save(buffer, format, **options)
+    return decode(BytesIO(buffer.getvalue()), size, channels)
+
+
+def test_rgb_and_grey_of_the_right_size_are_untouched(picture):
+    for mode, channels in (("RGB", 3), ("L", 1)):
+        expected = np.asarray(picture(1, mode=mode)).reshape(16, 16, channels)
+        np.testing.assert_array_equal(through_file(picture(1, mode=mode), channels=channels), expected)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_ramp_is_scaled_not_clipped(format):
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257  # 0 … 65535
+    pixels = through_file(Image.fromarray(ramp), channels=1, format=format)
+    np.testing.assert_array_equal(pixels[..., 0].ravel(), np.arange(256))
+
+
+def test_16_bits_round_to_the_nearest():
+    np.testing.assert_array_equal(narrow(np.array([0, 128, 129, 257, 385, 386, 65535])), [0, 0, 1, 1, 1, 2, 255])
+
+
+def test_32_bit_integers_beyond_16_bits_are_refused():
+    image = Image.fromarray(np.full((16, 16), 70000, np.int32))
+    with pytest.raises(InputError, match="70000"):
+        through_file(image, format="TIFF")
+
+
+def test_float_image_is_refused_with_advice():
+    with pytest.raises(InputError, match=r"32-bit floats.*\.npy"):
+        through_file(Image.new("F", (16, 16)), format="TIFF")
+
+
+def test_palette_gives_its_colours():
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    assert (through_file(image) == [200, 100, 50]).all()
+
+
+def test_transparent_palette_entry_is_white():
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.paste(0, (0, 0, 8, 16))
+    pixels = through_file(image, transparency=0)
+    assert (pixels[:, :8] == 255).all() and (pixels[:, 8:] == [200, 100, 50]).all()
+
+
+def test_alpha_lies_on_white():
+    image = Image.new("RGBA", (16, 16), (255, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 16, 4))
+    image.paste((100, 0, 200, 51), (0, 4, 16, 8))  # one fifth of the colour, four fifths of white
+    pixels = through_file(image)
+    assert (pixels[:4] == [255, 0, 0]).all()
+    assert (pixels[4:8] == [224, 204, 244]).all()
+    assert (pixels[8:] == 255).all()
+
+
+def test_grey_with_alpha_lies_on_white():
+    pixels = through_file(Image.new("LA", (16, 16), (0, 51)), channels=1)
+    assert (pixels == 204).all()
+
+
+def test_one_bit_is_black_and_white():
+    image = Image.new("1", (16, 16), 1)
+    image.paste(0, (0, 0, 16, 8))
+    pixels = through_file(image, channels=1)
+    assert (pixels[:8] == 0).all() and (pixels[8:] == 255).all()
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    pixels = through_file(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), format="JPEG", quality=100)
+    assert pixels[..., 0].min() > 240 and pixels[..., 1:].max() < 15
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (16, 16), "white")
+    image.paste("black", (0, 0, 16, 8))  # the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: the upper half goes right
+    pixels = through_file(image, exif=exif)
+    assert (pixels[:, 8:] == 0).all() and (pixels[:, :8] == 255).all()
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (16, 16), c) for c in ("red", "blue")]
+    pixels = through_file(frames[0], format="GIF", save_all=True, append_images=frames[1:])
+    assert (pixels == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_middle_square_is_kept(turned):
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, 16:32] = 255
+    image = Image.fromarray(wide.transpose(1, 0, 2) if turned else wide)
+    assert (through_file(image) == 255).all()
+
+
+def test_resizing_is_pillows_lanczos(picture):
+    expected = np.asarray(picture(2, 40).resize((32, 32), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(through_file(picture(2, 40), size=32), expected)
+
+
+@pytest.mark.parametrize(
+    "mode, grey", [("1", True), ("L", True), ("LA", True), ("I;16", True), ("RGB", False), ("P", False)]
+)
+def test_which_modes_are_grey(mode, grey):
+    assert is_grey(Image.new(mode, (16, 16))) is grey
+
+
+@pytest.mark.parametrize("side", [10_000, 100_000])  # where Pillow warns, and where it raises
+def test_bomb_is_refused_from_its_header(tmp_path, monkeypatch, side, recwarn):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    (tmp_path / "bomb.png").write_bytes(png_header(side, side))
+    with pytest.raises(InputError, match=r"bomb\.png: .*pixels.*--skip-bad"):
+        open_dataset(str(tmp_path))
+    assert not [w for w in recwarn if issubclass(w.category, Image.DecompressionBombWarning)]
+
+
+def png_header(width, height):
+    """A PNG that claims a size and holds one empty chunk of pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
