@@ -3,7 +3,7 @@
 Their state_dict keys are those of torch's own layers under ``conv.`` and ``bn.``.
 """
 
-from .conv import ConvAct2d, ConvTransposeBNReLU2d
-from .loss import BCEWithLogitsGANLoss
+from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
+from ganfast.nn.loss import BCEWithLogitsGANLoss
 
 __all__ = ["BCEWithLogitsGANLoss", "ConvAct2d", "ConvTransposeBNReLU2d"]

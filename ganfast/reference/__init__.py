@@ -1,9 +1,9 @@
 """Every operator in plain PyTorch: the specification the fast ones are tested against. Imports only torch."""
 
-from .conv import conv_act, conv_transpose_bn_relu
-from .gradient_penalty import interpolate, penalty, penalty_seed, sample_norms
-from .pairwise_l1 import pairwise_l1
-from .sigmoid_bce import sigmoid_bce
+from ganfast.reference.conv import conv_act, conv_transpose_bn_relu
+from ganfast.reference.gradient_penalty import interpolate, penalty, penalty_seed, sample_norms
+from ganfast.reference.pairwise_l1 import pairwise_l1
+from ganfast.reference.sigmoid_bce import sigmoid_bce
 
 __all__ = [
     "conv_act",

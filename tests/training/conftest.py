@@ -1,7 +1,7 @@
 """Tiny runs that train in a second."""
 
 import pytest
-from tiny import TINY
+from training.tiny import TINY
 
 from ganfast import Trainer
 from ganfast.recipes import DCGAN

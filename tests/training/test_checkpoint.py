@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from tiny import TINY, assert_same_bits, weights
+from training.tiny import TINY, assert_same_bits, weights
 
 from ganfast import Trainer
 from ganfast.errors import InputError

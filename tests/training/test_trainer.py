@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from PIL import Image
-from tiny import assert_same_bits, weights
+from training.tiny import assert_same_bits, weights
 
 import ganfast
 from ganfast.data import open_dataset
