@@ -123,6 +123,13 @@ def test_which_modes_are_grey(mode, grey):
     assert is_grey(Image.new(mode, (16, 16))) is grey
 
 
+def test_postscript_is_not_run(monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args: pytest.fail("run"))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(InputError, match="Ghostscript"):
+        decode(BytesIO(program), 16, 3)
+
+
 @pytest.mark.parametrize("side", [10_000, 100_000])  # where Pillow warns, and where it raises
 def test_bomb_is_refused_from_its_header(tmp_path, monkeypatch, side, recwarn):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
