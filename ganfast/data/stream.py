@@ -27,7 +27,7 @@ class Stream:
         if not 1 <= batch <= len(dataset):
             raise InputError(f"--batch {batch}: {dataset.name} has {len(dataset)} samples; use 1 to {len(dataset)}")
         if flip and dataset.kind == "points":
-            raise InputError(f"--mirror: {dataset.name} holds points; only images can be flipped")
+            raise InputError(f"flip: {dataset.name} holds points, and only images can be mirrored; leave it out")
         self.batch, self.seed, self.flip = batch, seed, flip
         self.device = torch.empty(0, device=device).device  # "cuda" is now cuda:0, as tensors say it
         self.position = 0
