@@ -10,7 +10,7 @@ from PIL import Image
 
 from ganfast.data.dataset import Dataset, slug
 from ganfast.data.images import MIN_SIDE, narrow, to_square
-from ganfast.data.rows import Rows
+from ganfast.data.rows import Rows, check_ram
 from ganfast.errors import InputError
 
 IMAGE_KEYS = ("images", "x", "x_train", "arr_0")
@@ -138,11 +138,12 @@ def _as_nhwc(source: str, array: np.ndarray) -> np.ndarray:
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, str]:
     """The samples, the labels and the words for the samples in errors. Never unpickles."""
     try:
-        found = np.load(path, mmap_mode="c" if path.suffix == ".npy" else None, allow_pickle=False)
+        found = np.load(path, mmap_mode="c" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return found, None, str(path)
         with found:
-            key = _image_key(path, {k: found[k].ndim for k in found.files})
+            check_ram(str(path), sum(member.file_size for member in found.zip.infolist()))
+            key = _image_key(path, found)
             labels = next((k for k in LABEL_KEYS if k in found.files and k != key), None)
             array = found[key]
             if labels is not None:
@@ -154,10 +155,12 @@ def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, str]:
         raise InputError(f"{path}: a damaged array file, or one that holds Python objects ({error})") from error
 
 
-def _image_key(path: Path, ranks: dict[str, int]) -> str:
+def _image_key(path: Path, found: np.lib.npyio.NpzFile) -> str:
+    """The usual name, else the only array with three axes or more, else the only one with two."""
     for key in IMAGE_KEYS:
-        if key in ranks:
+        if key in found.files:
             return key
+    ranks = {k: found[k].ndim for k in found.files}
     for usable in ([k for k, n in ranks.items() if n >= 3], [k for k, n in ranks.items() if n == 2]):
         if len(usable) == 1:
             return usable[0]

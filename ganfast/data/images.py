@@ -28,6 +28,8 @@ def naming(title: str):
 def header(file) -> Image.Image:
     """Open an image without decoding a pixel, and refuse what is too large or too small to be data."""
     image = Image.open(file)
+    if image.format == "EPS":
+        raise InputError("an EPS file is a program for Ghostscript, which is not run; save it as PNG")
     width, height = image.size
     limit = Image.MAX_IMAGE_PIXELS
     if limit and width * height > limit:

@@ -106,11 +106,12 @@ def _find(source: str) -> Rows | Dataset:
     if path.is_dir():
         train = train_file(path)
         return open_idx(train) if train else FolderRows(path)
-    if path.suffix == ".zip":
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
         return ZipRows(path)
-    if path.suffix in (".npy", ".npz"):
+    if suffix in (".npy", ".npz"):
         return open_array(path)
-    if path.suffix == ".safetensors":
+    if suffix == ".safetensors":
         return packed.open_packed(path)
     if is_idx(path):
         return open_idx(path)

@@ -27,8 +27,9 @@ class Stream:
         if not 1 <= batch <= len(dataset):
             raise InputError(f"--batch {batch}: {dataset.name} has {len(dataset)} samples; use 1 to {len(dataset)}")
         if flip and dataset.kind == "points":
-            raise InputError(f"--mirror: {dataset.name} holds points; only images can be flipped")
-        self.batch, self.seed, self.flip, self.device = batch, seed, flip, torch.device(device)
+            raise InputError(f"flip: {dataset.name} holds points, and only images can be mirrored; leave it out")
+        self.batch, self.seed, self.flip = batch, seed, flip
+        self.device = torch.empty(0, device=device).device  # "cuda" is now cuda:0, as tensors say it
         self.position = 0
         self._images = dataset.kind == "images"
         self._samples = dataset.samples
@@ -60,8 +61,8 @@ class Stream:
         count = self._samples.shape[0]
         epochs = range(start // count, (start + self.batch - 1) // count + 1)
         self._orders = {e: self._orders.get(e) or self._order(e) for e in epochs}
-        within = slice(start % count, start % count + self.batch)
-        rows, flips = (torch.cat(parts)[within] for parts in zip(*self._orders.values()))
+        spans = {e: slice(max(start - e * count, 0), start + self.batch - e * count) for e in epochs}
+        rows, flips = (torch.cat([self._orders[e][k][spans[e]] for e in epochs]) for k in (0, 1))
         return rows, flips
 
     def _order(self, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:

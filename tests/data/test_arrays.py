@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ganfast.data import open_dataset
+from ganfast.data import rows as rows_module
 from ganfast.errors import InputError
 
 
@@ -168,6 +169,12 @@ def test_truncated_files(saved, suffix, keep):
         file.truncate(keep)
     with pytest.raises(InputError, match=rf"data\.{suffix}: a damaged array file"):
         open_dataset(path)
+
+
+def test_npz_that_claims_more_than_memory(saved, monkeypatch):
+    monkeypatch.setattr(rows_module, "available_ram", lambda: 1000)
+    with pytest.raises(InputError, match="GiB of memory"):
+        open_dataset(saved(x=noise(9, 16, 16)))
 
 
 def test_npz_with_a_damaged_member(saved):

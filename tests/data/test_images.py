@@ -25,9 +25,11 @@ def test_rgb_and_grey_of_the_right_size_are_untouched(picture):
         np.testing.assert_array_equal(through_file(picture(1, mode=mode), channels=channels), expected)
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
-def test_16_bit_ramp_is_scaled_not_clipped(format):
-    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257  # 0 … 65535
+@pytest.mark.parametrize(
+    "format, mode", [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32), ("PPM", np.int32)]
+)
+def test_16_bit_ramp_is_scaled_not_clipped(format, mode):
+    ramp = np.arange(256, dtype=mode).reshape(16, 16) * 257  # 0 … 65535
     pixels = through_file(Image.fromarray(ramp), channels=1, format=format)
     np.testing.assert_array_equal(pixels[..., 0].ravel(), np.arange(256))
 
@@ -121,6 +123,13 @@ def test_resizing_is_pillows_lanczos(picture):
 )
 def test_which_modes_are_grey(mode, grey):
     assert is_grey(Image.new(mode, (16, 16))) is grey
+
+
+def test_postscript_is_not_run(monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args: pytest.fail("run"))
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(InputError, match="Ghostscript"):
+        decode(BytesIO(program), 16, 3)
 
 
 @pytest.mark.parametrize("side", [10_000, 100_000])  # where Pillow warns, and where it raises

@@ -118,7 +118,7 @@ def test_interrupted_dest_stays_and_nothing_is_left(folder, tmp_path, monkeypatc
     assert dest.read_bytes() == b"precious" and sorted(os.listdir(tmp_path)) == ["p.safetensors", "set"]
 
 
-SLOW_PACK = """
+SLOW_PACK = r"""
 import os, sys, time
 import ganfast.data.files as files
 from ganfast.data import pack
