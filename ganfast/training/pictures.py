@@ -13,14 +13,17 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
+GAP = 2  # pixels between the cells of a grid
+
+
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [B, H, W, C] → one picture, row by row, cells that no image fills left black."""
+    """uint8 [B, H, W, C] → one picture, row by row, on mid-grey that shows between the cells."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
-    canvas = np.zeros((rows * columns, height, width, channels), np.uint8)
-    canvas[:count] = images
-    canvas = canvas.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    return canvas.reshape(rows * height, columns * width, channels)
+    canvas = np.full((rows * columns, height + GAP, width + GAP, channels), 128, np.uint8)
+    canvas[:count, :height, :width] = images
+    canvas = canvas.reshape(rows, columns, height + GAP, width + GAP, channels).swapaxes(1, 2)
+    return canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
 
 
 def map_of_points(points: np.ndarray, extent: float, side: int = 400) -> np.ndarray:

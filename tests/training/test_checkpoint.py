@@ -46,7 +46,7 @@ def test_damage_is_named_and_nothing_saved_is_lost(run, tiny, name, how):
     else:
         damage(newest / name, how)
     if (name, how) != ("checkpoint.json", "remove"):
-        with pytest.raises(InputError, match="damaged|missing") as caught:
+        with pytest.raises(InputError, match=r"damaged|missing") as caught:
             tiny(steps=20, resume=str(newest))
         assert str(newest) in str(caught.value)
     before = sorted(path.name for path in run.iterdir())
@@ -81,7 +81,7 @@ def test_a_hostile_checkpoint_executes_nothing(run, tiny, tmp_path, writer):
     manifest = json.loads((newest / "checkpoint.json").read_text())
     manifest["files"]["state.pt"] = checkpoint.sha256(newest / "state.pt")  # the stranger signs it, too
     (newest / "checkpoint.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="not loaded|damaged"):
+    with pytest.raises(InputError, match=r"not loaded|damaged"):
         tiny(steps=20, resume=str(newest))
     assert not (tmp_path / "owned").exists()
     with contextlib.suppress(RuntimeError):

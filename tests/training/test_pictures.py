@@ -9,8 +9,8 @@ from ganfast.training import pictures
 def test_grid_places_images_row_by_row():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
     picture = pictures.grid(images, columns=3)
-    assert picture.shape == (4, 9, 1)
-    assert picture[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 0]]
+    assert picture.shape == (2 + pictures.GAP + 2, 3 * (3 + pictures.GAP) - pictures.GAP, 1)
+    assert picture[:: 2 + pictures.GAP, :: 3 + pictures.GAP, 0].tolist() == [[0, 1, 2], [3, 4, 128]]
 
 
 def test_to_uint8_maps_the_ends_and_clips():

@@ -1,0 +1,318 @@
+"""The command line as a person uses it, and every mistake as one sentence with exit code 2."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganfast.cli import main, parse_grid, parse_seeds
+from ganfast.errors import InputError
+
+TINY = ["--size", "16", "--width", "2", "--latent-dim", "4", "--batch", "4", "--steps", "2"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test runs in an empty directory of its own."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run trained by the command line."""
+    outdir = tmp_path_factory.mktemp("trained")
+    assert main(["train", "dcgan", "--data", "digits", "--outdir", str(outdir), *TINY]) == 0
+    return outdir / "00000-dcgan-digits"
+
+
+@pytest.fixture
+def fails(capsys):
+    """fails(*argv) → the one sentence on stderr with which the command line refuses argv."""
+
+    def check(*argv) -> str:
+        capsys.readouterr()
+        before = sorted(Path().rglob("*"))
+        assert main([str(word) for word in argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("ganfast: ") and err.count("\n") == 1, err
+        assert sorted(Path().rglob("*")) == before  # and nothing is written
+        return err
+
+    return check
+
+
+def png(path: Path, size=(20, 20), mode="RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+# -- what works ------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(capsys):
+    for argv in ([], ["-h"], ["--help"]):
+        assert main(argv) == 0
+        out = capsys.readouterr().out
+        assert all(command in out for command in ("train", "generate", "evaluate", "data pack", "info", "dcgan"))
+    assert main(["train", "-h"]) == 0 and main(["data", "-h"]) == 0 and main(["info", "-h"]) == 0
+
+
+@pytest.mark.parametrize("argv", [["train", "dcgan"], ["train", "gan"], ["generate"], ["evaluate"], ["data", "pack"]])
+def test_every_option_is_explained(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, "-h"])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0 and "--" in out
+    assert main([*argv[:-1], "-h"]) == 0 if len(argv) > 1 else True
+
+
+def test_dry_run_writes_nothing(capsys):
+    assert main(["train", "dcgan", "--data", "digits", *TINY, "-n"]) == 0
+    out = capsys.readouterr().out
+    assert "1797 images of 1×16×16" in out and "to step 2" in out and "runs/00000-dcgan-digits" in out
+    assert not any(Path().iterdir())
+
+
+def test_resume_needs_no_option_again(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "runs" / trained.name)
+    assert main(["train", "dcgan", "--resume", str(run), "--steps", "4"]) == 0
+    assert (run / "checkpoint-000004").is_dir()
+    assert main(["train", "dcgan", f"--resume={run}", "--kimg", "0.024", "-n"]) == 0
+    assert "from step 4 to step 6, batch 4" in capsys.readouterr().out
+
+
+def test_generate_writes_what_it_says(trained, tmp_path, capsys):
+    from ganfast import load
+    from ganfast.models import latents
+    from ganfast.training.pictures import to_uint8
+
+    assert main(["generate", "--network", str(trained), "--seeds", "3,7-9"]) == 0
+    names = {path.name for path in Path("generated").iterdir()}
+    assert names == {"seed000003.png", "seed000007.png", "seed000008.png", "seed000009.png", "grid.png"}
+    generator = load(trained)
+    expected = to_uint8(generator(latents([7], generator.latent_dim)))[0, :, :, 0]
+    assert np.array_equal(np.asarray(Image.open("generated/seed000007.png")), expected)
+
+    network = str(trained / "generator.safetensors")
+    assert main(["generate", "--network", network, "--grid", "4x2", "--outdir", "g", "--truncation", "0.7"]) == 0
+    with Image.open("g/grid.png") as grid:
+        assert grid.size == (4 * 18 - 2, 2 * 18 - 2)
+    assert main(["generate", "--network", network, "--interpolate", "1,2,1", "--outdir", "i"]) == 0
+    with Image.open("i/interpolation.gif") as gif:
+        assert gif.format == "GIF" and gif.size == (16, 16)
+    with Image.open("i/interpolation.png") as strip:
+        assert strip.size == (16 * 18 - 2, 2 * 18 - 2)
+    assert "wrote interpolation.png and interpolation.gif to i" in capsys.readouterr().out
+
+
+def test_points_from_training_to_evaluation(capsys):
+    argv = ["train", "gan", "--data", "gaussians:ring8", "--width", "8", "--steps", "2"]
+    assert main(argv) == 0
+    run = "runs/00000-gan-gaussians-ring8"
+    assert main(["generate", "--network", run, "--seeds", "0-99"]) == 0
+    assert np.load("generated/points.npy").shape == (100, 2) and Path("generated/points.png").is_file()
+    capsys.readouterr()
+    assert main(["evaluate", "--network", run, "--data", "gaussians:ring8", "--samples", "50"]) == 0
+    assert "of 8" in capsys.readouterr().out
+
+
+def test_evaluate_labelled_images(trained, capsys):
+    assert main(["evaluate", "--network", str(trained), "--data", "digits", "--samples", "100"]) == 0
+    out = capsys.readouterr().out
+    assert "classifier's accuracy" in out and out.count("share") == 2
+
+
+def test_pack_then_train(capsys):
+    for k in range(6):
+        png(Path(f"images/{k}.png"))
+    Path("images/notes.txt").write_text("no image")
+    assert main(["data", "pack", "images", "packed.safetensors", "--size", "16", "--skip-bad"]) == 0
+    assert "6 images of 3×16×16" in (out := capsys.readouterr().out) and "1 files left out" in out
+    assert main(["train", "dcgan", "--data", "packed.safetensors", *TINY]) == 0
+
+
+def test_skip_bad_counts_what_it_skips(capsys):
+    for k in range(6):
+        png(Path(f"images/{k}.png"))
+    Path("images/broken.png").write_bytes(b"\x89PNG\r\n")
+    assert main(["train", "dcgan", "--data", "images", *TINY, "--skip-bad"]) == 0
+    assert "6 images of 3×16×16 (1 files that cannot be decoded left out)" in capsys.readouterr().err
+
+
+def test_info_lists_operators_and_backends(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "torch 2" in out and "operator" in out and "sigmoid_bce" in out and "reference" in out
+
+
+def test_seeds_and_grids():
+    assert parse_seeds("0-3,9, 11-11") == [0, 1, 2, 3, 9, 11]
+    assert parse_grid("8x4") == (8, 4)
+    for text in ("", "a", "3-", "9-3", "1..4"):
+        with pytest.raises(InputError, match="seed"):
+            parse_seeds(text)
+    for text in ("8", "8x", "0x3", "axb", "-1x2"):
+        with pytest.raises(InputError, match="grid"):
+            parse_grid(text)
+
+
+# -- what a person can get wrong -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["trian"], ["'trian'", "train?"]),
+        (["train", "dcgn", "--data", "digits"], ["'dcgn'", "dcgan?"]),
+        (["train", "stylegan9", "--data", "digits"], ["'stylegan9'", "dcgan, gan"]),
+        (["data", "unpack"], ["'unpack'", "pack"]),
+        (["info", "--nope"], ["'--nope'"]),
+        (["train", "dcgan", "--data", "missing/folder", *TINY], ["missing/folder"]),
+        (["train", "dcgan", "--data", "gaussians:ring9", *TINY], ["ring9", "ring8"]),
+        (["train", "dcgan", "--data", "gaussians:ring8"], ["needs images", "--data"]),
+        (["train", "dcgan", "--data", "digits", "--size", "48"], ["48", "32", "64"]),
+        (["train", "dcgan", "--data", "digits", "--size", "512"], ["512", "256"]),
+        (["train", "dcgan", "--data", "digits", "--batch", "5000"], ["--batch", "5000", "1797"]),
+        (["train", "dcgan", "--data", "digits", "--device", "cuda:77"], ["cuda:77", "--device cpu"]),
+        (["train", "dcgan", "--resume", "nowhere"], ["nowhere", "--resume"]),
+        (["generate", "--network", "nowhere"], ["nowhere", "--network"]),
+        (["generate", "--network", "nowhere", "--seeds", "x"], ["'x'", "seeds"]),
+        (["evaluate", "--network", "nowhere", "--data", "digits"], ["nowhere"]),
+        (["data", "pack", "missing", "out.safetensors"], ["missing"]),
+        (["data", "pack", "digits", "out.bin"], ["out.bin", ".safetensors"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_one_sentence_that_names_the_mistake(argv, words, fails):
+    message = fails(*argv)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "argv, word",
+    [
+        (["train", "dcgan"], "--data"),
+        (["train", "dcgan", "--data", "digits", "--nope", "3"], "--nope"),
+        (["train", "dcgan", "--data", "digits", "--batch", "many"], "--batch"),
+        (["train", "dcgan", "--data", "digits", "--batch", "1"], "--batch"),
+        (["train", "dcgan", "--data", "digits", "--loss", "hinge?"], "--loss"),
+        (["train", "dcgan", "--data", "digits", "--steps", "5", "--kimg", "3"], "--kimg"),
+        (["train", "dcgan", "--data", "digits", "--lr", "-1"], "--lr"),
+        (["train", "dcgan", "--data", "digits", "--d-steps", "0"], "--d-steps"),
+        (["generate"], "--network"),
+        (["data", "pack", "digits"], "DEST"),
+    ],
+)
+def test_options_that_do_not_parse(argv, word, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2 and word in err and "Traceback" not in out + err
+    assert not any(Path().iterdir())
+
+
+def bad_folder(name: str, content: bytes | None = None, good: int = 5) -> str:
+    for k in range(good):
+        png(Path(f"images/{k}.png"))
+    if content is not None:
+        Path("images", name).write_bytes(content)
+    return "images"
+
+
+def truncated_png() -> bytes:
+    content = png(Path("other/whole.png"), (64, 64)).read_bytes()
+    return content[: len(content) // 2]
+
+
+def one_pixel() -> bytes:
+    return png(Path("other/one.png"), (1, 1)).read_bytes()
+
+
+def bomb() -> bytes:
+    """A PNG that says in its header that it has 40,000 × 40,000 pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [("notes.txt", lambda: b"just words"), ("text.png", lambda: b"just words"), ("cut.png", truncated_png),
+     ("one.png", one_pixel), ("bomb.png", bomb), ("empty.png", lambda: b"")],
+)  # fmt: skip
+def test_a_bad_file_among_images_is_named_and_can_be_skipped(name, content, fails, capsys):
+    folder = bad_folder(name, content())
+    message = fails("train", "dcgan", "--data", folder, *TINY)
+    assert name in message and "--skip-bad" in message
+    assert main(["train", "dcgan", "--data", folder, *TINY, "--skip-bad"]) == 0
+    assert "5 images" in (err := capsys.readouterr().err) and "1 files" in err
+
+
+def test_sixteen_bit_palette_and_alpha_images_train():
+    bad_folder("none")
+    png(Path("images/palette.png"), mode="P")
+    png(Path("images/alpha.png"), mode="RGBA")
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160).save("images/deep.png")
+    assert main(["train", "dcgan", "--data", "images", *TINY]) == 0
+
+
+def test_an_empty_folder(fails):
+    Path("images").mkdir()
+    assert "images" in fails("train", "dcgan", "--data", "images", *TINY)
+
+
+def test_a_truncated_zip_and_idx(fails):
+    with zipfile.ZipFile("images.zip", "w") as archive:
+        for k in range(5):
+            archive.write(png(Path(f"images/{k}.png")), f"{k}.png")
+    whole = Path("images.zip").read_bytes()
+    Path("images.zip").write_bytes(whole[: len(whole) // 2])
+    assert "images.zip" in fails("train", "dcgan", "--data", "images.zip", *TINY)
+    header = bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28])
+    Path("train-images-idx3-ubyte").write_bytes(header + bytes(28 * 28 * 4))
+    assert "idx3" in fails("train", "dcgan", "--data", "train-images-idx3-ubyte", *TINY)
+
+
+def test_a_checkpoint_of_another_recipe(trained, fails):
+    message = fails("train", "gan", "--data", "gaussians:ring8", "--resume", trained)
+    assert "dcgan" in message and "gan" in message
+
+
+def test_a_damaged_checkpoint(trained, tmp_path, fails):
+    run = shutil.copytree(trained, tmp_path / "runs" / trained.name)
+    state = run / "checkpoint-000002" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-7])
+    assert "state.pt is damaged" in fails("train", "dcgan", "--resume", run, "--steps", "4")
+    assert (run / "generator.safetensors").is_file()
+
+
+def test_a_changed_option(trained, fails):
+    message = fails("train", "dcgan", "--resume", trained, "--steps", "4", "--lr", "0.1")
+    assert "--lr 0.0002, not 0.1" in message
+
+
+def test_generate_refuses_what_it_cannot_do(trained, fails):
+    for argv, word in (
+        (["--grid", "9x9", "--seeds", "0-3"], "81 seeds"),
+        (["--interpolate", "4"], "--interpolate"),
+        (["--truncation", "-1"], "--truncation"),
+        (["--grid", "2x2", "--interpolate", "1,2"], "--grid"),
+        (["--device", "cuda:9"], "cuda:9"),
+    ):
+        assert word in fails("generate", "--network", trained, "--outdir", trained, *argv)
+
+
+def test_an_outdir_that_cannot_be_made(fails):
+    Path("file").write_text("")
+    assert "--outdir" in fails("train", "dcgan", "--data", "digits", "--outdir", "file/runs", *TINY)
