@@ -4,14 +4,21 @@
 compositions of ``ganfast.reference``, at their speed.
 """
 
-from ganfast import reference
+from ganfast import ops, reference
 
 __all__ = ["conv_act", "conv_transpose_bn_relu", "pairwise_l1", "sigmoid_bce"]
 
 
 def sigmoid_bce(real_logits, fake_logits, real_target=1.0, fake_target=0.0):
-    """The sum of the two sides' mean sigmoid cross-entropies, a scalar."""
-    return reference.sigmoid_bce(real_logits, fake_logits, real_target, fake_target)
+    """mean(softplus(x) − t·x) over the real logits plus the same over the fake ones: BCE with logits, both sides.
+
+    real_logits, fake_logits: any shapes, fp32, fp16, bf16 or fp64, both alike; either may be None.
+    real_target, fake_target: numbers in [0, 1]; 0.9 for the real ones is one-sided label smoothing.
+    Returns a scalar, fp32 (fp64 for fp64 logits); finite for every finite logit; the mean of an empty side is nan, as
+    torch's. Differentiable twice. Autocast leaves it alone: sums are in fp32 whatever the logits.
+    Raises ValueError or TypeError that names the argument. Goodfellow et al. 2014; Salimans et al. 2016, section 3.4.
+    """
+    return ops.sigmoid_bce.sigmoid_bce(real_logits, fake_logits, real_target, fake_target)
 
 
 def conv_transpose_bn_relu(

@@ -1,0 +1,38 @@
+"""Checks of an operator's arguments; each error names the argument, what it got and what it needs."""
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def floating(name: str, x) -> None:
+    """x is a dense tensor of fp32, fp16, bf16 or fp64."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, needs a torch.Tensor")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name}: got dtype {x.dtype}, needs float32, float16, bfloat16 or float64")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {x.layout}, needs a dense tensor (x.to_dense())")
+
+
+def alike(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """x has the dtype and the device of `other`."""
+    if x.dtype != other.dtype:
+        raise TypeError(f"{name}: got dtype {x.dtype}, needs {other.dtype} as {other_name}")
+    if x.device != other.device:
+        raise ValueError(f"{name}: got device {x.device}, needs {other.device} as {other_name}")
+
+
+def shaped(name: str, x: Tensor, shape) -> None:
+    """x has exactly this shape."""
+    if x.shape != shape:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, needs {tuple(shape)}")
+
+
+def unit(name: str, value) -> None:
+    """value is a number in [0, 1]."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: got {type(value).__name__}, needs a number")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}, needs a number between 0 and 1")

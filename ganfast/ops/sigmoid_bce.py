@@ -1,0 +1,267 @@
+"""sigmoid_bce: both sides' sigmoid cross-entropy in one call (Goodfellow et al. 2014; smoothing, Salimans et al. 2016).
+
+    loss  = Σ_sides mean(softplus(x) − t·x)         x: any shape, t in [0, 1]; scalar, fp32 (fp64 for fp64 logits)
+    dx    = g·(σ(x) − t)/n                          shape and dtype of x, contiguous
+    of dx, with its cotangent c:  dg = Σ_sides Σ c·(σ(x) − t)/n,   dx = c·g·σ'(x)/n;   a third derivative raises.
+
+An absent side is None; its results are empty tensors. The mean of an empty side is nan, as torch's.
+The backward reads the logits again instead of keeping σ(x) − t from the forward: in fp16 the kept values would
+underflow before a loss scale reaches them, and 4 bytes a logit of traffic are saved.
+"""
+
+import torch
+
+from ganfast.ops import _checks
+from ganfast.ops._extension import DTYPES, extension
+from ganfast.ops._registry import Backend, Op, on_stream
+from ganfast.reference import sigmoid_bce as _reference_loss
+from ganfast.reference.sigmoid_bce import sigmoid_bce_backward as _reference_backward
+from ganfast.reference.sigmoid_bce import sigmoid_bce_double_backward as _reference_double
+
+# --- shapes and checks ------------------------------------------------------------------------------------------------
+
+
+def _check(real, fake, real_target, fake_target):
+    if real is None and fake is None:
+        raise ValueError("real_logits, fake_logits: got None for both, needs at least one")
+    if real is not None:
+        _checks.floating("real_logits", real)
+    if fake is not None:
+        _checks.floating("fake_logits", fake)
+        if real is not None:
+            _checks.alike("fake_logits", fake, "real_logits", real)
+    _checks.unit("real_target", real_target)
+    _checks.unit("fake_target", fake_target)
+
+
+def _check_backward(g, real, fake, real_target, fake_target):
+    _check(real, fake, real_target, fake_target)
+    x = fake if real is None else real
+    _checks.floating("g", g)
+    _checks.shaped("g", g, ())
+    if g.dtype != _sum_dtype(x) or g.device != x.device:
+        raise TypeError(f"g: got {g.dtype} on {g.device}, needs {_sum_dtype(x)} on {x.device}, as the loss")
+
+
+def _check_double(c_real, c_fake, g, real, fake, real_target, fake_target):
+    _check_backward(g, real, fake, real_target, fake_target)
+    for name, c, x in (("c_real", c_real, real), ("c_fake", c_fake, fake)):
+        if (c is None) != (x is None):
+            raise ValueError(f"{name}: got {'None' if c is None else 'a tensor'}, needs what its logits are")
+        if c is not None:
+            _checks.floating(name, c)
+            _checks.alike(name, c, "its logits", x)
+            _checks.shaped(name, c, x.shape)
+
+
+def _sum_dtype(x):
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _new_scalar(real, fake):
+    x = fake if real is None else real
+    return x.new_empty((), dtype=_sum_dtype(x))
+
+
+def _new_side(x, other):
+    """A contiguous result of x's shape; an empty one for an absent side."""
+    return other.new_empty(0) if x is None else x.new_empty(x.shape)
+
+
+def _new_sides(real, fake):
+    return _new_side(real, fake), _new_side(fake, real)
+
+
+# --- derivatives ------------------------------------------------------------------------------------------------------
+
+
+def _loss_setup(ctx, inputs, output):
+    real, fake, *ctx.targets = inputs
+    ctx.save_for_backward(real, fake)
+
+
+def _loss_backward(ctx, g):
+    real, fake = (x if needed else None for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad))
+    dreal, dfake = sigmoid_bce_backward(g, real, fake, *ctx.targets)
+    return None if real is None else dreal, None if fake is None else dfake, None, None
+
+
+def _backward_setup(ctx, inputs, output):
+    g, real, fake, *ctx.targets = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(g, real, fake)
+
+
+def _backward_backward(ctx, c_real, c_fake):
+    g, real, fake = ctx.saved_tensors
+    real, fake = None if c_real is None else real, None if c_fake is None else fake
+    if real is None and fake is None:
+        return None, None, None, None, None
+    c_real, c_fake = None if real is None else c_real, None if fake is None else c_fake
+    dg, dreal, dfake = sigmoid_bce_double_backward(c_real, c_fake, g, real, fake, *ctx.targets)
+    return dg, None if real is None else dreal, None if fake is None else dfake, None, None
+
+
+# --- backends ---------------------------------------------------------------------------------------------------------
+
+
+def _supports(*args):
+    x = next(a for a in args if isinstance(a, torch.Tensor))  # the first of a derivative's tensors is as wide as its logits
+    return "float64 goes through the reference" if x.dtype == torch.float64 else True
+
+
+def _sides(real, real_target, fake, fake_target):
+    """What the extension takes for both sides: pointer, number (−1: absent) and target of each, then the dtype."""
+    r = (0, -1) if real is None else (real.data_ptr(), real.numel())
+    f = (0, -1) if fake is None else (fake.data_ptr(), fake.numel())
+    return *r, real_target, *f, fake_target, DTYPES[(fake if real is None else real).dtype]
+
+
+def _compact(*tensors):
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
+def _pointers(*tensors):
+    return [0 if x is None else x.data_ptr() for x in tensors]
+
+
+def _cpu_loss(real, fake, real_target, fake_target):
+    real, fake = _compact(real, fake)
+    loss = _new_scalar(real, fake)
+    sides = _sides(real, real_target, fake, fake_target)
+    extension().cpu.sigmoid_bce(*sides, loss.data_ptr(), torch.get_num_threads())
+    return loss
+
+
+def _cpu_backward(g, real, fake, real_target, fake_target):
+    real, fake = _compact(real, fake)
+    out = _new_sides(real, fake)
+    sides = _sides(real, real_target, fake, fake_target)
+    extension().cpu.sigmoid_bce_backward(g.data_ptr(), *sides, *_pointers(*out), torch.get_num_threads())
+    return out
+
+
+def _cpu_double(c_real, c_fake, g, real, fake, real_target, fake_target):
+    c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
+    out = _new_scalar(real, fake), *_new_sides(real, fake)
+    sides = _sides(real, real_target, fake, fake_target)
+    pointers = _pointers(c_real, c_fake, g)
+    extension().cpu.sigmoid_bce_double_backward(*pointers, *sides, *_pointers(*out), torch.get_num_threads())
+    return out
+
+
+def _workspace(module, real, fake, g):
+    total = sum(x.numel() for x in (real, fake) if x is not None)
+    return g.new_empty(module.sigmoid_bce_workspace(total))
+
+
+def _cuda_loss(real, fake, real_target, fake_target):
+    module = extension().cuda
+    real, fake = _compact(real, fake)
+    loss = _new_scalar(real, fake)
+    workspace = _workspace(module, real, fake, loss)
+    sides = _sides(real, real_target, fake, fake_target)
+    on_stream(loss.device, module.sigmoid_bce, *sides, *_pointers(workspace, loss))
+    return loss
+
+
+def _cuda_backward(g, real, fake, real_target, fake_target):
+    real, fake = _compact(real, fake)
+    out = _new_sides(real, fake)
+    sides = _sides(real, real_target, fake, fake_target)
+    on_stream(g.device, extension().cuda.sigmoid_bce_backward, g.data_ptr(), *sides, *_pointers(*out))
+    return out
+
+
+def _cuda_double(c_real, c_fake, g, real, fake, real_target, fake_target):
+    module = extension().cuda
+    c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
+    out = _new_scalar(real, fake), *_new_sides(real, fake)
+    workspace = _workspace(module, real, fake, g)
+    sides = _sides(real, real_target, fake, fake_target)
+    pointers = _pointers(c_real, c_fake, g)
+    on_stream(g.device, module.sigmoid_bce_double_backward, *pointers, *sides, *_pointers(workspace, *out))
+    return out
+
+
+def _triton_loss(real, fake, real_target, fake_target):
+    from ganfast.kernels import sigmoid_bce as kernels
+
+    real, fake = _compact(real, fake)
+    loss = _new_scalar(real, fake)
+    workspace = loss.new_empty(kernels.programs(real, fake))
+    with torch.cuda.device_of(loss):
+        kernels.loss(real, fake, real_target, fake_target, workspace, loss)
+    return loss
+
+
+def _triton_backward(g, real, fake, real_target, fake_target):
+    from ganfast.kernels import sigmoid_bce as kernels
+
+    real, fake = _compact(real, fake)
+    out = _new_sides(real, fake)
+    with torch.cuda.device_of(g):
+        kernels.backward(g, real, fake, real_target, fake_target, *out)
+    return out
+
+
+def _triton_double(c_real, c_fake, g, real, fake, real_target, fake_target):
+    from ganfast.kernels import sigmoid_bce as kernels
+
+    c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
+    out = _new_scalar(real, fake), *_new_sides(real, fake)
+    workspace = g.new_empty(kernels.programs(real, fake))
+    with torch.cuda.device_of(g):
+        kernels.double_backward(c_real, c_fake, g, real, fake, real_target, fake_target, workspace, *out)
+    return out
+
+
+def _reference_sides(real, fake, results):
+    """The reference's results as the operator's: contiguous, an empty tensor for an absent side."""
+    return tuple(_new_side(x, y) if d is None else d.contiguous() for x, y, d in zip((real, fake), (fake, real), results))
+
+
+def _plain_backward(g, real, fake, *targets):
+    return _reference_sides(real, fake, _reference_backward(g, real, fake, *targets))
+
+
+def _plain_double(c_real, c_fake, g, real, fake, *targets):
+    dg, *sides = _reference_double(c_real, c_fake, g, real, fake, *targets)
+    return dg, *_reference_sides(real, fake, sides)
+
+
+def _backends(cuda, triton, cpu):
+    return [Backend("cuda", cuda, _supports), Backend("triton", triton, _supports), Backend("cpu", cpu, _supports)]
+
+
+# --- the operators ----------------------------------------------------------------------------------------------------
+
+sigmoid_bce = Op(
+    "sigmoid_bce(Tensor? real, Tensor? fake, float real_target, float fake_target) -> Tensor",
+    check=_check,
+    fake=lambda real, fake, *targets: _new_scalar(real, fake),
+    reference=_reference_loss,
+    backends=_backends(_cuda_loss, _triton_loss, _cpu_loss),
+    setup=_loss_setup,
+    backward=_loss_backward,
+)
+
+sigmoid_bce_backward = Op(
+    "sigmoid_bce_backward(Tensor g, Tensor? real, Tensor? fake, float real_target, float fake_target) -> (Tensor, Tensor)",
+    check=_check_backward,
+    fake=lambda g, real, fake, *targets: _new_sides(real, fake),
+    reference=_plain_backward,
+    backends=_backends(_cuda_backward, _triton_backward, _cpu_backward),
+    setup=_backward_setup,
+    backward=_backward_backward,
+)
+
+sigmoid_bce_double_backward = Op(
+    "sigmoid_bce_double_backward(Tensor? c_real, Tensor? c_fake, Tensor g, Tensor? real, Tensor? fake, "
+    "float real_target, float fake_target) -> (Tensor, Tensor, Tensor)",
+    check=_check_double,
+    fake=lambda c_real, c_fake, g, real, fake, *targets: (_new_scalar(real, fake), *_new_sides(real, fake)),
+    reference=_plain_double,
+    backends=_backends(_cuda_double, _triton_double, _cpu_double),
+    backward="it is the second derivative of sigmoid_bce, and a third is not written",
+)

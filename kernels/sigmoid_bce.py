@@ -1,0 +1,171 @@
+"""sigmoid_bce in Triton: both sides in one launch, sums in fp32 in a fixed order (programs, then one more launch).
+
+Tensors are contiguous; an absent side is None. The launchers run on the current device and stream.
+"""
+
+import triton
+import triton.language as tl
+
+BLOCK = 1024
+STEPS = 4  # blocks that one program takes
+TILE = BLOCK * STEPS
+FINISH = 1024
+
+
+@triton.jit
+def _loss_of(x, t):
+    # softplus(x) − t·x = x·([x > 0] − t) + log1p(e), e = exp(−|x|)
+    e = tl.exp(-tl.abs(x))
+    u = 1.0 + e
+    log1p = tl.where(u == 1.0, e, tl.log(u) * (e / (u - 1.0)))  # exact for small e too
+    return x * (tl.where(x > 0, 1.0, 0.0) - t) + log1p
+
+
+@triton.jit
+def _slopes_of(x, t):
+    # σ(x) − t and σ'(x)
+    e = tl.exp(-tl.abs(x))
+    inverse = 1.0 / (1.0 + e)
+    tail = e * inverse
+    return tl.where(x > 0, (1.0 - t) - tail, tail - t), tail * inverse
+
+
+@triton.jit
+def _loss_side(x, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    total = tl.zeros([BLOCK], tl.float32)
+    for step in range(STEPS):
+        i = (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        inside = i < n
+        value = _loss_of(tl.load(x + i, mask=inside, other=0.0).to(tl.float32), t)
+        total += tl.where(inside, value, 0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def loss_kernel(real, fake, n_real, n_fake, t_real, t_fake, tiles_real, partial, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    p = tl.program_id(0)
+    if p < tiles_real:
+        tl.store(partial + p, _loss_side(real, n_real, t_real, p, BLOCK, STEPS))
+    else:
+        tl.store(partial + p, _loss_side(fake, n_fake, t_fake, p - tiles_real, BLOCK, STEPS))
+
+
+@triton.jit
+def _backward_side(scale, x, dx, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    for step in range(STEPS):
+        i = (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        residual, _ = _slopes_of(tl.load(x + i, mask=i < n, other=0.0).to(tl.float32), t)
+        tl.store(dx + i, (residual * scale).to(dx.dtype.element_ty), mask=i < n)
+
+
+@triton.jit
+def backward_kernel(
+    g, real, fake, dreal, dfake, n_real, n_fake, over_real, over_fake, t_real, t_fake, tiles_real,
+    BLOCK: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    p = tl.program_id(0)
+    if p < tiles_real:
+        _backward_side(tl.load(g) * over_real, real, dreal, n_real, t_real, p, BLOCK, STEPS)
+    else:
+        _backward_side(tl.load(g) * over_fake, fake, dfake, n_fake, t_fake, p - tiles_real, BLOCK, STEPS)
+
+
+@triton.jit
+def _double_side(scale, c, x, dx, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    total = tl.zeros([BLOCK], tl.float32)
+    for step in range(STEPS):
+        i = (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        cotangent = tl.load(c + i, mask=i < n, other=0.0).to(tl.float32)
+        residual, curvature = _slopes_of(tl.load(x + i, mask=i < n, other=0.0).to(tl.float32), t)
+        total += cotangent * residual
+        tl.store(dx + i, (cotangent * curvature * scale).to(dx.dtype.element_ty), mask=i < n)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def double_kernel(
+    c_real, c_fake, g, real, fake, dreal, dfake, n_real, n_fake, over_real, over_fake, t_real, t_fake, tiles_real,
+    partial, BLOCK: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    p = tl.program_id(0)
+    if p < tiles_real:
+        scale = tl.load(g) * over_real
+        total = _double_side(scale, c_real, real, dreal, n_real, t_real, p, BLOCK, STEPS)
+    else:
+        scale = tl.load(g) * over_fake
+        total = _double_side(scale, c_fake, fake, dfake, n_fake, t_fake, p - tiles_real, BLOCK, STEPS)
+    tl.store(partial + p, total)
+
+
+@triton.jit
+def _range_sum(partial, start, end, FINISH: tl.constexpr):
+    total = tl.zeros([FINISH], tl.float32)
+    for first in range(start, end, FINISH):
+        i = first + tl.arange(0, FINISH)
+        total += tl.load(partial + i, mask=i < end, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def finish_kernel(partial, tiles_real, tiles, over_real, over_fake, result, FINISH: tl.constexpr):
+    real = _range_sum(partial, 0, tiles_real, FINISH) * over_real
+    fake = _range_sum(partial, tiles_real, tiles, FINISH) * over_fake
+    tl.store(result, real + fake)
+
+
+def _count(x):
+    return 0 if x is None else x.numel()
+
+
+def _over(x):
+    """1/n; 0 for an absent side, nan for an empty one (its mean is nan, as torch's)."""
+    if x is None:
+        return 0.0
+    return 1.0 / x.numel() if x.numel() else float("nan")
+
+
+def _tiles(x):
+    return triton.cdiv(_count(x), TILE)
+
+
+def programs(real, fake):
+    """Programs of a launch, and floats of workspace for its partial sums."""
+    return _tiles(real) + _tiles(fake)
+
+
+def _pair(real, fake):
+    """An absent side's pointer is never read: any of the same dtype will do."""
+    return (fake, fake) if real is None else (real, real) if fake is None else (real, fake)
+
+
+def _finish(real, fake, partial, result):
+    finish_kernel[(1,)](partial, _tiles(real), programs(real, fake), _over(real), _over(fake), result, FINISH=FINISH)
+
+
+def loss(real, fake, t_real, t_fake, partial, out):
+    """out, a scalar, from the logits; `partial` has `programs(real, fake)` floats."""
+    if programs(real, fake):
+        loss_kernel[(programs(real, fake),)](
+            *_pair(real, fake), _count(real), _count(fake), t_real, t_fake, _tiles(real), partial,
+            BLOCK=BLOCK, STEPS=STEPS, num_warps=8,
+        )  # fmt: skip
+    _finish(real, fake, partial, out)
+
+
+def backward(g, real, fake, t_real, t_fake, dreal, dfake):
+    """dreal and dfake from the logits and the scalar g."""
+    if programs(real, fake):
+        backward_kernel[(programs(real, fake),)](
+            g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real), _over(fake), t_real, t_fake,
+            _tiles(real), BLOCK=BLOCK, STEPS=STEPS, num_warps=8,
+        )  # fmt: skip
+
+
+def double_backward(c_real, c_fake, g, real, fake, t_real, t_fake, partial, dg, dreal, dfake):
+    """dg, a scalar, and dreal, dfake from the cotangents c of the backward's results."""
+    if programs(real, fake):
+        double_kernel[(programs(real, fake),)](
+            *_pair(c_real, c_fake), g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real),
+            _over(fake), t_real, t_fake, _tiles(real), partial, BLOCK=BLOCK, STEPS=STEPS, num_warps=8,
+        )  # fmt: skip
+    _finish(real, fake, partial, dg)
