@@ -295,12 +295,10 @@ def info(argv: list[str]) -> None:
 
     from ganfast import ops
 
+    if argv and argv[0] not in ("-h", "--help"):
+        raise InputError(f"ganfast info has no option {argv[0]!r}: leave it out.")
     if argv:
-        print(
-            "ganfast info    versions, devices, and which backend each operator can use, or why not; it has no options"
-        )
-        if argv[0] not in ("-h", "--help"):
-            raise InputError(f"ganfast info has no option {argv[0]!r}: leave it out.")
+        print("ganfast info    versions, devices, and which backend each operator can use, or why not")
         return
     print(
         f"ganfast {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"

@@ -42,7 +42,9 @@ def _loss_side(x, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
 
 
 @triton.jit
-def loss_kernel(real, fake, n_real, n_fake, t_real, t_fake, tiles_real, partial, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+def loss_kernel(
+    real, fake, n_real, n_fake, t_real, t_fake, tiles_real, partial, BLOCK: tl.constexpr, STEPS: tl.constexpr
+):
     p = tl.program_id(0)
     if p < tiles_real:
         tl.store(partial + p, _loss_side(real, n_real, t_real, p, BLOCK, STEPS))

@@ -43,7 +43,9 @@ _forced: str | None = None
 
 def _check_name(name: str | None) -> str | None:
     if name is not None and name not in NAMES:
-        raise InputError(f"GANFAST_BACKEND: got {name!r}, needs one of {', '.join(NAMES)}, or nothing to choose by itself")
+        raise InputError(
+            f"GANFAST_BACKEND: got {name!r}, needs one of {', '.join(NAMES)}, or nothing to choose by itself"
+        )
     return name
 
 

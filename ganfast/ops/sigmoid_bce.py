@@ -106,7 +106,9 @@ def _backward_backward(ctx, c_real, c_fake):
 
 
 def _supports(*args):
-    x = next(a for a in args if isinstance(a, torch.Tensor))  # the first of a derivative's tensors is as wide as its logits
+    x = next(
+        a for a in args if isinstance(a, torch.Tensor)
+    )  # the first of a derivative's tensors is as wide as its logits
     return "float64 goes through the reference" if x.dtype == torch.float64 else True
 
 
@@ -218,7 +220,9 @@ def _triton_double(c_real, c_fake, g, real, fake, real_target, fake_target):
 
 def _reference_sides(real, fake, results):
     """The reference's results as the operator's: contiguous, an empty tensor for an absent side."""
-    return tuple(_new_side(x, y) if d is None else d.contiguous() for x, y, d in zip((real, fake), (fake, real), results))
+    return tuple(
+        _new_side(x, y) if d is None else d.contiguous() for x, y, d in zip((real, fake), (fake, real), results)
+    )
 
 
 def _plain_backward(g, real, fake, *targets):

@@ -114,7 +114,9 @@ def test_a_third_derivative_says_that_there_is_none():
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shapes", [((1,), (1,)), ((7, 3), (65,)), ((64, 1), (64, 1)), ((4097,), (9, 1000)), ((70001,), (3,))])
+@pytest.mark.parametrize(
+    "shapes", [((1,), (1,)), ((7, 3), (65,)), ((64, 1), (64, 1)), ((4097,), (9, 1000)), ((70001,), (3,))]
+)
 def test_every_backend_equals_the_reference(shapes, dtype, device):
     for name in backends(device):
         real, fake = ((4 * torch.randn(*s, device=device)).to(dtype) for s in shapes)
@@ -158,7 +160,11 @@ def test_nan_is_not_hidden(device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_any_layout(device):
     base = torch.randn(6, 10, 4, 4, device=device)
-    layouts = [base.t() if base.dim() == 2 else base.transpose(0, 1), base[::2, 1:], base.to(memory_format=torch.channels_last)]
+    layouts = [
+        base.t() if base.dim() == 2 else base.transpose(0, 1),
+        base[::2, 1:],
+        base.to(memory_format=torch.channels_last),
+    ]
     layouts += [base[:1, :1, :1, :1].expand(3, 2, 4, 4), base.flatten()[3:]]  # stride 0; not aligned to 16 bytes
     for name in backends(device):
         for x in layouts:
@@ -207,7 +213,10 @@ def test_the_same_bits_on_every_run_and_any_number_of_threads(device):
 def _derivatives(real, fake, c):
     """The operators themselves: torch's own sums depend on the number of threads."""
     g = torch.tensor(1.5, device=real.device)
-    return (*sigmoid_bce_backward(g, real, fake, 0.9, 0.0), *sigmoid_bce_double_backward(c, fake, g, real, fake, 0.9, 0.0))
+    return (
+        *sigmoid_bce_backward(g, real, fake, 0.9, 0.0),
+        *sigmoid_bce_double_backward(c, fake, g, real, fake, 0.9, 0.0),
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -280,7 +289,9 @@ SHAPES = st.lists(st.integers(1, 9), min_size=0, max_size=3)
 
 
 @settings(max_examples=60, deadline=None)
-@given(SHAPES, SHAPES, st.sampled_from(DTYPES), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["both", "real", "fake"]))
+@given(
+    SHAPES, SHAPES, st.sampled_from(DTYPES), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["both", "real", "fake"])
+)
 def test_random_valid_arguments(a, b, dtype, t_real, t_fake, sides):
     real = (5 * torch.randn(a)).to(dtype) if sides != "fake" else None
     fake = (5 * torch.randn(b)).to(dtype) if sides != "real" else None
@@ -399,7 +410,9 @@ def test_triton_machine_code(kernel, dtype, arch, tmp_path):
     assert 16 not in machine_code.global_loads(text)
 
 
-@pytest.mark.parametrize("arch", [pytest.param("80", marks=pytest.mark.slow), "90a", pytest.param("100a", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "arch", [pytest.param("80", marks=pytest.mark.slow), "90a", pytest.param("100a", marks=pytest.mark.slow)]
+)
 def test_cuda_machine_code(arch, tmp_path):
     found = machine_code.nvcc_resources(machine_code.ROOT / "csrc" / "cuda" / "sigmoid_bce.cu", arch, tmp_path)
     assert len(found) == 10  # three kernels in three dtypes, and the sum of the blocks
