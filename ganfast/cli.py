@@ -5,6 +5,7 @@ Options are the fields of dataclasses, read by tyro. A mistake of the user's end
 
 import dataclasses
 import difflib
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `ganfast info | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f"{error.filename} " if error.filename else ""
+        print(
+            f"ganfast: {where}cannot be written or read ({error.strerror}): make room or give another place.",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def choose(name: str, choices: dict, kind: str):
