@@ -47,7 +47,8 @@ def check_against_reference(real, fake, *targets):
         r, f = wide(real, fake)
         wanted = sigmoid_bce(r, f, *targets)
         wanted_grads = torch.autograd.grad(wanted, [x for x in (r, f) if x is not None])
-        wanted_second = sigmoid_bce_double_backward(*wide(*c), g.double(), r, f, *targets)
+        with torch.no_grad():
+            wanted_second = sigmoid_bce_double_backward(*wide(*c), g.double(), r, f, *targets)
     leaves = [None if x is None else x.detach().requires_grad_() for x in (real, fake)]
     loss = functional.sigmoid_bce(*leaves, *targets)
     assert loss.shape == ()
@@ -234,12 +235,15 @@ def test_opcheck(layout, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_compiled_equals_eager(dtype, device):
+@pytest.mark.parametrize(
+    ("dtype", "compiler"),
+    [(torch.float32, "inductor"), (torch.float16, "aot_eager"), (torch.bfloat16, "aot_eager")],
+)
+def test_compiled_equals_eager(dtype, compiler, device):
     def step(real, fake):
         return functional.sigmoid_bce(2 * real, 2 * fake, 0.9)
 
-    compiled = torch.compile(step, fullgraph=True)
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
     for sizes in ((33, 65), (33, 65), (8, 1)):
         results = []
         for function in (step, compiled):
