@@ -37,7 +37,7 @@ bench: $(VENV)/.dev  ## time the operators against plain PyTorch
 	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
 
 clean:  ## remove .venv and build products
-	rm -rf $(VENV) build dist *.egg-info ganfast/_C*.so
+	rm -rf $(VENV) build dist *.egg-info ganfast/_C*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.torch:
