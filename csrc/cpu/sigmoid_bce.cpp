@@ -134,6 +134,7 @@ void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void*
 
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* dg, void* dreal, void* dfake, int threads) {
+  real.n = some(real.n), fake.n = some(fake.n);
   *dg = (float)over_chunks(real, fake, threads, [&](int side, int64_t offset, int64_t count) {
     const Side& s = side ? fake : real;
     const float scale = (float)((double)*g / (double)s.n);
