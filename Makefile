@@ -21,6 +21,8 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five min
 	$(BIN)/ganfast train dcgan --data digits --outdir demo $(DEMO)
 	@echo "ganfast: what a classifier trained on the real digits sees in 2,500 generated ones"
 	$(BIN)/ganfast evaluate --network $$(ls -d demo/0* | tail -n 1) --data digits
+	@echo "ganfast: ten of them, in shades"
+	@$(BIN)/ganfast generate --network $$(ls -d demo/0* | tail -n 1) --seeds 0-9 --show
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"
 
 test: $(VENV)/.dev  ## run every test, fast ones first
