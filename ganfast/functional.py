@@ -7,6 +7,7 @@ compositions of ``ganfast.reference``, at their speed.
 import torch
 
 from ganfast import ops, reference
+from ganfast.ops import _checks
 
 __all__ = [
     "conv_act",
@@ -40,12 +41,10 @@ def interpolate(real, fake, epsilon=None):
     Returns x̂ like real, channels_last where real is; computed in fp32 and rounded once. Differentiable in real and fake
     to any order. Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
+    _checks.samples("real", real)
+    _checks.samples("fake", fake)
     if epsilon is None:
-        ops._checks.samples("real", real)
-        dtype = ops._checks.sum_dtype(real)
-        epsilon = torch.rand(real.shape[0], dtype=dtype, device=real.device)
-    if real is None or fake is None:
-        raise TypeError(f"{'real' if real is None else 'fake'}: got None, needs a torch.Tensor")
+        epsilon = torch.rand(real.shape[0], dtype=_checks.sum_dtype(real), device=real.device)
     return ops.interpolate.interpolate(real, fake, epsilon)
 
 
@@ -84,7 +83,7 @@ def _phi(weight, kind, target):
         return weight, 1.0 if target is None else target, kind == "one_sided"
     if target is not None:
         raise ValueError(f"target: got {target!r}, needs none with kind zero_centered, whose norms are drawn to 0")
-    ops._checks.not_negative("weight", weight)
+    _checks.not_negative("weight", weight)
     return weight / 2, 0.0, False
 
 
