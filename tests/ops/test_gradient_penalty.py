@@ -1,5 +1,7 @@
 """gradient_penalty: truth is the reference in fp64; every layout and dtype, derivatives, bad input, eager, compiled."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -242,6 +244,17 @@ def test_samples_without_elements_have_norm_zero(shape, device):
         assert float(penalty.detach()) == 10.0
         assert norms.tolist() == [0.0] * shape[0]
         assert first.shape == second.shape == shape
+
+
+@pytest.mark.slow
+def test_addresses_on_the_cpu_have_64_bits():
+    if os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 8 << 30:
+        pytest.skip("needs 8 GiB of free memory")
+    g = torch.zeros(3, 3 << 28, dtype=torch.float16)  # 2.4e9 elements
+    g[2, -1] = 3.0
+    for name in set(backends("cpu")) - {"reference"}:
+        with ops.use_backend(name):
+            assert gradient_penalty(g, 3.0, 1.0, False, False)[1].tolist() == [0.0, 0.0, 3.0]
 
 
 # --- derivatives ------------------------------------------------------------------------------------------------------
