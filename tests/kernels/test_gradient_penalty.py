@@ -107,15 +107,15 @@ KERNELS = {
 }
 
 
-def machine_code_of(kernel, dtype, arch, tmp_path, divisible=()):
-    """The text, and how many 16-byte loads a thread needs for the kernel's tensors."""
+def machine_code_of(kernel, dtype, arch, tmp_path, divisible=(), **changed):
+    """The text, and how many 16-byte loads a thread needs for the kernel's tensors; `changed` are other constants."""
     kernels = pytest.importorskip("ganfast.kernels.gradient_penalty", reason="triton is not installed")
     function = getattr(kernels, kernel)
     constants, passes = KERNELS[kernel]
     held = kernels._held(kernels.HOLD)
     block, warps = (held["BLOCK"], held["num_warps"]) if kernel.startswith("whole") else (kernels.BLOCK, 8)
     known = {"BLOCK": block, "MAX_CHUNKS": kernels.MAX_CHUNKS, "FINISH": kernels.FINISH}
-    constants = constants | {name: value for name, value in known.items() if name in function.arg_names}
+    constants = constants | {name: value for name, value in (known | changed).items() if name in function.arg_names}
     numbers = {"size": "i32", "chunks": "i32", "steps": "i32", "batch": "i32"}
     numbers |= {"scale": "fp32", "target": "fp32", "empty": "fp32"}
     pointers = {name: kind or f"*{dtype}" for name, kind in POINTERS.items()}
@@ -143,6 +143,17 @@ def test_triton_machine_code(kernel, dtype, arch, tmp_path):
 def test_triton_machine_code_of_odd_sizes(kernel, dtype, tmp_path):
     text, _ = machine_code_of(kernel, dtype, 90, tmp_path)
     assert "LDL" not in text and "STL" not in text  # element by element, and still nothing spilled
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_triton_variants(kernel, tmp_path):
+    """Absent tensors, other kinds, and numbers equal to 1, which a launch takes as constants."""
+    pytest.importorskip("triton")
+    flags = ("ONE_SIDED", "HAS_PENALTY", "HAS_NORMS", "HAS_SEED", "HAS_OUT", "DERIVATIVE")
+    ones = dict.fromkeys(("size", "chunks", "steps", "batch"), 1)
+    for changed in (dict.fromkeys(flags, False), {"SEED": True}, {"SEED": True, "HAS_OUT": False}, ones):
+        text, _ = machine_code_of(kernel, "bf16", 90, tmp_path, **changed)
+        assert "EXIT" in text and "LDL" not in text and "STL" not in text
 
 
 @pytest.mark.parametrize(

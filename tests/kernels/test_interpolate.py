@@ -49,6 +49,18 @@ def test_triton_machine_code(dtype, arch, tmp_path):
     assert machine_code.global_loads(text)[16] == 0
 
 
+@pytest.mark.parametrize("changed", [{"HAS_REAL": False}, {"HAS_FAKE": False}, {"size": 1, "blocks": 1}])
+def test_triton_variants(changed, tmp_path):
+    """An absent side, and numbers equal to 1, which a launch takes as constants."""
+    kernels = pytest.importorskip("ganfast.kernels.interpolate", reason="triton is not installed")
+    signature = dict.fromkeys(("real", "fake", "out"), "*bf16")
+    signature |= {"epsilon": "*fp32", "size": "i32", "blocks": "i32"}
+    constants = {"HAS_REAL": True, "HAS_FAKE": True, "BLOCK": kernels.BLOCK} | changed
+    compiled = machine_code.triton_compile(kernels.interpolate_kernel, signature, constants, 90, num_warps=8)
+    text = machine_code.sass(compiled.asm["cubin"], tmp_path)
+    assert "EXIT" in text and "LDL" not in text and "STL" not in text
+
+
 @pytest.mark.parametrize(
     "arch", [pytest.param("80", marks=pytest.mark.slow), "90a", pytest.param("100a", marks=pytest.mark.slow)]
 )
