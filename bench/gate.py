@@ -42,19 +42,27 @@ def _counts(element):
     return lambda i: int(element is not None and i.opcode.startswith(element))
 
 
+def _first_match(patterns: dict, row: dict):
+    """(whether a pattern fits the kernel and its configuration, what the first that does is declared to be)."""
+    for pattern, value in patterns.items():
+        if re.search(pattern, f"{row['kernel']} {row['configuration']}"):
+            return True, value
+    return False, None
+
+
 def _elements(element, path, dtype) -> float:
     """Elements of a pass of the main loop by one warp."""
     if isinstance(element, int):
         widths = path.widths("LDG", "LDGSTS")
-        widest = max(widths, default=0)  # narrower ones read scalars
-        return 32 * widest / 8 * widths[widest] / (element * ITEM[dtype])
+        most = max((bits * n for bits, n in widths.items()), default=0)  # loads of other widths read scalars
+        return 32 * most / 8 / (element * ITEM[dtype])
     return 32 * sum(map(_counts(element), path.code))
 
 
 def _row(declaration, function, arch: str, dynamic_shared: int, **where) -> dict:
     """The report on one compiled kernel; `where`: op, kernel, configuration, dtype, compiler."""
     chip = chips.CHIPS[arch]
-    element = declaration.ELEMENT.get(where["kernel"])
+    _, element = _first_match(declaration.ELEMENT, where)
     path = machine_code.main_path(function, _counts(element))
     # from sm_90 on the static part has the system's share in it
     static = max(function.shared - chips.RESERVED_SHARED, 0) if arch != "80" else function.shared
@@ -81,7 +89,8 @@ def _row(declaration, function, arch: str, dynamic_shared: int, **where) -> dict
 def faults(declaration, row: dict) -> list[str]:
     """What must not be, in words."""
     found = []
-    if row["kernel"] not in declaration.ELEMENT:
+    declared, element = _first_match(declaration.ELEMENT, row)
+    if not declared:
         found.append(f"bench/launches/{row['op']}.py does not declare {row['kernel']} in ELEMENT")
     if row["spills"] or row["stack"]:
         found.append(f"{row['spills']} accesses to local memory, {row['stack']} bytes of stack")
@@ -89,14 +98,15 @@ def faults(declaration, row: dict) -> list[str]:
         found.append("a block's threads are not known: give it __launch_bounds__")
     if row["blocks"] == 0 or row["shared"] > MAX_SHARED[row["arch"]]:
         found.append(f"{row['registers']} registers and {row['shared']} bytes of shared memory: no block fits")
-    if declaration.ELEMENT.get(row["kernel"]) is None:
+    if element is None:
         return found
     if not row["elements"]:
-        found.append(f"its main path has no element as declared: {declaration.ELEMENT[row['kernel']]!r}")
-    excused = any(re.search(p, f"{row['kernel']} {row['configuration']}") for p in getattr(declaration, "NARROW", {}))
-    narrow = sum(n for bits, n in row["loads"].items() if bits < 32)
-    if narrow and not excused:
-        found.append(f"{narrow} global loads of less than 4 bytes in the main path")
+        found.append(f"its main path has no element as declared: {element!r}")
+    excused, _ = _first_match(getattr(declaration, "NARROW", {}), row)
+    for what in ("loads", "stores"):
+        narrow = sum(n for bits, n in row[what].items() if bits < 32)
+        if narrow and not excused:
+            found.append(f"{narrow} global {what} of less than 4 bytes in the main path")
     return found
 
 
@@ -170,8 +180,7 @@ def _numbers(row: dict) -> dict:
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-HEAD = ("kernel", "configuration", "dtype", "chip", "compiler", "regs", "shared", "spills", "blocks", "loads", "stores")
-HEAD += ("instructions of the main path", "cycles per element")
+HEAD = ("chip", "compiler", "regs", "shared", "spills", "blocks", "loads", "stores", "cycles an element", "main path")
 
 
 def _widths(found: dict) -> str:
@@ -183,15 +192,22 @@ def _cells(row: dict) -> tuple:
     mix = " ".join(f"{group} {n}" for group, n in row["mix"].items())
     top = sorted(row["bound"].items(), key=lambda item: -item[1])[:3]
     return (
-        row["kernel"], row["configuration"] or "-", row["dtype"], row["chip"], row["compiler"], str(row["registers"]),
-        str(row["shared"]), str(row["spills"] + row["stack"]), blocks, _widths(row["loads"]), _widths(row["stores"]),
-        ("loop: " if row["loop"] else "") + mix, ", ".join(f"{name} {value:.3f}" for name, value in top) or "-",
+        row["chip"], row["compiler"], str(row["registers"]), str(row["shared"]), str(row["spills"] + row["stack"]),
+        blocks, _widths(row["loads"]), _widths(row["stores"]), ", ".join(f"{k} {v:.3f}" for k, v in top) or "-",
+        ("loop: " if row["loop"] else "") + mix,
     )  # fmt: skip
 
 
 def table(rows: list[dict]) -> str:
-    lines = [HEAD, *map(_cells, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    """A heading for each kernel, configuration and dtype, a line for each chip and compiler."""
+    cells = {id(row): _cells(row) for row in rows}
+    widths = [max(map(len, column)) for column in zip(HEAD, *cells.values())]
+    groups: dict[tuple, list] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[k] for k in ("op", "kernel", "configuration", "dtype")), []).append(cells[id(row)])
+    lines = [HEAD]
+    for group, members in groups.items():
+        lines += [("\n" + " ".join(word for word in group if word),), *members]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 

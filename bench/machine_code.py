@@ -174,8 +174,8 @@ def _blocks(code: list) -> list[list[Instruction]]:
     return blocks + ([block] if block else [])
 
 
-def _best(blocks: list, weight, last: int | None) -> tuple[float, list]:
-    """The heaviest way forward from the first block, to the block that ends at `last` or to any end; (weight, code)."""
+def _best(blocks: list, weight, latches: set) -> list:
+    """The code of the heaviest way forward, from the first block to one that ends at a latch, or else to any end."""
     starts = {block[0].address: n for n, block in enumerate(blocks)}
     reach: dict[int, tuple[float, int | None]] = {0: (0.0, None)}  # block → (weight before it, where from)
     best = (float("-inf"), None)
@@ -190,13 +190,13 @@ def _best(blocks: list, weight, last: int | None) -> tuple[float, list]:
         for m in following:
             if m < len(blocks) and (m not in reach or total > reach[m][0]):
                 reach[m] = (total, n)
-        if (end.address == last if last is not None else end.kind in ("EXIT", "RET")) and total > best[0]:
+        if (end.address in latches if latches else end.kind in ("EXIT", "RET")) and total > best[0]:
             best = (total, n)
     code, n = [], best[1]
     while n is not None:
         code = blocks[n] + code
         n = reach[n][1]
-    return best[0], code
+    return code
 
 
 def main_path(function: Function, counts) -> MainPath:
@@ -211,19 +211,22 @@ def main_path(function: Function, counts) -> MainPath:
         bytes_moved = i.width / 8 if i.kind in ("LDG", "STG", "LDGSTS") else 0
         return 1e8 * counts(i) + 1e5 * bytes_moved - 1 - 1e4 * (i.kind == "CALL")
 
-    back = [(i.target, i.address) for i in function.code if i.target is not None and i.target < i.address]
+    loops: dict[int, set] = {}  # first address → the addresses that jump back to it
+    for i in function.code:
+        if i.target is not None and i.target < i.address:
+            loops.setdefault(i.target, set()).add(i.address)
     found = []
-    for first, last in back:
-        if any(first <= f and e <= last and (f, e) != (first, last) for f, e in back):
+    for first, latches in loops.items():
+        if any(first < f and max(e) <= max(latches) for f, e in loops.items()):
             continue  # a loop inside
-        inside = [i for i in function.code if first <= i.address <= last]
-        _, code = _best(_blocks(inside), weight, last)
+        inside = [i for i in function.code if first <= i.address <= max(latches)]
+        code = _best(_blocks(inside), weight, latches)
         elements = sum(map(counts, code))
         if elements:
             found.append((len(code) / elements, code))
     if found:
         return MainPath(min(found, key=lambda f: f[0])[1], True)
-    return MainPath(_best(_blocks(function.code), weight, None)[1], False)
+    return MainPath(_best(_blocks(function.code), weight, set()), False)
 
 
 # --- the mix of instructions ------------------------------------------------------------------------------------------

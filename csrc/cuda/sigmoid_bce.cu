@@ -57,7 +57,7 @@ template <class T> __device__ void backward_side(float g, const Side& side, void
         Pack<T> out;
 #pragma unroll
         for (int k = 0; k < Pack<T>::N; ++k) out.v[k] = from_float<T>(slopes_of(to_float(in.v[k]), side.target).residual * scale);
-        reinterpret_cast<Pack<T>*>(dx)[i] = out;
+        out.to(dx + i * Pack<T>::N);
       },
       [&](int64_t i) { dx[i] = from_float<T>(slopes_of(to_float(x[i]), side.target).residual * scale); });
 }
@@ -79,7 +79,7 @@ template <class T> __device__ float double_side(float g, const void* cotangent, 
         Pack<T> out;
 #pragma unroll
         for (int k = 0; k < Pack<T>::N; ++k) out.v[k] = element(pc.v[k], px.v[k]);
-        reinterpret_cast<Pack<T>*>(dx)[i] = out;
+        out.to(dx + i * Pack<T>::N);
       },
       [&](int64_t i) { dx[i] = element(c[i], x[i]); });
   return total;

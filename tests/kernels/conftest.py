@@ -32,7 +32,7 @@ def side() -> Path:
 
 @pytest.fixture(params=["installed", "3.6"])
 def interpret(request):
-    """interpret(code): runs it in Triton's interpreter; the code prints ok."""
+    """interpret(*parts of a program): runs it in Triton's interpreter; it prints ok."""
     pytest.importorskip("triton")
     env = {**os.environ, "TRITON_INTERPRET": "1"}
     if request.param == "3.6":
@@ -40,8 +40,8 @@ def interpret(request):
     elif version("triton") == (3, 6) and version("numpy") >= (2, 4):
         pytest.skip("Triton 3.6's interpreter fails with numpy 2.4 and later")
 
-    def run(code: str) -> None:
-        code = textwrap.dedent(code)
+    def run(*parts: str) -> None:
+        code = "\n".join(map(textwrap.dedent, parts))
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
         assert result.stdout.strip() == "ok", result.stderr
 

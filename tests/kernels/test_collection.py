@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ABSENT = ("tyro", "safetensors", "PIL", "tqdm", "sklearn", "matplotlib", "tensorboard", "pybind11", "ninja", "setuptools")
+ABSENT = (
+    "tyro",
+    "safetensors",
+    "PIL",
+    "tqdm",
+    "sklearn",
+    "matplotlib",
+    "tensorboard",
+    "pybind11",
+    "ninja",
+    "setuptools",
+)
 CODE = f"""
 import sys
 for name in {ABSENT!r}:

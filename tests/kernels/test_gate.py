@@ -36,7 +36,6 @@ def test_every_kernel_is_declared_and_launched():
         kernels = {name for name, it in vars(module).items() if isinstance(it, triton.JITFunction) and name[0] != "_"}
         launched = {launch.name for launch in launches.triton_launches(declaration, torch.float32)}
         assert kernels == launched, f"{op}: launches in bench/launches/{op}.py"
-        assert kernels <= set(declaration.ELEMENT), op
     with_triton = {name for name, op in OPS.items() if any(b.name == "triton" for b in op.backends)}
     assert called == with_triton, "every Op with a Triton backend is called in bench/launches/"
 
