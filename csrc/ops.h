@@ -15,6 +15,14 @@ struct Side {
   float target;
 };
 
+// pairwise_l1: x [rows, nk, kd] against y [others, nk, kd], or against themselves where y is nullptr; one dtype, which
+// is also that of every other tensor of the call. e_ij = exp(−Σ_d |x_id − y_jd|), s = sign(x_id − y_jd), per kernel.
+struct Pairs {
+  const void *x, *y;
+  int64_t rows, others, nk, kd;
+  int dtype;
+};
+
 namespace cpu {
 // loss = Σ_sides mean(softplus(x) − target·x)
 void sigmoid_bce(Side real, Side fake, int dtype, float* loss, int threads);
@@ -23,6 +31,15 @@ void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void*
 // dg = Σ_sides Σ c·(σ(x) − target)/n and dx = c·g·σ'(x)/n, c the cotangent of the backward's dx (nullptr: zero)
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* dg, void* dreal, void* dfake, int threads);
+
+// o_i = Σ_j e_ij, [rows, nk]
+void pairwise_l1(Pairs pairs, void* o, int threads);
+// drows_id = −g_i Σ_j e_ij s_ijd and dothers_jd = Σ_i g_i e_ij s_ijd; y == nullptr: drows is the sum of both
+void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers, int threads);
+// with t_ij = Σ_d s_ijd (cothers_jd − crows_id), c the cotangents of the backward's results: dg_i = Σ_j e_ij t_ij, and
+// drows, dothers as above with e·t for e
+void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
+                                 void* dothers, int threads);
 }  // namespace cpu
 
 #ifdef GANFAST_CUDA
