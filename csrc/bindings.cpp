@@ -73,6 +73,21 @@ void bind_cuda(py::module_ m) {
                                       side(fake, n_fake, t_fake), dtype, at<float>(workspace), at<float>(dg),
                                       at<void>(dreal), at<void>(dfake), at<void>(stream));
   }, Unlocked());
+  m.def("pairwise_l1", [](Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype, Ptr o,
+                          Ptr stream) {
+    cuda::pairwise_l1(pairs(x, y, rows, others, nk, kd, dtype), at<void>(o), at<void>(stream));
+  }, Unlocked());
+  m.def("pairwise_l1_backward", [](Ptr g, Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype,
+                                   Ptr drows, Ptr dothers, Ptr stream) {
+    cuda::pairwise_l1_backward(at<void>(g), pairs(x, y, rows, others, nk, kd, dtype), at<void>(drows), at<void>(dothers),
+                              at<void>(stream));
+  }, Unlocked());
+  m.def("pairwise_l1_double_backward", [](Ptr crows, Ptr cothers, Ptr g, Ptr x, Ptr y, int64_t rows, int64_t others,
+                                          int64_t nk, int64_t kd, int dtype, Ptr dg, Ptr drows, Ptr dothers, Ptr stream) {
+    cuda::pairwise_l1_double_backward(at<void>(crows), at<void>(cothers), at<void>(g),
+                                     pairs(x, y, rows, others, nk, kd, dtype), at<void>(dg), at<void>(drows),
+                                     at<void>(dothers), at<void>(stream));
+  }, Unlocked());
 }
 #endif
 

@@ -52,6 +52,12 @@ void sigmoid_bce(Side real, Side fake, int dtype, float* workspace, float* loss,
 void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void* dreal, void* dfake, void* stream);
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* workspace, float* dg, void* dreal, void* dfake, void* stream);
+
+// kd <= 32
+void pairwise_l1(Pairs pairs, void* o, void* stream);
+void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers, void* stream);
+void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
+                                 void* dothers, void* stream);
 }  // namespace cuda
 #endif
 
