@@ -5,6 +5,7 @@ Options are the fields of dataclasses, read by tyro. A mistake of the user's end
 
 import dataclasses
 import difflib
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `ganfast info | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f"{error.filename} " if error.filename else ""
+        print(
+            f"ganfast: {where}cannot be written or read ({error.strerror}): make room or give another place.",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def choose(name: str, choices: dict, kind: str):
@@ -295,12 +305,10 @@ def info(argv: list[str]) -> None:
 
     from ganfast import ops
 
+    if argv and argv[0] not in ("-h", "--help"):
+        raise InputError(f"ganfast info has no option {argv[0]!r}: leave it out.")
     if argv:
-        print(
-            "ganfast info    versions, devices, and which backend each operator can use, or why not; it has no options"
-        )
-        if argv[0] not in ("-h", "--help"):
-            raise InputError(f"ganfast info has no option {argv[0]!r}: leave it out.")
+        print("ganfast info    versions, devices, and which backend each operator can use, or why not")
         return
     print(
         f"ganfast {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"

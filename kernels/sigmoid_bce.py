@@ -31,18 +31,56 @@ def _slopes_of(x, t):
 
 
 @triton.jit
-def _loss_side(x, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+def _load(p, i, n, MASK: tl.constexpr):
+    # a mask that is not known to be even over 16 bytes turns one wide load into narrow ones: only the last tile has it
+    if MASK:
+        return tl.load(p + i, mask=i < n, other=0.0).to(tl.float32)
+    return tl.load(p + i).to(tl.float32)
+
+
+@triton.jit
+def _store(p, i, n, value, MASK: tl.constexpr):
+    if MASK:
+        tl.store(p + i, value.to(p.dtype.element_ty), mask=i < n)
+    else:
+        tl.store(p + i, value.to(p.dtype.element_ty))
+
+
+@triton.jit
+def _offsets(tile, step, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    return (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def _whole(tile, n, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    return (tile.to(tl.int64) + 1) * (BLOCK * STEPS) <= n
+
+
+@triton.jit
+def _loss_tile(x, n, t, tile, MASK: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float32)
-    for step in range(STEPS):
-        i = (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
-        inside = i < n
-        value = _loss_of(tl.load(x + i, mask=inside, other=0.0).to(tl.float32), t)
-        total += tl.where(inside, value, 0.0)
+    for step in tl.static_range(STEPS):
+        i = _offsets(tile, step, BLOCK, STEPS)
+        value = _loss_of(_load(x, i, n, MASK), t)
+        if MASK:
+            value = tl.where(i < n, value, 0.0)
+        total += value
     return tl.sum(total, axis=0)
 
 
 @triton.jit
-def loss_kernel(real, fake, n_real, n_fake, t_real, t_fake, tiles_real, partial, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+def _loss_side(x, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    if _whole(tile, n, BLOCK, STEPS):
+        total = _loss_tile(x, n, t, tile, False, BLOCK, STEPS)
+    else:
+        total = _loss_tile(x, n, t, tile, True, BLOCK, STEPS)
+    return total
+
+
+@triton.jit
+def loss_kernel(
+    real, fake, n_real, n_fake, t_real, t_fake, tiles_real, partial, BLOCK: tl.constexpr, STEPS: tl.constexpr
+):
     p = tl.program_id(0)
     if p < tiles_real:
         tl.store(partial + p, _loss_side(real, n_real, t_real, p, BLOCK, STEPS))
@@ -51,11 +89,19 @@ def loss_kernel(real, fake, n_real, n_fake, t_real, t_fake, tiles_real, partial,
 
 
 @triton.jit
+def _backward_tile(scale, x, dx, n, t, tile, MASK: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    for step in tl.static_range(STEPS):
+        i = _offsets(tile, step, BLOCK, STEPS)
+        residual, _ = _slopes_of(_load(x, i, n, MASK), t)
+        _store(dx, i, n, residual * scale, MASK)
+
+
+@triton.jit
 def _backward_side(scale, x, dx, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
-    for step in range(STEPS):
-        i = (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
-        residual, _ = _slopes_of(tl.load(x + i, mask=i < n, other=0.0).to(tl.float32), t)
-        tl.store(dx + i, (residual * scale).to(dx.dtype.element_ty), mask=i < n)
+    if _whole(tile, n, BLOCK, STEPS):
+        _backward_tile(scale, x, dx, n, t, tile, False, BLOCK, STEPS)
+    else:
+        _backward_tile(scale, x, dx, n, t, tile, True, BLOCK, STEPS)
 
 
 @triton.jit
@@ -71,15 +117,24 @@ def backward_kernel(
 
 
 @triton.jit
-def _double_side(scale, c, x, dx, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+def _double_tile(scale, c, x, dx, n, t, tile, MASK: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr):
     total = tl.zeros([BLOCK], tl.float32)
-    for step in range(STEPS):
-        i = (tile.to(tl.int64) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
-        cotangent = tl.load(c + i, mask=i < n, other=0.0).to(tl.float32)
-        residual, curvature = _slopes_of(tl.load(x + i, mask=i < n, other=0.0).to(tl.float32), t)
+    for step in tl.static_range(STEPS):
+        i = _offsets(tile, step, BLOCK, STEPS)
+        cotangent = _load(c, i, n, MASK)  # zeros after the end: nothing is added
+        residual, curvature = _slopes_of(_load(x, i, n, MASK), t)
         total += cotangent * residual
-        tl.store(dx + i, (cotangent * curvature * scale).to(dx.dtype.element_ty), mask=i < n)
+        _store(dx, i, n, cotangent * curvature * scale, MASK)
     return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _double_side(scale, c, x, dx, n, t, tile, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    if _whole(tile, n, BLOCK, STEPS):
+        total = _double_tile(scale, c, x, dx, n, t, tile, False, BLOCK, STEPS)
+    else:
+        total = _double_tile(scale, c, x, dx, n, t, tile, True, BLOCK, STEPS)
+    return total
 
 
 @triton.jit

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,11 @@ def sass(cubin: bytes, folder: Path) -> str:
     return subprocess.check_output([triton_tool("cuobjdump"), "-sass", str(file)], text=True)
 
 
-def global_loads(text: str) -> set:
-    """Widths in bits of the global loads."""
+def global_loads(text: str) -> Counter:
+    """How many global loads there are of each width in bits."""
     widths = {"": 32, ".64": 64, ".128": 128, ".U16": 16, ".S16": 16, ".U8": 8}
-    return {widths[w] for w in re.findall(r"\bLDG\.E(?:\.\w+)*?(\.128|\.64|\.U16|\.S16|\.U8|)(?:\.CONSTANT)? ", text)}
+    found = re.findall(r"\bLDG\.E(?:\.\w+)*?(\.128|\.64|\.U16|\.S16|\.U8|)(?:\.CONSTANT)? ", text)
+    return Counter(widths[w] for w in found)
 
 
 def nvcc_resources(source: Path, arch: str, folder: Path) -> list:

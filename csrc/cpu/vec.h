@@ -1,5 +1,5 @@
 // Vectors of 16 floats (GCC's vector extension), loads and stores of every dtype, exp and log1p.
-// One source; the compiler makes it AVX-512, AVX2, SSE2 or NEON, and the lanes, hence the sums, stay the same.
+// One source; the compiler makes it AVX-512, AVX2, SSE2 or NEON, with the same lanes: the order of a sum never changes.
 #pragma once
 #include <cstdint>
 #include <cstring>

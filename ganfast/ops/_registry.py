@@ -5,10 +5,10 @@ implementation that picks a backend at run time. To add one, write ``ganfast/ops
 function and one for each derivative (``sigmoid_bce.py`` is the model) and name the file in ``ops/__init__.py``.
 
 Why ``torch.library.Library`` and not ``torch.library.custom_op``: forward and backward of a toy operator on 64 numbers
-take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (two CPU cores, torch 2.13). So in plain eager
-mode ``Op.__call__`` goes past the dispatcher, with the same derivative formulas; whatever watches the
-dispatcher (compile, fake tensors, autocast of an op with a rule, tensor subclasses) gets the registered operator.
-Under torch.func's transforms, for which torch's registered derivatives are not made, the plain reference runs.
+take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (torch 2.13, a CPU). So in plain eager mode
+``Op.__call__`` goes past the dispatcher, with the same derivative formulas; whatever watches the dispatcher (compile,
+fake tensors, autocast of an op with a rule, tensor subclasses) gets the registered operator. Under torch.func's
+transforms, for which torch does not make registered derivatives, the plain reference runs.
 """
 
 import contextlib
@@ -43,7 +43,9 @@ _forced: str | None = None
 
 def _check_name(name: str | None) -> str | None:
     if name is not None and name not in NAMES:
-        raise InputError(f"GANFAST_BACKEND: got {name!r}, needs one of {', '.join(NAMES)}, or nothing to choose by itself")
+        raise InputError(
+            f"GANFAST_BACKEND: got {name!r}, needs one of {', '.join(NAMES)}, or nothing to choose by itself"
+        )
     return name
 
 
@@ -121,6 +123,7 @@ class Op:
         self.setup = setup or (lambda ctx, inputs, output: None)
         self.backward = backward if callable(backward) else functools.partial(self._no_derivative, backward)
         self.autocast = autocast
+        self._ready_on: dict = {}
         self._register(schema)
         self._function = self._autograd_function()
         OPS[self.name] = self
@@ -133,23 +136,36 @@ class Op:
             return self.reference(*args)
         if not self._plain(args):
             return self.overload(*args)
-        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
-            return self._function.apply(*args)
+        if torch.is_grad_enabled():
+            for a in args:
+                if isinstance(a, Tensor) and a.requires_grad:
+                    return self._function.apply(*args)
         return self.run(*args)
 
     def run(self, *args):
         """Run on the backend that is forced, or the first that can. Arguments are checked already."""
-        device = next(a.device for a in args if isinstance(a, Tensor))
+        for a in args:
+            if isinstance(a, Tensor):
+                device = a.device
+                break
         if _forced is not None and _forced != "reference":
             return self._backend(_forced, device, args).run(*args)
         if _forced is None:
-            for backend in self.backends:
-                if self._answer(backend, device, args) is True:
+            for backend in self._ready(device):
+                if backend.supports(*args) is True:
                     return backend.run(*args)
         if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
             with torch.autocast(device.type, enabled=False):
                 return self.reference(*args)
         return self.reference(*args)
+
+    def _ready(self, device):
+        """The backends that this machine can run on `device`, best first."""
+        ready = self._ready_on.get(device)
+        if ready is None:
+            here = [b for b in self.backends if b.device == device.type and available(b.name, device) is True]
+            ready = self._ready_on[device] = here
+        return ready
 
     def _answer(self, backend, device, args):
         if backend.device != device.type:
@@ -182,21 +198,14 @@ class Op:
 
     def _autograd_function(self):
         """The same derivative without the dispatcher."""
-        op = self
 
-        class Eager(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, *args):
-                output = op.run(*args)
-                op.setup(ctx, args, output)
-                return output
+        def forward(ctx, *args):
+            output = self.run(*args)
+            self.setup(ctx, args, output)
+            return output
 
-            @staticmethod
-            def backward(ctx, *grads):
-                return op.backward(ctx, *grads)
-
-        Eager.__name__ = Eager.__qualname__ = f"ganfast_{self.name}"
-        return Eager
+        functions = {"forward": staticmethod(forward), "backward": staticmethod(self.backward)}
+        return type(torch.autograd.Function)(f"ganfast_{self.name}", (torch.autograd.Function,), functions)
 
     def _register(self, schema) -> None:
         qualified = f"ganfast::{self.name}"

@@ -89,8 +89,11 @@ class TrainOptions:
         return device
 
 
-# what may differ between a run and its continuation; anything else would make it another run
+# what may differ between a run and its continuation, whose data is compared by its fingerprint; anything else would
+# make it another run
 MAY_CHANGE = {
+    "size",
+    "channels",
     "data",
     "outdir",
     "kimg",

@@ -46,14 +46,16 @@ def find(resume: Path) -> tuple[Path, list[Path]]:
 
 
 def stored_options(resume: Path) -> tuple[str, dict, dict]:
-    """(recipe name, recipe fields, options) of the run that a person resumes."""
-    run, _ = find(resume)
-    try:
-        stored = json.loads((run / "options.json").read_text())
-        recipe = dict(stored["recipe"])
-        return recipe.pop("name"), recipe, dict(stored["options"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run / 'options.json'} is missing or damaged ({error!r}): give another run.") from None
+    """(recipe name, recipe fields, options) of the run that a person resumes, from its newest readable manifest."""
+    _, candidates = find(resume)
+    for directory in candidates:
+        try:
+            manifest = checkpoint.read_manifest(directory)
+            recipe = dict(manifest["recipe"])
+            return recipe.pop("name"), recipe, dict(manifest["options"])
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            reason = error
+    raise reason if isinstance(reason, InputError) else checkpoint.damaged(candidates[-1], repr(reason))
 
 
 def environment(device: torch.device) -> dict:

@@ -107,7 +107,7 @@ class Trainer:
         ):
             for said in (*self.damaged.values(), self.describe()):
                 monitor.say(said)
-            if self.run != self.resumed:
+            if not (self.run / "reals.png").exists():
                 pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
                 self.sample(monitor)
             while self.step < self.total_steps and not stop.signal:
@@ -235,6 +235,7 @@ class Trainer:
     def save(self) -> Path:
         """A complete checkpoint, and the run's generator.safetensors."""
         self.means()
+        self.random = checkpoint.rng_state()
         if not all(p.isfinite().all() for network in self.networks.values() for p in network.parameters()):
             raise InputError(
                 f"a weight is no longer finite at step {self.step}, so nothing is saved: start with a smaller --lr."
@@ -245,7 +246,7 @@ class Trainer:
             "window": self.window,
             "optimizer_g": self.generator_optimizer.state_dict(),
             "optimizer_d": self.discriminator_optimizer.state_dict(),
-            "random": checkpoint.rng_state(),
+            "random": self.random,
         }
         directory = self.run / checkpoint.name(self.step)
         about = self.about() | {"step": self.step, "images": self.images}
@@ -270,6 +271,8 @@ class Trainer:
 
     def open_run(self) -> Path:
         """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""
+        if self.run:  # train() again after an interruption
+            return self.run
         for directory in self.damaged:
             directory.rename(directory.with_name(f"damaged-{directory.name}"))
         last = checkpoint.all_in(self.resumed)[-1].name if self.resumed else None

@@ -101,6 +101,20 @@ def test_interrupting_saves_and_says_how_to_go_on(tiny, capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was
 
 
+def test_training_again_after_an_interruption_is_the_same_as_never_stopping(tiny):
+    whole = tiny(steps=9)
+    whole.train(progress=False)
+    trainer = tiny(steps=9)
+    advance = trainer.advance
+    trainer.advance = lambda: (advance(), trainer.step == 4 and signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(progress=False)
+    torch.randn(3)
+    trainer.advance = advance
+    assert trainer.train(progress=False) == trainer.run
+    assert_same_bits(weights(trainer), weights(whole))
+
+
 def test_sigterm_saves_too(tiny):
     trainer = tiny(steps=50, checkpoint_every=1000)
     advance = trainer.advance
