@@ -99,7 +99,7 @@ template <int KD, Mode MODE> struct Row {
 
 template <int KD, Mode MODE> __global__ void __launch_bounds__(THREADS) pull_kernel(const Pull p) {
   constexpr int KDP = (KD + 3) / 4 * 4, PITCH = NB * KDP + 1;  // PITCH: rows of results in different banks
-  __shared__ alignas(16) float ys[TILE * NB * KDP], cys[MODE == DOUBLE ? TILE * NB * KDP : 4];
+  alignas(16) __shared__ float ys[TILE * NB * KDP], cys[MODE == DOUBLE ? TILE * NB * KDP : 4];
   __shared__ float bs[TILE * NB], sums[ROWS * NB];
   static_assert(ROWS * PITCH <= TILE * NB * KDP, "the results take the place of the others");
 

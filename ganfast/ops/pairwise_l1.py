@@ -169,8 +169,11 @@ def _cuda_double(crows, cothers, g, rows, others):
 
 
 def _across(x):
-    """[nk, kd, n], contiguous: the Triton kernels read along the batch."""
-    return None if x is None else x.permute(1, 2, 0).contiguous()
+    """[nk, kd, n] of x, [nk, n] of g, fp32: the Triton kernels read along the batch."""
+    if x is None:
+        return None
+    across = x.movedim(0, -1)
+    return across.new_empty(across.shape, dtype=torch.float32).copy_(across)
 
 
 def _triton_sums(rows, others):
@@ -187,7 +190,7 @@ def _triton_backward(g, rows, others):
 
     out = _new_sides(rows, others)
     with torch.cuda.device_of(rows):
-        kernels.backward(g.t().contiguous(), _across(rows), _across(others), *out)
+        kernels.backward(_across(g), _across(rows), _across(others), *out)
     return out
 
 
@@ -196,8 +199,7 @@ def _triton_double(crows, cothers, g, rows, others):
 
     out = torch.empty_like(g, memory_format=torch.contiguous_format), *_new_sides(rows, others)
     with torch.cuda.device_of(rows):
-        arguments = _across(crows), _across(cothers), g.t().contiguous(), _across(rows), _across(others)
-        kernels.double_backward(*arguments, *out)
+        kernels.double_backward(*map(_across, (crows, cothers, g, rows, others)), *out)
     return out
 
 
