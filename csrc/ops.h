@@ -15,7 +15,7 @@ struct Side {
   float target;
 };
 
-// pairwise_l1: x [rows, nk, kd] against y [others, nk, kd], or against themselves where y is nullptr; one dtype, which
+// pairwise_l1: x [rows, nk, kd] against y [others, nk, kd], or, where others < 0, against themselves; one dtype, which
 // is also that of every other tensor of the call. e_ij = exp(−Σ_d |x_id − y_jd|), s = sign(x_id − y_jd), per kernel.
 struct Pairs {
   const void *x, *y;
@@ -34,7 +34,7 @@ void sigmoid_bce_double_backward(const void* creal, const void* cfake, const flo
 
 // o_i = Σ_j e_ij, [rows, nk]
 void pairwise_l1(Pairs pairs, void* o, int threads);
-// drows_id = −g_i Σ_j e_ij s_ijd and dothers_jd = Σ_i g_i e_ij s_ijd; y == nullptr: drows is the sum of both
+// drows_id = −g_i Σ_j e_ij s_ijd and dothers_jd = Σ_i g_i e_ij s_ijd; others < 0: drows is the sum of both
 void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers, int threads);
 // with t_ij = Σ_d s_ijd (cothers_jd − crows_id), c the cotangents of the backward's results: dg_i = Σ_j e_ij t_ij, and
 // drows, dothers as above with e·t for e

@@ -4,9 +4,9 @@
     out_id  = −Σ_j (a_i + b_j) e_ij [t_ij] s_ijd    t_ij = Σ_d s_ijd (cy_jd − cx_id)
 
 x, y, cx, cy are fp32 [nk, kd, n], contiguous, so that neighbouring threads read neighbouring numbers; a, b fp32 [nk, n]
-or None; total [rows, nk], out [rows, nk, kd] of any dtype. A tile is [others, rows]: a thread holds one row and a run of others, so that sums
-over the others stay within the thread. Any kd: a program makes up to PART dimensions of `out` and computes e anew for
-each such part. The launchers run on the current device and stream.
+or None; total [rows, nk], out [rows, nk, kd] of any dtype. A tile is [others, rows]: a thread holds one row and a run of
+others, so that sums over the others stay within the thread. Any kd: a program makes up to PART dimensions of `out` and
+computes e anew for each such part. The launchers run on the current device and stream.
 """
 
 import triton

@@ -186,7 +186,7 @@ int64_t scratch(const Pairs& p, Mode mode, bool self, Unit* u = nullptr, float* 
 }
 
 void one(const Pairs& p, Mode mode, const Arguments& a, int64_t b, const Unit& u) {
-  const bool self = p.y == nullptr;
+  const bool self = p.others < 0;
   auto in = [&](const void* m, bool of_others, int64_t kd, float* to) {
     gather(m, of_others ? u.B : u.R, p.nk, kd, b, to, of_others ? u.BP : u.RP, p.dtype);
   };
@@ -214,7 +214,7 @@ void one(const Pairs& p, Mode mode, const Arguments& a, int64_t b, const Unit& u
 }
 
 void every(const Pairs& p, Mode mode, const Arguments& a, int threads) {
-  const bool self = p.y == nullptr;
+  const bool self = p.others < 0;
   const double work = (double)p.rows * (double)(self ? p.rows : p.others) * (double)p.nk * (double)(p.kd + 1);
   const int64_t workers = work <= SERIAL ? 1 : std::max<int64_t>(1, std::min<int64_t>(threads, p.nk));
   const int64_t floats = scratch(p, mode, self);

@@ -176,7 +176,8 @@ template <Mode MODE> void pull(const Pull& p, void* stream) {
 
 Pull from_rows(const Pairs& p) {
   Pull pull = {};
-  pull.x = p.x, pull.y = p.y ? p.y : p.x, pull.rows = p.rows, pull.others = p.y ? p.others : p.rows;
+  pull.x = p.x, pull.y = p.y, pull.rows = p.rows, pull.others = p.others;
+  if (p.others < 0) pull.y = p.x, pull.others = p.rows;
   pull.nk = p.nk, pull.kd = (int)p.kd, pull.dtype = p.dtype;
   return pull;
 }
@@ -196,9 +197,9 @@ void pairwise_l1(Pairs pairs, void* o, void* stream) {
 
 void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers, void* stream) {
   Pull p = from_rows(pairs);
-  p.a = g, p.b = pairs.y ? nullptr : g, p.out = drows;
+  p.a = g, p.b = pairs.others < 0 ? g : nullptr, p.out = drows;
   pull<BACKWARD>(p, stream);
-  if (!pairs.y) return;
+  if (pairs.others < 0) return;
   p = from_others(pairs);
   p.b = g, p.out = dothers;
   pull<BACKWARD>(p, stream);
@@ -207,9 +208,9 @@ void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers
 void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
                                  void* dothers, void* stream) {
   Pull p = from_rows(pairs);
-  p.a = g, p.b = pairs.y ? nullptr : g, p.cx = crows, p.cy = pairs.y ? cothers : crows, p.sum = dg, p.out = drows;
+  p.a = g, p.b = pairs.others < 0 ? g : nullptr, p.cx = crows, p.cy = pairs.others < 0 ? crows : cothers, p.sum = dg, p.out = drows;
   pull<DOUBLE>(p, stream);
-  if (!pairs.y) return;
+  if (pairs.others < 0) return;
   p = from_others(pairs);
   p.b = g, p.cx = cothers, p.cy = crows, p.out = dothers;
   pull<DOUBLE>(p, stream);

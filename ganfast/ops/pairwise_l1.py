@@ -105,10 +105,8 @@ def _supports_cuda(*args):
 
 
 def _pairs(rows, others):
-    """What the extension takes for both: pointers (0: the rows themselves), sizes, dtype."""
-    y, count = (0, 0) if others is None else (others.data_ptr(), others.shape[0])
-    if others is not None and count == 0:
-        y = rows.data_ptr()  # no others are not the rows themselves; never read
+    """What the extension takes for both: pointers, sizes (others −1: the rows themselves), dtype."""
+    y, count = (0, -1) if others is None else (others.data_ptr(), others.shape[0])
     return rows.data_ptr(), y, rows.shape[0], count, *rows.shape[1:], DTYPES[rows.dtype]
 
 
@@ -130,9 +128,7 @@ def _cpu_sums(rows, others):
 def _cpu_backward(g, rows, others):
     g, rows, others = _compact(g, rows, others)
     out = _new_sides(rows, others)
-    extension().cpu.pairwise_l1_backward(
-        g.data_ptr(), *_pairs(rows, others), *_pointers(*out), torch.get_num_threads()
-    )
+    extension().cpu.pairwise_l1_backward(g.data_ptr(), *_pairs(rows, others), *_pointers(*out), torch.get_num_threads())
     return out
 
 
