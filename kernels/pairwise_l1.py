@@ -3,10 +3,10 @@
     total_i = Σ_j e_ij [t_ij]                       e_ij = exp(−Σ_d |x_id − y_jd|),  s = sign(x_id − y_jd)
     out_id  = −Σ_j (a_i + b_j) e_ij [t_ij] s_ijd    t_ij = Σ_d s_ijd (cy_jd − cx_id)
 
-x, y, cx, cy are fp32 [nk, kd, n], contiguous, so that neighbouring threads read neighbouring numbers; a, b fp32 [nk, n]
-or None; total [rows, nk], out [rows, nk, kd] of any dtype. A tile is [others, rows]: a thread holds one row and a run of
-others, so that sums over the others stay within the thread. Any kd: a program makes up to PART dimensions of `out` and
-computes e anew for each such part. The launchers run on the current device and stream.
+x, y, cx, cy are fp32 [nk, kd, n], contiguous, so that neighbouring threads read neighbouring numbers; a, b fp32 [nk,
+n] or None; total [rows, nk], out [rows, nk, kd] of any dtype. A tile is [others, rows]: a thread holds one row and a
+run of others, so that sums over the others stay within the thread. Any kd: a program makes up to PART dimensions of
+`out` and computes e anew for each such part. The launchers run on the current device and stream.
 """
 
 import triton
@@ -20,6 +20,11 @@ PART = 8  # dimensions of the gradient in one program, at most
 def block_j(kd):
     """Others in a tile: so many that the differences in all dimensions fit in registers."""
     return 16 if kd <= 4 else 8 if kd <= PART else 4
+
+
+def block_d(kd):
+    """Dimensions of the gradient in one program, a power of 2."""
+    return triton.next_power_of_2(min(kd, PART))
 
 
 @triton.jit
@@ -126,7 +131,7 @@ def _pull(x, y, a, b, cx, cy, out, double):
         pull_kernel[triton.cdiv(rows, BLOCK_I) * nk, triton.cdiv(kd, PART)](
             x, y, x if a is None else a, x if b is None else b, cx, cy, out, rows, y.shape[2], nk,
             HAS_A=a is not None, HAS_B=b is not None, KD=kd, PART=PART, DOUBLE=double, BLOCK_I=BLOCK_I,
-            BLOCK_J=block_j(kd), BLOCK_D=triton.next_power_of_2(min(kd, PART)), num_warps=WARPS,
+            BLOCK_J=block_j(kd), BLOCK_D=block_d(kd), num_warps=WARPS,
         )  # fmt: skip
 
 

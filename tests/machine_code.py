@@ -11,15 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def triton_compile(kernel, signature: dict, constants: dict, arch: int, num_warps: int):
-    """The compiled Triton kernel for sm_`arch`; pointers are taken as 16-byte aligned."""
+def triton_compile(kernel, signature: dict, constants: dict, arch: int, num_warps: int, sixteens=()):
+    """The compiled Triton kernel for sm_`arch`; pointers are on 16 bytes, the integers `sixteens` multiples of 16."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else signature[name] for name in names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
+    aligned = {
+        (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name][0] == "*" or name in sixteens
+    }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps})
 
