@@ -6,7 +6,7 @@
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 ARGS   ?=
-DEMO   ?= --size 32 --width 32 --steps 3500
+DEMO   ?= --size 32 --width 48 --steps 3500 --real-target 0.9
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
@@ -21,6 +21,8 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five min
 	$(BIN)/ganfast train dcgan --data digits --outdir demo $(DEMO)
 	@echo "ganfast: what a classifier trained on the real digits sees in 2,500 generated ones"
 	$(BIN)/ganfast evaluate --network $$(ls -d demo/0* | tail -n 1) --data digits
+	@echo "ganfast: ten of them, in shades"
+	@$(BIN)/ganfast generate --network $$(ls -d demo/0* | tail -n 1) --seeds 0-9 --show
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"
 
 test: $(VENV)/.dev  ## run every test, fast ones first
@@ -49,10 +51,12 @@ $(VENV)/.torch:
 
 $(VENV)/.demo: $(VENV)/.torch $(SOURCES)
 	@echo "ganfast: installing ganfast with what the demo needs"
-	@$(BIN)/python -m pip install --quiet -e '.[demo]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[demo]'
+	@echo "ganfast: compiled operators: $$(cat ganfast/_C.txt)"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "ganfast: installing ganfast with what the tests need"
-	@$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[dev]'
+	@echo "ganfast: compiled operators: $$(cat ganfast/_C.txt)"
 	@touch $@ $(VENV)/.demo

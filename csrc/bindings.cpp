@@ -35,6 +35,26 @@ void bind_cpu(py::module_ m) {
                                      side(fake, n_fake, t_fake), dtype, at<float>(dg), at<void>(dreal), at<void>(dfake),
                                      threads);
   }, Unlocked());
+  m.def("interpolate", [](Ptr real, Ptr fake, Ptr epsilon, int64_t batch, int64_t size, int dtype, Ptr out, int threads) {
+    cpu::interpolate(at<void>(real), at<void>(fake), at<float>(epsilon), {batch, size, dtype}, at<void>(out), threads);
+  }, Unlocked());
+  m.def("gradient_penalty", [](Ptr g, int64_t batch, int64_t size, int dtype, double scale, float target, bool one_sided,
+                               Ptr penalty, Ptr norms, Ptr seed, int threads) {
+    cpu::gradient_penalty(at<void>(g), {batch, size, dtype}, {scale, target, one_sided}, at<float>(penalty),
+                          at<float>(norms), at<void>(seed), threads);
+  }, Unlocked());
+  m.def("gradient_penalty_backward", [](Ptr c_penalty, Ptr c_norms, Ptr g, Ptr norms, int64_t batch, int64_t size, int dtype,
+                                        double scale, float target, bool one_sided, Ptr dg, int threads) {
+    cpu::gradient_penalty_backward(at<float>(c_penalty), at<float>(c_norms), at<void>(g), at<float>(norms),
+                                   {batch, size, dtype}, {scale, target, one_sided}, at<void>(dg), threads);
+  }, Unlocked());
+  m.def("gradient_penalty_double_backward", [](Ptr c, Ptr c_penalty, Ptr c_norms, Ptr g, Ptr norms, int64_t batch,
+                                               int64_t size, int dtype, double scale, float target, bool one_sided,
+                                               Ptr dc_penalty, Ptr dc_norms, Ptr dg, int threads) {
+    cpu::gradient_penalty_double_backward(at<void>(c), at<float>(c_penalty), at<float>(c_norms), at<void>(g),
+                                          at<float>(norms), {batch, size, dtype}, {scale, target, one_sided},
+                                          at<float>(dc_penalty), at<float>(dc_norms), at<void>(dg), threads);
+  }, Unlocked());
   m.def("pairwise_l1", [](Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype, Ptr o,
                           int threads) {
     cpu::pairwise_l1(pairs(x, y, rows, others, nk, kd, dtype), at<void>(o), threads);
@@ -72,6 +92,31 @@ void bind_cuda(py::module_ m) {
     cuda::sigmoid_bce_double_backward(at<void>(creal), at<void>(cfake), at<float>(g), side(real, n_real, t_real),
                                       side(fake, n_fake, t_fake), dtype, at<float>(workspace), at<float>(dg),
                                       at<void>(dreal), at<void>(dfake), at<void>(stream));
+  }, Unlocked());
+  m.def("interpolate", [](Ptr real, Ptr fake, Ptr epsilon, int64_t batch, int64_t size, int dtype, Ptr out, Ptr stream) {
+    cuda::interpolate(at<void>(real), at<void>(fake), at<float>(epsilon), {batch, size, dtype}, at<void>(out),
+                      at<void>(stream));
+  }, Unlocked());
+  m.def("gradient_penalty_workspace", [](int64_t batch, int64_t size, int dtype) {
+    return cuda::gradient_penalty_workspace({batch, size, dtype});
+  });
+  m.def("gradient_penalty", [](Ptr g, int64_t batch, int64_t size, int dtype, double scale, float target, bool one_sided,
+                               Ptr workspace, Ptr penalty, Ptr norms, Ptr seed, Ptr stream) {
+    cuda::gradient_penalty(at<void>(g), {batch, size, dtype}, {scale, target, one_sided}, at<double>(workspace),
+                           at<float>(penalty), at<float>(norms), at<void>(seed), at<void>(stream));
+  }, Unlocked());
+  m.def("gradient_penalty_backward", [](Ptr c_penalty, Ptr c_norms, Ptr g, Ptr norms, int64_t batch, int64_t size, int dtype,
+                                        double scale, float target, bool one_sided, Ptr dg, Ptr stream) {
+    cuda::gradient_penalty_backward(at<float>(c_penalty), at<float>(c_norms), at<void>(g), at<float>(norms),
+                                    {batch, size, dtype}, {scale, target, one_sided}, at<void>(dg), at<void>(stream));
+  }, Unlocked());
+  m.def("gradient_penalty_double_backward", [](Ptr c, Ptr c_penalty, Ptr c_norms, Ptr g, Ptr norms, int64_t batch,
+                                               int64_t size, int dtype, double scale, float target, bool one_sided,
+                                               Ptr workspace, Ptr dc_penalty, Ptr dc_norms, Ptr dg, Ptr stream) {
+    cuda::gradient_penalty_double_backward(at<void>(c), at<float>(c_penalty), at<float>(c_norms), at<void>(g),
+                                           at<float>(norms), {batch, size, dtype}, {scale, target, one_sided},
+                                           at<double>(workspace), at<float>(dc_penalty), at<float>(dc_norms), at<void>(dg),
+                                           at<void>(stream));
   }, Unlocked());
   m.def("pairwise_l1", [](Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype, Ptr o,
                           Ptr stream) {

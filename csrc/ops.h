@@ -15,6 +15,17 @@ struct Side {
   float target;
 };
 
+// `batch` samples of `size` elements, one after another.
+struct Samples {
+  int64_t batch, size;
+  int dtype;
+};
+// φ of a gradient penalty: φ(n)/batch = scale/2·(n − target)², or with max(0, n − target); scale = 2·weight/batch.
+struct Phi {
+  double scale;
+  float target;
+  bool one_sided;
+};
 // pairwise_l1: x [rows, nk, kd] against y [others, nk, kd], or, where others < 0, against themselves; one dtype, which
 // is also that of every other tensor of the call. e_ij = exp(−Σ_d |x_id − y_jd|), s = sign(x_id − y_jd), per kernel.
 struct Pairs {
@@ -31,6 +42,17 @@ void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void*
 // dg = Σ_sides Σ c·(σ(x) − target)/n and dx = c·g·σ'(x)/n, c the cotangent of the backward's dx (nullptr: zero)
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* dg, void* dreal, void* dfake, int threads);
+// out_i = epsilon_i·real_i + (1 − epsilon_i)·fake_i; nullptr for real or fake: zero
+void interpolate(const void* real, const void* fake, const float* epsilon, Samples s, void* out, int threads);
+// penalty = (1/B) Σ φ(n_i), norms n_i = ‖g_i‖₂, seed = ∂penalty/∂g (nullptr: not wanted)
+void gradient_penalty(const void* g, Samples s, Phi phi, float* penalty, float* norms, void* seed, int threads);
+// dg = (c_penalty·φ'/B + c_norms)·g/n; nullptr for one of the two: zero
+void gradient_penalty_backward(const float* c_penalty, const float* c_norms, const void* g, const float* norms, Samples s,
+                               Phi phi, void* dg, int threads);
+// From c, the cotangent of that dg, those of c_penalty, c_norms and g.
+void gradient_penalty_double_backward(const void* c, const float* c_penalty, const float* c_norms, const void* g,
+                                      const float* norms, Samples s, Phi phi, float* dc_penalty, float* dc_norms, void* dg,
+                                      int threads);
 
 // o_i = Σ_j e_ij, [rows, nk]
 void pairwise_l1(Pairs pairs, void* o, int threads);
@@ -52,6 +74,16 @@ void sigmoid_bce(Side real, Side fake, int dtype, float* workspace, float* loss,
 void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void* dreal, void* dfake, void* stream);
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* workspace, float* dg, void* dreal, void* dfake, void* stream);
+void interpolate(const void* real, const void* fake, const float* epsilon, Samples s, void* out, void* stream);
+// Doubles of workspace for the sums of samples that one block cannot hold.
+int64_t gradient_penalty_workspace(Samples s);
+void gradient_penalty(const void* g, Samples s, Phi phi, double* workspace, float* penalty, float* norms, void* seed,
+                      void* stream);
+void gradient_penalty_backward(const float* c_penalty, const float* c_norms, const void* g, const float* norms, Samples s,
+                               Phi phi, void* dg, void* stream);
+void gradient_penalty_double_backward(const void* c, const float* c_penalty, const float* c_norms, const void* g,
+                                      const float* norms, Samples s, Phi phi, double* workspace, float* dc_penalty,
+                                      float* dc_norms, void* dg, void* stream);
 
 // kd <= 32
 void pairwise_l1(Pairs pairs, void* o, void* stream);

@@ -166,16 +166,21 @@ class Generate:
     """draw latents from the normal cut off at this many standard deviations"""
     outdir: Path = Path("generated")
     """where the pictures go"""
+    show: bool = False
+    """only draw the samples in the terminal, in shades"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
 
 def generate(argv: list[str]) -> None:
-    from ganfast.training.sampling import write_grid, write_interpolation, write_points, write_singles
+    from ganfast.training.sampling import show, write_grid, write_interpolation, write_points, write_singles
 
     chosen = read_options(Generate, argv, "ganfast generate")
     seeds = parse_seeds(chosen.seeds)
     generator, device = load_generator(chosen.network, chosen.device)
+    if chosen.show:
+        print(show(generator, seeds, chosen.truncation, device))
+        return
     try:
         chosen.outdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

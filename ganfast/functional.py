@@ -4,9 +4,20 @@
 ``ganfast.reference``, at their speed.
 """
 
-from ganfast import ops, reference
+import torch
 
-__all__ = ["conv_act", "conv_transpose_bn_relu", "pairwise_l1", "sigmoid_bce"]
+from ganfast import ops, reference
+from ganfast.ops import _checks
+
+__all__ = [
+    "conv_act",
+    "conv_transpose_bn_relu",
+    "gradient_penalty",
+    "gradient_penalty_terms",
+    "interpolate",
+    "pairwise_l1",
+    "sigmoid_bce",
+]
 
 
 def sigmoid_bce(real_logits, fake_logits, real_target=1.0, fake_target=0.0):
@@ -19,6 +30,61 @@ def sigmoid_bce(real_logits, fake_logits, real_target=1.0, fake_target=0.0):
     Raises ValueError or TypeError that names the argument. Goodfellow et al. 2014; Salimans et al. 2016, section 3.4.
     """
     return ops.sigmoid_bce.sigmoid_bce(real_logits, fake_logits, real_target, fake_target)
+
+
+def interpolate(real, fake, epsilon=None):
+    """x̂ = ε·real + (1 − ε)·fake with one ε per sample: the points where a WGAN-GP or DRAGAN penalty looks.
+
+    real, fake: [B, ...], of one shape, dtype (fp32, fp16, bf16 or fp64) and device.
+    epsilon: [B], fp32 (fp64 for fp64 samples), a constant; without it ε ~ U[0, 1) is drawn on the device by torch's
+    generator: torch.manual_seed repeats it and each replay of a CUDA graph draws anew.
+    Returns x̂ like real, channels_last where real is; computed in fp32 and rounded once. Differentiable in real and fake
+    to any order. Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
+    """
+    _checks.samples("real", real)
+    _checks.samples("fake", fake)
+    if epsilon is None:
+        epsilon = torch.rand(real.shape[0], dtype=_checks.sum_dtype(real), device=real.device)
+    return ops.interpolate.interpolate(real, fake, epsilon)
+
+
+def gradient_penalty(g, weight=10.0, kind="two_sided", target=None):
+    """P = (1/B) Σ_i φ(‖g_i‖₂), the norm of each sample's gradient taken over all its dimensions: a scalar.
+
+    g: [B, ...], ∂D(x_i)/∂x_i of each sample, fp32, fp16, bf16 or fp64; dense in any order (NCHW, channels_last) it is
+    read as it lies. ``kind`` says φ, ``weight`` is its λ or γ, 0 or more:
+
+        "two_sided"      λ·(n − target)²           WGAN-GP, Gulrajani et al. 2017; DRAGAN, Kodali et al. 2017
+        "one_sided"      λ·max(0, n − target)²     WGAN-LP, Petzka et al. 2018
+        "zero_centered"  γ/2·n²                    R1, R2, Mescheder et al. 2018; has no target
+
+    target: 0 or more; 1 if not given. Returns fp32 (fp64 for fp64), sums in it too; nan for an empty batch, as torch's
+    mean. Differentiable twice; where a norm is 0 its derivative is taken as 0. For norms up to 3e38 the compiled and
+    Triton kernels do not overflow on the way. Raises ValueError or TypeError that names the argument.
+    """
+    return ops.gradient_penalty.gradient_penalty(g, *_phi(weight, kind, target), False)[0]
+
+
+def gradient_penalty_terms(g, weight=10.0, kind="two_sided", target=None):
+    """(P, norms, seed) of :func:`gradient_penalty`, with the same arguments, in one pass over g.
+
+    norms: [B], fp32 (fp64 for fp64). seed: v = ∂P/∂g, v_i = φ'(n_i)·g_i/(B·n_i), 0 where n_i is 0; like g. It starts
+    the tangent sweep of a penalty without double backward, where it is held constant (``seed.detach()``).
+    P and norms are differentiable twice, the seed once.
+    """
+    return ops.gradient_penalty.gradient_penalty(g, *_phi(weight, kind, target), True)
+
+
+def _phi(weight, kind, target):
+    """weight, target and one_sided of the operator: φ(n) = w·(n − t)² or w·max(0, n − t)²."""
+    if kind not in ("two_sided", "one_sided", "zero_centered"):
+        raise ValueError(f"kind: got {kind!r}, needs two_sided, one_sided or zero_centered")
+    if kind != "zero_centered":
+        return weight, 1.0 if target is None else target, kind == "one_sided"
+    if target is not None:
+        raise ValueError(f"target: got {target!r}, needs none with kind zero_centered, whose norms are drawn to 0")
+    _checks.not_negative("weight", weight)
+    return weight / 2, 0.0, False
 
 
 def conv_transpose_bn_relu(

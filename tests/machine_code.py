@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def triton_compile(kernel, signature: dict, constants: dict, arch: int, num_warps: int, sixteens=()):
-    """The compiled Triton kernel for sm_`arch`; pointers are on 16 bytes, the integers `sixteens` multiples of 16."""
+def triton_compile(kernel, signature: dict, constants: dict, arch: int, num_warps: int, divisible=()):
+    """The compiled Triton kernel for sm_`arch`; pointers are 16-byte aligned, `divisible` numbers multiples of 16."""
     triton = pytest.importorskip("triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -20,7 +20,9 @@ def triton_compile(kernel, signature: dict, constants: dict, arch: int, num_warp
     names = kernel.arg_names
     signature = {name: "constexpr" if name in constants else signature[name] for name in names}
     aligned = {
-        (i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name][0] == "*" or name in sixteens
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if signature[name].startswith("*") or name in divisible
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps})

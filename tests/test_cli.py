@@ -111,6 +111,13 @@ def test_generate_writes_what_it_says(trained, tmp_path, capsys):
     assert "wrote interpolation.png and interpolation.gif to i" in capsys.readouterr().out
 
 
+def test_generate_shows_samples_in_a_terminal(trained, capsys):
+    assert main(["generate", "--network", str(trained), "--seeds", "0-6", "--show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 16 and max(map(len, lines)) == 5 * 16 and set("".join(lines)) <= set(" ░▒▓█")
+    assert not any(Path().iterdir())
+
+
 def test_points_from_training_to_evaluation(capsys):
     argv = ["train", "gan", "--data", "gaussians:ring8", "--width", "8", "--steps", "2"]
     assert main(argv) == 0

@@ -36,3 +36,34 @@ def unit(name: str, value) -> None:
         raise TypeError(f"{name}: got {type(value).__name__}, needs a number")
     if not 0 <= value <= 1:
         raise ValueError(f"{name}: got {value}, needs a number between 0 and 1")
+
+
+def samples(name: str, x) -> None:
+    """x is a dense floating tensor with a batch dimension."""
+    floating(name, x)
+    if x.dim() == 0:
+        raise ValueError(f"{name}: got a scalar, needs a batch dimension: [batch, ...]")
+
+
+def not_negative(name: str, value) -> None:
+    """value is a finite number, 0 or more."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: got {type(value).__name__}, needs a number")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: got {value}, needs a finite number, 0 or more")
+
+
+def sums(name: str, v, shape, x_name: str, x: Tensor) -> None:
+    """v has the dtype in which sums over x are made (fp32; fp64 for fp64), x's device, and this shape."""
+    floating(name, v)
+    wide = sum_dtype(x)
+    if v.dtype != wide:
+        raise TypeError(f"{name}: got dtype {v.dtype}, needs {wide} beside {x_name} of {x.dtype}")
+    if v.device != x.device:
+        raise ValueError(f"{name}: got device {v.device}, needs {x.device} as {x_name}")
+    shaped(name, v, shape)
+
+
+def sum_dtype(x: Tensor) -> torch.dtype:
+    """fp32, whatever the dtype of x; fp64 for fp64."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

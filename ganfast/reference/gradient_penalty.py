@@ -1,51 +1,74 @@
-"""The parts of a gradient penalty that are not the critic, in plain PyTorch.
+"""The part of a gradient penalty that is not the critic, and its two derivatives, in plain PyTorch.
 
-    WGAN-GP (Gulrajani et al. 2017)     φ(n) = λ·(n − 1)²          "two_sided"
-    one-sided (Petzka et al. 2018)      φ(n) = λ·max(0, n − 1)²    "one_sided"
-    R1, R2 (Mescheder et al. 2018)      φ(n) = λ/2·n²              "zero_centered"
+    P = (1/B) Σ_i φ(n_i),  n_i = ‖g_i‖₂ over *all* dimensions of sample i,  φ(n) = w·(n − t)²  or  w·max(0, n − t)²
 
-P = (1/B) Σ_i φ(n_i), n_i the norm of sample i's gradient over *all* its dimensions.
+Gulrajani et al. 2017 (t = 1), Petzka et al. 2018 (one-sided), Mescheder et al. 2018 (R1, R2: w = γ/2, t = 0).
+Sums are in fp32 (fp64 for fp64). Where a sample's gradient is zero, the derivative of its norm is taken as 0.
 """
 
 import torch
 
-KINDS = ("two_sided", "one_sided", "zero_centered")
+
+def _wide(x):
+    return x if x.dtype == torch.float64 else x.float()
 
 
-def interpolate(real, fake, epsilon):
-    """x̂ = ε·x + (1 − ε)·x̃ with one ε per sample; real, fake [B, ...], epsilon [B]."""
-    e = epsilon.reshape(-1, *[1] * (real.dim() - 1)).to(real.dtype)
-    return e * real + (1 - e) * fake
+def _rows(x):
+    return _wide(x).flatten(1) if x.dim() > 1 else _wide(x).unsqueeze(1)
+
+
+def _per_sample(v, x):
+    """v [B] against x [B, ...]."""
+    return v.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def sample_norms(g):
-    """‖g_i‖₂ over all dimensions but the first, in fp32 (fp64 for fp64): [B].
-
-    Where a sample's gradient is zero its norm is 0 and so is the norm's derivative.
-    """
-    wide = g if g.dtype == torch.float64 else g.float()
-    squares = wide.flatten(1).square().sum(1)
+    """‖g_i‖₂ over all dimensions but the first: [B]. Where it is 0, so is its derivative."""
+    squares = _rows(g).square().sum(1)
     zero = squares == 0
     return torch.where(zero, torch.zeros_like(squares), torch.where(zero, torch.ones_like(squares), squares).sqrt())
 
 
-def penalty(g, weight=10.0, kind="two_sided"):
-    """P, a scalar, of the gradients g [B, ...]; `weight` is λ, `kind` one of KINDS."""
-    if kind == "zero_centered":
-        wide = g if g.dtype == torch.float64 else g.float()
-        return weight / 2 * wide.flatten(1).square().sum(1).mean()
-    excess = sample_norms(g) - 1
-    if kind == "one_sided":
+def _curve(n, weight, target, one_sided):
+    """Of each norm: 1/n, φ'/B, φ'/(B·n) and φ''/B − φ'/(B·n)."""
+    inverse = torch.where(n == 0, torch.zeros_like(n), 1 / torch.where(n == 0, torch.ones_like(n), n))
+    scale = 2 * weight / max(n.numel(), 1)
+    active = ~(n < target) if one_sided else torch.ones_like(n, dtype=torch.bool)  # a nan stays
+    slope = torch.where(active, scale * (n - target), torch.zeros_like(n))
+    flat = slope * inverse if target else torch.full_like(n, scale)
+    return inverse, slope, flat, torch.where(active, scale * target * inverse, torch.zeros_like(n))
+
+
+def gradient_penalty(g, weight=10.0, target=1.0, one_sided=False):
+    """P, the norms [B], and the seed v = ∂P/∂g, v_i = φ'(n_i)·g_i/(B·n_i), in the dtype of g; g [B, ...]."""
+    norms = sample_norms(g)
+    excess = norms - target
+    if one_sided:
         excess = excess.clamp(min=0)
-    elif kind != "two_sided":
-        raise ValueError(f"kind: got {kind!r}, needs one of {', '.join(KINDS)}")
-    return weight * excess.square().mean()
+    # with t = 0 through the squares, which have a second derivative where the norm is zero
+    terms = excess.square() if target else _rows(g).square().sum(1)
+    inverse, slope, flat, _ = _curve(norms, weight, target, one_sided)
+    seed = _wide(g) * _per_sample(slope * inverse if target else flat, g)
+    return weight * terms.mean(), norms, seed.to(g.dtype)
 
 
-def penalty_seed(g, weight=10.0, kind="two_sided"):
-    """(P, v) with v = ∂P/∂g: v_i = φ'(n_i)·g_i/(B·n_i), 0 where n_i = 0; in the dtype of g."""
-    with torch.enable_grad():
-        leaf = g.detach().requires_grad_()
-        value = penalty(leaf, weight, kind)
-        (seed,) = torch.autograd.grad(value, leaf)
-    return value.detach(), seed
+def gradient_penalty_backward(c_penalty, c_norms, g, norms, weight=10.0, target=1.0, one_sided=False):
+    """The cotangent of g from those of P and of the norms (either may be None): (c_P·φ'/B + c_n)·g/n."""
+    inverse, slope, _, _ = _curve(norms, weight, target, one_sided)
+    along = 0 if c_penalty is None else c_penalty * slope
+    along = along if c_norms is None else along + c_norms
+    return (_wide(g) * _per_sample(along * inverse, g)).to(g.dtype)
+
+
+def gradient_penalty_double_backward(c, c_penalty, c_norms, g, norms, weight=10.0, target=1.0, one_sided=False):
+    """From the cotangent c of the backward's result, those of c_P, c_n and g.
+
+    With ĝ = g/n and s = ĝ·c of each sample:  Σ_i s_i·φ'_i/B,  s,  and
+    c_P·(φ'/(B·n)·c + (φ''/B − φ'/(B·n))·s·ĝ) + c_n·(c − s·ĝ)/n.
+    """
+    inverse, slope, flat, bend = _curve(norms, weight, target, one_sided)
+    s = (_rows(g) * inverse[:, None] * _rows(c)).sum(1)
+    p = 0 if c_penalty is None else c_penalty
+    q = torch.zeros_like(norms) if c_norms is None else c_norms * inverse
+    dg = _per_sample((p * bend - q) * s * inverse, g) * _wide(g) + _per_sample(p * flat + q, g) * _wide(c)
+    return (slope * s).sum(), s, dg.to(g.dtype)

@@ -41,6 +41,19 @@ def picture_of(samples: Tensor, columns: int | None = None, extent: float = 1.0)
     return grid(to_uint8(samples), columns or round(len(samples) ** 0.5))
 
 
+def as_text(images: np.ndarray, columns: int = 5) -> str:
+    """uint8 [B, H, W, C] → lines of 16 × 8 shades an image, for a terminal without pictures; brighter is denser."""
+    shades = np.array(list(" ░▒▓█"))
+    lines = []
+    for start in range(0, len(images), columns):
+        row = images[start : start + columns].mean(3)
+        count, height, width = row.shape
+        cells = row.reshape(count, 8, height // 8, 16, width // 16).mean((2, 4)) / 256 * len(shades)
+        text = shades[cells.astype(int)]
+        lines += ["".join(text[:, line].ravel()).rstrip() for line in range(8)]
+    return "\n".join(lines)
+
+
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     """uint8 [H, W, C] with C = 1 or 3 → PNG, other numbers of channels side by side in grey; replaced as a whole."""
     from PIL import Image

@@ -29,6 +29,14 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return (torch.sin((1 - t) * angle)[:, None] * a + torch.sin(t * angle)[:, None] * b) / torch.sin(angle)
 
 
+def show(generator, seeds: Sequence[int], truncation: float | None, device) -> str:
+    """The samples as text."""
+    samples = sample(generator, seeds, truncation, device)
+    if samples.ndim != 4:
+        raise InputError("--show draws images, and this generator makes points: leave it out.")
+    return pictures.as_text(pictures.to_uint8(samples))
+
+
 def write_singles(generator, seeds: Sequence[int], truncation: float | None, outdir: Path, device) -> str:
     """seed000000.png and so on, and grid.png of them all."""
     samples = sample(generator, seeds, truncation, device)

@@ -55,7 +55,7 @@ def test_triton_machine_code(arch, kd, kernel, double, tmp_path):
         constants |= {"HAS_A": True, "HAS_B": True, "BLOCK_D": kernels.block_d(kd)}
     signature = dict.fromkeys(function.arg_names, "*fp32") | dict.fromkeys(("rows", "others", "nk"), "i32")
     compiled = machine_code.triton_compile(
-        function, signature, constants, arch, num_warps=kernels.WARPS, sixteens=("rows", "others")
+        function, signature, constants, arch, num_warps=kernels.WARPS, divisible=("rows", "others")
     )
     text = machine_code.sass(compiled.asm["cubin"], tmp_path)
     assert "LDL" not in text and "STL" not in text  # nothing spilled

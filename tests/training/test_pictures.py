@@ -29,6 +29,12 @@ def test_png_comes_back(channels, mode, size, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_text_has_the_shades_of_the_picture():
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    images[0, :8], images[1, :, :8] = 255, 130
+    assert pictures.as_text(images).splitlines() == ["█" * 16 + "▒" * 8] * 4 + [" " * 16 + "▒" * 8] * 4
+
+
 def test_points_fall_where_they_are():
     picture = pictures.map_of_points(np.array([[0.9, 0.9]] * 4), extent=1.0, side=20)
     dark = np.argwhere(picture[..., 0] == 0)

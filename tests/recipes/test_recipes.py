@@ -1,0 +1,50 @@
+"""Each recipe learns something about real data, and describes itself."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ganfast import Trainer
+from ganfast.data import open_dataset
+from ganfast.recipes import DCGAN, GAN, RECIPES
+
+
+def test_every_recipe_has_a_name_a_paper_and_explained_options():
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name and "et al." in recipe.__doc__
+        assert recipe.data_kind in ("images", "points")
+        assert dataclasses.is_dataclass(recipe) and recipe() == recipe()
+
+
+def test_dcgan_has_the_papers_defaults():
+    recipe = DCGAN()
+    assert (recipe.lr, recipe.beta1, recipe.latent_dim, recipe.d_steps) == (2e-4, 0.5, 100, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss, left", [("non-saturating", 0.5), ("minimax", 0.9)])  # minimax saturates early on
+def test_dcgan_comes_nearer_to_the_mean_digit(loss, left, tmp_path):
+    data = open_dataset("digits", size=16)
+    trainer = Trainer(DCGAN(width=16, latent_dim=16, loss=loss), data, batch=32, steps=150, outdir=str(tmp_path))
+    mean = (data.samples.float() / 127.5 - 1).mean(0).permute(2, 0, 1)  # [1, 16, 16]
+
+    def distance():
+        return (trainer.generate(range(256)).mean(0) - mean).abs().mean().item()
+
+    before = distance()
+    trainer.train(progress=False)
+    assert distance() < before * left
+
+
+@pytest.mark.slow
+def test_gan_finds_modes_of_the_ring(tmp_path):
+    from ganfast.data import gaussians
+    from ganfast.metrics import mode_report
+
+    trainer = Trainer(GAN(width=128), "gaussians:ring8", batch=100, steps=600, outdir=str(tmp_path))
+    before = trainer.generate(range(500)).norm(dim=1).sub(1).abs().mean()
+    trainer.train(progress=False)
+    points = trainer.generate(range(500))
+    assert points.norm(dim=1).sub(1).abs().mean() < before / 2  # nearer to the unit circle
+    assert torch.isfinite(points).all() and mode_report(points, *gaussians.MODES["ring8"]).total == 8
