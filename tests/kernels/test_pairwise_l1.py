@@ -1,5 +1,6 @@
 """The kernels of pairwise_l1 without a GPU: Triton's interpreter, and the machine code of both compilers."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -77,4 +78,4 @@ def test_cuda_machine_code(arch, tmp_path):
     text = machine_code.sass((tmp_path / "out.cubin").read_bytes(), tmp_path)
     assert "LDL" not in text and "STL" not in text
     assert "RED." not in text and "ATOM" not in text  # no atomics
-    assert len(machine_code.re.findall(r"\bLDS\.128", text)) >= 18  # the others, four dimensions at a time
+    assert len(re.findall(r"\bLDS\.128", text)) >= 18  # the others, four dimensions at a time
