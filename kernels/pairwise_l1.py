@@ -19,7 +19,7 @@ PART = 8  # dimensions of the gradient in one program, at most
 
 def block_j(kd):
     """Others in a tile: so many that the differences in all dimensions fit in registers."""
-    return 16 if kd <= 4 else 8 if kd <= PART else 4
+    return 16 if kd <= 2 else 8 if kd <= PART else 4
 
 
 def block_d(kd):

@@ -44,7 +44,7 @@ def test_triton_kernels_in_the_interpreter():
 
 @pytest.mark.parametrize("double", [False, True], ids=["first", "double"])
 @pytest.mark.parametrize("kernel", ["sum_kernel", "pull_kernel"])
-@pytest.mark.parametrize("kd", [5, *(pytest.param(k, marks=pytest.mark.slow) for k in (4, 8, 16, 41))])
+@pytest.mark.parametrize("kd", [5, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 8, 16, 41))])
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_triton_machine_code(arch, kd, kernel, double, tmp_path):
     kernels = pytest.importorskip("ganfast.kernels.pairwise_l1", reason="triton is not installed")

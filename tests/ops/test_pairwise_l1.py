@@ -292,13 +292,13 @@ PEAK = """
         file.write("5")  # the peak begins anew
     before = status("VmRSS")
     o, grad = run()
-    assert o.isfinite().all() and grad.isfinite().all()
     print(status("VmHWM") - before)
+    assert o.isfinite().all() and grad.isfinite().all()
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize(("shape", "limit"), [("256, 100, 5", 4), ("1024, 50, 16", 12)])
+@pytest.mark.parametrize(("shape", "limit"), [("256, 100, 5", 2), ("1024, 50, 16", 6)])
 def test_peak_memory_of_forward_and_backward(shape, limit):
     """In MB, results included: 0.6 and 3.5 MB; the broadcast form holds 131 MB and 3.4 GB."""
     if "cpu" not in backends("cpu"):
