@@ -1,7 +1,7 @@
 # ganfast: `make` lists the targets; each creates .venv and installs what it needs first.
 #   PYTHON=python3.12   the interpreter that makes .venv
 #   TORCH=torch         another torch (the default, a fixed version, keeps a machine without a GPU free of CUDA packages)
-#   ARGS="..."          passed on to pytest
+#   ARGS="..."          passed on to pytest (to bench/gate.py: names of operators, --archs 90)
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -11,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: help demo test test-fast lint bench clean
+.PHONY: help demo test test-fast kernels lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -25,11 +25,15 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five min
 	@$(BIN)/ganfast generate --network $$(ls -d demo/0* | tail -n 1) --seeds 0-9 --show
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"
 
-test: $(VENV)/.dev  ## run every test, fast ones first
+test: $(VENV)/.dev $(VENV)/.triton-3.6  ## run every test, fast ones first; then the operators' again on plain PyTorch
 	$(BIN)/python -m pytest $(ARGS)
+	GANFAST_BACKEND=reference $(BIN)/python -m pytest -q -m "not slow and not gpu" tests/ops --ignore=tests/ops/test_registry.py
 
 test-fast: $(VENV)/.dev  ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+kernels: $(VENV)/.dev $(VENV)/.triton-3.6  ## compile every kernel for A100, H200 and B200 and report on the machine code
+	$(BIN)/python bench/gate.py --triton $(VENV)/triton-3.6 --json build/kernels.json $(ARGS)
 
 lint: $(VENV)/.dev  ## check style with ruff
 	$(BIN)/ruff check .
@@ -60,3 +64,10 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[dev]'
 	@echo "ganfast: compiled operators: $$(cat ganfast/_C.txt)"
 	@touch $@ $(VENV)/.demo
+
+# the oldest Triton that ganfast takes, beside the installed one; its interpreter fails with later numpys
+$(VENV)/.triton-3.6: $(VENV)/.torch
+	@echo "ganfast: installing Triton 3.6 into $(VENV)/triton-3.6 for the tests"
+	@rm -rf $(VENV)/triton-3.6
+	@$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/triton-3.6 "triton==3.6.*; platform_system == 'Linux'" "numpy<2.4"
+	@touch $@

@@ -14,6 +14,8 @@ struct Side {
   int64_t n;
   float target;
 };
+// A sum over an empty side is 0, as an absent one's; only its mean is nan.
+inline int64_t some(int64_t n) { return n > 0 ? n : -1; }
 
 // `batch` samples of `size` elements, one after another.
 struct Samples {

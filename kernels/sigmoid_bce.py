@@ -218,6 +218,9 @@ def backward(g, real, fake, t_real, t_fake, dreal, dfake):
 
 def double_backward(c_real, c_fake, g, real, fake, t_real, t_fake, partial, dg, dreal, dfake):
     """dg, a scalar, and dreal, dfake from the cotangents c of the backward's results."""
+    # a sum over an empty side is 0, as an absent one's
+    c_real, real = (c_real, real) if _count(real) else (None, None)
+    c_fake, fake = (c_fake, fake) if _count(fake) else (None, None)
     if programs(real, fake):
         double_kernel[(programs(real, fake),)](
             *_pair(c_real, c_fake), g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real),

@@ -17,16 +17,15 @@ constexpr int64_t SERIAL = 16384;  // below, waking threads costs more than it s
 // With e = exp(−|x|): softplus(x) − t·x = x·([x > 0] − t) + log1p(e); σ(x) = (x > 0 ? 1 : e)/(1 + e).
 GANFAST_INLINE vfloat loss_of(vfloat x, float t) {
   vfloat e = exp_negative(-vabs(x));
-  return x * (select(x > 0.f, splat(1.f), vfloat{}) - t) + log1p_unit(e);
+  return x * (select(negative(x), vfloat{}, splat(1.f)) - t) + log1p_unit(e);
 }
 struct Slopes { vfloat residual, curvature; };  // σ(x) − t and σ'(x)
 GANFAST_INLINE Slopes slopes_of(vfloat x, float t) {
   vfloat e = exp_negative(-vabs(x));
   vfloat inverse = 1.f / (1.f + e);
   // written so that σ(x) − t is exact where it is small: −e/(1+e) + (1 − t) for x > 0
-  vint positive = x > 0.f;
   vfloat tail = e * inverse;
-  return {select(positive, (1.f - t) - tail, tail - t), tail * inverse};
+  return {select(negative(x), tail - t, (1.f - t) - tail), tail * inverse};
 }
 
 template <class T> GANFAST_INLINE double loss_chunk_of(const void* pointer, int64_t n, float t) {
@@ -135,6 +134,7 @@ void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void*
 
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* dg, void* dreal, void* dfake, int threads) {
+  real.n = some(real.n), fake.n = some(fake.n);
   *dg = (float)over_chunks(real, fake, threads, [&](int side, int64_t offset, int64_t count) {
     const Side& s = side ? fake : real;
     const float scale = (float)((double)*g / (double)s.n);

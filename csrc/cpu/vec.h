@@ -27,6 +27,11 @@ struct half_t { uint16_t bits; };
 struct bfloat_t { uint16_t bits; };
 
 GANFAST_INLINE vfloat splat(float x) { return vfloat{} + x; }
+GANFAST_INLINE vint splat(int32_t x) { return vint{} + x; }
+// Masks, all ones or zeros, made by arithmetic. A comparison of 64 bytes GCC does lane by lane where there is no AVX-512,
+// and with it through an all-ones register that makes each turn of a loop wait for the one before.
+GANFAST_INLINE vint less(vint a, vint b) { return (a - b) >> 31; }  // a − b must not overflow
+GANFAST_INLINE vint negative(vfloat x) { return (vint)x >> 31; }  // the sign bit
 GANFAST_INLINE vfloat select(vint mask, vfloat yes, vfloat no) { return (vfloat)((mask & (vint)yes) | (~mask & (vint)no)); }
 GANFAST_INLINE vfloat vabs(vfloat x) { return (vfloat)((vuint)x & 0x7fffffffu); }
 
@@ -40,15 +45,15 @@ GANFAST_INLINE vfloat load(const half_t* p) {
   vuint u = __builtin_convertvector(h, vuint);
   vuint magnitude = (u & 0x7fffu) << 13;
   vfloat value = (vfloat)magnitude * 0x1p112f;  // moves the exponent; subnormals come out right
-  vuint infinite = (vuint)((vint)magnitude >= 0x0f800000);  // inf and nan keep an exponent of ones
-  return (vfloat)((vuint)value | (infinite & 0x7f800000u) | ((u & 0x8000u) << 16));
+  vint infinite = less(splat(0x0f7fffff), (vint)magnitude);  // inf and nan keep an exponent of ones
+  return (vfloat)((vuint)value | ((vuint)infinite & 0x7f800000u) | ((u & 0x8000u) << 16));
 }
 
 GANFAST_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
 GANFAST_INLINE void store(bfloat_t* p, vfloat v) {
   vuint u = (vuint)v;
   vuint rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;  // to nearest, ties to even
-  vuint nan = (vuint)((vint)(u & 0x7fffffffu) > 0x7f800000);
+  vuint nan = (vuint)less(splat(0x7f800000), (vint)(u & 0x7fffffffu));
   vhalf h = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0u), vhalf);
   std::memcpy(p, &h, sizeof h);
 }
@@ -58,8 +63,8 @@ GANFAST_INLINE void store(half_t* p, vfloat v) {
   vfloat small = (vfloat)magnitude + 0.5f;  // below 2^-14: the sum's last bits are the subnormal, rounded to even
   vuint subnormal = (vuint)small - 0x3f000000u;
   vuint normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;  // exponent − 112, ties to even
-  vuint tiny = (vuint)((vint)magnitude < 0x38800000), huge = (vuint)((vint)magnitude >= 0x477ff000);
-  vuint nan = (vuint)((vint)magnitude > 0x7f800000);
+  vuint tiny = (vuint)less((vint)magnitude, splat(0x38800000)), huge = (vuint)less(splat(0x477fefff), (vint)magnitude);
+  vuint nan = (vuint)less(splat(0x7f800000), (vint)magnitude);
   vuint bits = (tiny & subnormal) | (~tiny & normal);
   bits = (huge & 0x7c00u) | (~huge & bits);
   vhalf h = __builtin_convertvector(((nan & 0x7e00u) | (~nan & bits)) | sign, vhalf);
@@ -80,7 +85,7 @@ template <class T> GANFAST_INLINE void store_some(T* p, vfloat v, int64_t count)
 // v in the first `count` lanes, 0 after.
 GANFAST_INLINE vfloat keep(vfloat v, int64_t count) {
   const vint lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return select(lane < (int32_t)count, v, vfloat{});
+  return select(less(lane, splat((int32_t)count)), v, vfloat{});
 }
 GANFAST_INLINE double sum(vfloat v) {
   double total = 0;
@@ -90,7 +95,8 @@ GANFAST_INLINE double sum(vfloat v) {
 
 // exp(x) for x <= 0, within 2 ulp; 0 below −87.3; nan stays nan.
 GANFAST_INLINE vfloat exp_negative(vfloat x) {
-  vint underflow = x < -87.3f;
+  vint magnitude = (vint)vabs(x);
+  vint underflow = less(splat(0x42ae999a), magnitude) & less(magnitude, splat(0x7f800001));  // below −87.3, not nan
   x = select(underflow, splat(-87.3f), x);
   vfloat shifted = x * 1.44269504f + 12582912.f;  // 1.5·2^23: the rounded quotient in the low bits
   vfloat n = shifted - 12582912.f;

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -24,6 +25,12 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(f
 template <class T> struct alignas(16) Pack {
   static constexpr int N = 16 / sizeof(T);
   T v[N];
+  // One store of 16 bytes; of an assignment the compiler may make one for each element.
+  __device__ __forceinline__ void to(T* p) const {
+    uint4 bits;
+    memcpy(&bits, v, sizeof bits);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w));
+  }
 };
 template <class... P> __host__ __device__ __forceinline__ bool aligned16(P... p) {
   return ((reinterpret_cast<uintptr_t>(p) | ...) & 15) == 0;

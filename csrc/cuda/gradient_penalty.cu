@@ -40,7 +40,7 @@ template <class T, bool VECTOR> __device__ __forceinline__ void write_mixed(cons
 }
 
 // One block a sample: its norm and its seed (nullptr: not wanted).
-template <class T, bool VECTOR> __global__ void __launch_bounds__(TILE_THREADS)
+template <class T, bool VECTOR> __global__ void __launch_bounds__(TILE_THREADS, VECTOR ? 2 : 1)
     whole_kernel(const T* g, int64_t size, Phi phi, float* norms, T* seed) {
   const int64_t sample = blockIdx.x, offset = sample * size;
   Tile<T, VECTOR> tile;

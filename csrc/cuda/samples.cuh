@@ -65,7 +65,7 @@ template <class T, bool VECTOR, int EACH = HELD> struct Tile {
 #pragma unroll
       for (int j = 0; j < Pack<T>::N; ++j) out.v[j] = from_float<T>(f(to_float(packs[k].v[j]), k, j));
       if (VECTOR) {
-        if (place(k, 0) < n) *reinterpret_cast<Pack<T>*>(z + place(k, 0)) = out;
+        if (place(k, 0) < n) out.to(z + place(k, 0));
       } else {
 #pragma unroll
         for (int j = 0; j < Pack<T>::N; ++j)

@@ -57,7 +57,7 @@ template <class T> __device__ void backward_side(float g, const Side& side, void
         Pack<T> out;
 #pragma unroll
         for (int k = 0; k < Pack<T>::N; ++k) out.v[k] = from_float<T>(slopes_of(to_float(in.v[k]), side.target).residual * scale);
-        reinterpret_cast<Pack<T>*>(dx)[i] = out;
+        out.to(dx + i * Pack<T>::N);
       },
       [&](int64_t i) { dx[i] = from_float<T>(slopes_of(to_float(x[i]), side.target).residual * scale); });
 }
@@ -79,7 +79,7 @@ template <class T> __device__ float double_side(float g, const void* cotangent, 
         Pack<T> out;
 #pragma unroll
         for (int k = 0; k < Pack<T>::N; ++k) out.v[k] = element(pc.v[k], px.v[k]);
-        reinterpret_cast<Pack<T>*>(dx)[i] = out;
+        out.to(dx + i * Pack<T>::N);
       },
       [&](int64_t i) { dx[i] = element(c[i], x[i]); });
   return total;
@@ -97,19 +97,22 @@ __device__ __forceinline__ void emit(float real, float fake, const Side& r, cons
   else partial[blockIdx.x] = real, partial[gridDim.x + blockIdx.x] = fake;
 }
 
-template <class T> __global__ void loss_kernel(Side real, Side fake, float* partial, float* loss) {
+template <class T> __global__ void __launch_bounds__(THREADS) loss_kernel(Side real, Side fake, float* partial, float* loss) {
   emit(loss_sum<T>(real), loss_sum<T>(fake), real, fake, partial, loss);
 }
-template <class T> __global__ void backward_kernel(const float* g, Side real, Side fake, void* dreal, void* dfake) {
+template <class T> __global__ void __launch_bounds__(THREADS)
+    backward_kernel(const float* g, Side real, Side fake, void* dreal, void* dfake) {
   backward_side<T>(*g, real, dreal);
   backward_side<T>(*g, fake, dfake);
 }
-template <class T> __global__ void double_kernel(const void* creal, const void* cfake, const float* g, Side real, Side fake,
-                                                 float* partial, float* dg, void* dreal, void* dfake) {
+template <class T> __global__ void __launch_bounds__(THREADS)
+    double_kernel(const void* creal, const void* cfake, const float* g, Side real, Side fake, float* partial, float* dg,
+                  void* dreal, void* dfake) {
   const float sum_real = double_side<T>(*g, creal, real, dreal), sum_fake = double_side<T>(*g, cfake, fake, dfake);
   emit(sum_real, sum_fake, real, fake, partial, dg);
 }
-__global__ void finish_kernel(const float* partial, int blocks, int64_t n_real, int64_t n_fake, float* result) {
+__global__ void __launch_bounds__(THREADS)
+    finish_kernel(const float* partial, int blocks, int64_t n_real, int64_t n_fake, float* result) {
   float real = 0.f, fake = 0.f;
   for (int i = threadIdx.x; i < blocks; i += THREADS) real += partial[i], fake += partial[blocks + i];
   real = block_sum<THREADS>(real);
@@ -150,6 +153,7 @@ void sigmoid_bce_backward(const float* g, Side real, Side fake, int dtype, void*
 
 void sigmoid_bce_double_backward(const void* creal, const void* cfake, const float* g, Side real, Side fake, int dtype,
                                  float* workspace, float* dg, void* dreal, void* dfake, void* stream) {
+  real.n = some(real.n), fake.n = some(fake.n);
   const int blocks = (int)blocks_of(count(real) + count(fake));
   auto s = static_cast<cudaStream_t>(stream);
   with_dtype(dtype, [&](auto* type) {

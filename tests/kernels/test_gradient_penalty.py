@@ -1,37 +1,27 @@
 """The kernels of gradient_penalty without a GPU: Triton's interpreter, and the machine code of both compilers."""
 
-import subprocess
-import sys
-import textwrap
-
-import machine_code
 import pytest
 
+pytest.importorskip("triton")
 PHIS = "(7.0, 1.0, False), (7.0, 1.0, True), (3.5, 0.0, False)"
-
-
-def interpret(code):
-    """Runs code under Triton's interpreter; `op` is the operator's module, close() compares sample by sample."""
-    head = """
-        import os; os.environ["TRITON_INTERPRET"] = "1"
-        import torch
-        from ganfast.kernels import gradient_penalty as kernels
-        from ganfast.ops import gradient_penalty as op
-        torch.manual_seed(0)
-        def close(got, wanted, slack, bound, where):
-            error = (got.double() - wanted).reshape(len(slack), -1).norm(dim=1)
-            limit = slack + bound * wanted.reshape(len(slack), -1).norm(dim=1) + 2**-24 * (got[:1].numel() ** 0.5)
-            assert bool((error <= limit).all()), (where, error, limit)
-    """
-    code = textwrap.dedent(head) + textwrap.dedent(code) + '\nprint("ok")\n'
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.stdout.strip() == "ok", run.stderr
+# `op` is the operator's module, close() compares sample by sample
+HEAD = """
+import torch
+from ganfast.kernels import gradient_penalty as kernels
+from ganfast.ops import gradient_penalty as op
+torch.manual_seed(0)
+def close(got, wanted, slack, bound, where):
+    error = (got.double() - wanted).reshape(len(slack), -1).norm(dim=1)
+    limit = slack + bound * wanted.reshape(len(slack), -1).norm(dim=1) + 2**-24 * (got[:1].numel() ** 0.5)
+    assert bool((error <= limit).all()), (where, error, limit)
+"""
 
 
 @pytest.mark.parametrize("hold", [16384, 64])  # 64: samples that one program cannot hold; chunks of two blocks
-def test_triton_kernels_in_the_interpreter(hold):
-    pytest.importorskip("triton")
-    interpret(f"""
+def test_triton_kernels_in_the_interpreter(hold, interpret):
+    interpret(
+        HEAD,
+        f"""
         kernels.HOLD = {hold}
         if {hold} == 64:
             kernels.BLOCK, kernels.MAX_CHUNKS = 128, 4
@@ -69,12 +59,15 @@ def test_triton_kernels_in_the_interpreter(hold):
                     close(second[2], dg, slack, bound, where)
                     again = op._triton_forward(g, *phi, False)
                     assert torch.equal(again[0], penalty) and torch.equal(again[1], norms) and again[2].shape == (0,)
-    """)
+        print("ok")
+    """,
+    )
 
 
-def test_triton_sums_out_of_range_in_the_interpreter():
-    pytest.importorskip("triton")
-    interpret("""
+def test_triton_sums_out_of_range_in_the_interpreter(interpret):
+    interpret(
+        HEAD,
+        """
         for hold, block in ((16384, 4096), (64, 128)):
             kernels.HOLD, kernels.BLOCK = hold, block
             for size in (1e-30, 1e30):
@@ -90,84 +83,36 @@ def test_triton_sums_out_of_range_in_the_interpreter():
             penalty, norms, _ = op._triton_forward(g, 10.0, 1.0, False, True)
             assert norms.isnan().tolist() == [False, True, False] and float(norms[2]) == float("inf")
             assert penalty.isnan()
-    """)
-
-
-POINTERS = {"g": "", "c": "", "seed": "", "out": "", "dg": "", "partial": "*fp64"}
-FLAGS = {"ONE_SIDED": True, "HAS_PENALTY": True, "HAS_NORMS": True}
-# kernel: its constants, then its wide loads in units of one pass over its tile
-KERNELS = {
-    "whole_kernel": ({"ONE_SIDED": False, "HAS_SEED": True}, 1),
-    "squares_kernel": ({}, 1),
-    "scale_kernel": ({**FLAGS, "SEED": False, "HAS_OUT": True}, 1),
-    "whole_double_kernel": (FLAGS, 2),
-    "products_kernel": ({}, 2),
-    "mix_kernel": (FLAGS, 2),
-    "finish_kernel": ({"ONE_SIDED": True, "DERIVATIVE": True}, 0),
-}
-
-
-def machine_code_of(kernel, dtype, arch, tmp_path, divisible=(), **changed):
-    """The text, and how many 16-byte loads a thread needs for the kernel's tensors; `changed` are other constants."""
-    kernels = pytest.importorskip("ganfast.kernels.gradient_penalty", reason="triton is not installed")
-    function = getattr(kernels, kernel)
-    constants, passes = KERNELS[kernel]
-    held = kernels._held(kernels.HOLD)
-    block, warps = (held["BLOCK"], held["num_warps"]) if kernel.startswith("whole") else (kernels.BLOCK, 8)
-    known = {"BLOCK": block, "MAX_CHUNKS": kernels.MAX_CHUNKS, "FINISH": kernels.FINISH}
-    constants = constants | {name: value for name, value in (known | changed).items() if name in function.arg_names}
-    numbers = {"size": "i32", "chunks": "i32", "steps": "i32", "batch": "i32"}
-    numbers |= {"scale": "fp32", "target": "fp32", "empty": "fp32"}
-    pointers = {name: kind or f"*{dtype}" for name, kind in POINTERS.items()}
-    signature = {name: numbers.get(name) or pointers.get(name, "*fp32") for name in function.arg_names}
-    compiled = machine_code.triton_compile(
-        function, signature, constants, arch, num_warps=warps if passes else 4, divisible=divisible
+        print("ok")
+    """,
     )
-    each = block // (32 * warps)  # elements a thread
-    wide = passes * each * (4 if dtype == "fp32" else 2) // 16
-    return machine_code.sass(compiled.asm["cubin"], tmp_path), wide
 
 
-@pytest.mark.parametrize("arch", [80, 90, 100])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_triton_machine_code(kernel, dtype, arch, tmp_path):
-    text, wide = machine_code_of(kernel, dtype, arch, tmp_path, divisible=("size",))
-    assert "LDL" not in text and "STL" not in text  # nothing spilled
-    assert machine_code.global_loads(text)[128] >= wide
-    assert machine_code.global_loads(text)[16] == 0
+ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
+PASSES = {"whole_kernel": 1, "squares_kernel": 1, "scale_kernel": 1}  # tensors that are read; of the others, two
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize("kernel", [name for name in KERNELS if name != "finish_kernel"])
-def test_triton_machine_code_of_odd_sizes(kernel, dtype, tmp_path):
-    text, _ = machine_code_of(kernel, dtype, 90, tmp_path)
-    assert "LDL" not in text and "STL" not in text  # element by element, and still nothing spilled
+@pytest.mark.parametrize("arch", ARCHS)
+def test_triton_loads_16_bytes_where_samples_are_aligned(arch, gate_rows):
+    seen = set()
+    for row in gate_rows("gradient_penalty", arch):
+        if row["kernel"] == "finish_kernel" or "size%16" not in row["configuration"] or not row["elements"]:
+            continue
+        each = row["elements"] / 32  # elements a thread
+        assert each in (16, 32), row
+        wide = PASSES.get(row["kernel"], 2) * each * (4 if row["dtype"] == "fp32" else 2) / 16
+        assert row["loads"][128] == wide, row
+        seen.add((row["kernel"], row["dtype"]))
+    assert len(seen) == 6 * 3
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_triton_variants(kernel, tmp_path):
-    """Absent tensors, other kinds, and numbers equal to 1, which a launch takes as constants."""
-    pytest.importorskip("triton")
-    flags = ("ONE_SIDED", "HAS_PENALTY", "HAS_NORMS", "HAS_SEED", "HAS_OUT", "DERIVATIVE")
-    ones = dict.fromkeys(("size", "chunks", "steps", "batch"), 1)
-    for changed in (dict.fromkeys(flags, False), {"SEED": True}, {"SEED": True, "HAS_OUT": False}, ones):
-        text, _ = machine_code_of(kernel, "bf16", 90, tmp_path, **changed)
-        assert "EXIT" in text and "LDL" not in text and "STL" not in text
-
-
-@pytest.mark.parametrize(
-    "arch", [pytest.param("80", marks=pytest.mark.slow), "90a", pytest.param("100a", marks=pytest.mark.slow)]
-)
-def test_cuda_machine_code(arch, tmp_path):
-    found = machine_code.nvcc_resources(machine_code.ROOT / "csrc" / "cuda" / "gradient_penalty.cu", arch, tmp_path)
-    assert len(found) == 25  # four kernels in three dtypes, with packs and without, and the sum of the batch
-    for name, registers, spilled in found:
-        assert spilled == 0, name
-        assert registers <= 128, name  # 512 threads: a block a multiprocessor at least
-        if "Lb1E" in name and "double" not in name:
-            assert registers <= 64, name  # with packs: two
-    text = machine_code.sass((tmp_path / "out.cubin").read_bytes(), tmp_path)
-    assert "LDL" not in text and "STL" not in text
-    # whole, squares, scale and twice double of two tensors: 32 elements a thread
-    assert machine_code.global_loads(text)[128] >= (3 + 2 * 2) * (8 + 4 + 4)
+@pytest.mark.parametrize("arch", ARCHS[:2])
+def test_cuda_machine_code(arch, gate_rows):
+    rows = gate_rows("gradient_penalty", arch, "cuda")
+    assert len(rows) == 25  # four kernels in three dtypes, with packs and without, and the sum of the batch
+    for row in rows:
+        packs = "true" in row["configuration"]
+        assert row["blocks"] >= (2 if packs and row["kernel"] != "double_kernel" else 1), row  # of 512 threads
+        if packs:  # 32 elements a thread of each tensor
+            wide = PASSES.get(row["kernel"], 2) * 32 * (4 if row["dtype"] == "fp32" else 2) // 16
+            assert row["loads"] == {128: wide}, row

@@ -1,17 +1,12 @@
-"""The kernels of interpolate without a GPU: Triton's interpreter, and the machine code of both compilers."""
+"""The kernels of interpolate without a GPU: Triton's interpreter, and what the gate does not know to ask for."""
 
-import subprocess
-import sys
-import textwrap
-
-import machine_code
 import pytest
 
+pytest.importorskip("triton")
 
-def test_triton_kernel_in_the_interpreter():
-    pytest.importorskip("triton")
-    code = """
-        import os; os.environ["TRITON_INTERPRET"] = "1"
+
+def test_triton_kernel_in_the_interpreter(interpret):
+    interpret("""
         import torch
         from ganfast.ops import interpolate as op
         torch.manual_seed(0)
@@ -27,49 +22,27 @@ def test_triton_kernel_in_the_interpreter():
                     assert got.dtype == dtype and got.shape == shape
                     assert bool((error <= bound * size + 2**-24).all()), (dtype, shape, error.max())
         print("ok")
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert run.stdout.strip() == "ok", run.stderr
+    """)
 
 
-@pytest.mark.parametrize("arch", [80, 90, 100])
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_triton_machine_code(dtype, arch, tmp_path):
-    kernels = pytest.importorskip("ganfast.kernels.interpolate", reason="triton is not installed")
-    signature = dict.fromkeys(("real", "fake", "out"), f"*{dtype}")
-    signature |= {"epsilon": "*fp32", "size": "i32", "blocks": "i32"}
-    constants = {"HAS_REAL": True, "HAS_FAKE": True, "BLOCK": kernels.BLOCK}
-    compiled = machine_code.triton_compile(
-        kernels.interpolate_kernel, signature, constants, arch, num_warps=8, divisible=("size",)
-    )
-    text = machine_code.sass(compiled.asm["cubin"], tmp_path)
-    assert "LDL" not in text and "STL" not in text  # nothing spilled
-    # 16 elements a thread of each side in 16-byte loads
-    assert machine_code.global_loads(text)[128] == 2 * 16 * (4 if dtype == "fp32" else 2) // 16
-    assert machine_code.global_loads(text)[16] == 0
+ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("changed", [{"HAS_REAL": False}, {"HAS_FAKE": False}, {"size": 1, "blocks": 1}])
-def test_triton_variants(changed, tmp_path):
-    """An absent side, and numbers equal to 1, which a launch takes as constants."""
-    kernels = pytest.importorskip("ganfast.kernels.interpolate", reason="triton is not installed")
-    signature = dict.fromkeys(("real", "fake", "out"), "*bf16")
-    signature |= {"epsilon": "*fp32", "size": "i32", "blocks": "i32"}
-    constants = {"HAS_REAL": True, "HAS_FAKE": True, "BLOCK": kernels.BLOCK} | changed
-    compiled = machine_code.triton_compile(kernels.interpolate_kernel, signature, constants, 90, num_warps=8)
-    text = machine_code.sass(compiled.asm["cubin"], tmp_path)
-    assert "EXIT" in text and "LDL" not in text and "STL" not in text
+@pytest.mark.parametrize("arch", ARCHS)
+def test_triton_loads_16_bytes_where_samples_are_aligned(arch, gate_rows):
+    rows = [row for row in gate_rows("interpolate", arch) if "size%16" in row["configuration"]]
+    assert len(rows) == 3 * 3  # both sides, or one, in three dtypes
+    for row in rows:
+        sides = 2 - row["configuration"].count("=False")
+        assert row["loads"][128] == sides * 16 * (4 if row["dtype"] == "fp32" else 2) // 16, row
+        assert row["elements"] == 32 * 16, row
 
 
-@pytest.mark.parametrize(
-    "arch", [pytest.param("80", marks=pytest.mark.slow), "90a", pytest.param("100a", marks=pytest.mark.slow)]
-)
-def test_cuda_machine_code(arch, tmp_path):
-    found = machine_code.nvcc_resources(machine_code.ROOT / "csrc" / "cuda" / "interpolate.cu", arch, tmp_path)
-    assert len(found) == 6  # three dtypes, with packs and without
-    for name, registers, spilled in found:
-        assert spilled == 0, name
-        assert registers <= 64, name  # 512 threads: two blocks a multiprocessor at least
-    text = machine_code.sass((tmp_path / "out.cubin").read_bytes(), tmp_path)
-    assert "LDL" not in text and "STL" not in text
-    assert machine_code.global_loads(text)[128] >= 3 * (4 + 2 + 2)  # both sides, or one of them
+@pytest.mark.parametrize("arch", ARCHS[:2])
+def test_cuda_loads_16_bytes_with_packs(arch, gate_rows):
+    rows = gate_rows("interpolate", arch, "cuda")
+    assert len(rows) == 6  # three dtypes, with packs and without
+    for row in rows:
+        assert row["blocks"] >= 2, row  # of 512 threads
+        if "true" in row["configuration"]:
+            assert set(row["loads"]) == set(row["stores"]) == {128}, row

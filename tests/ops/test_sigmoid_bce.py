@@ -3,8 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops
@@ -183,8 +181,10 @@ def test_an_empty_side_is_nan_as_torchs_mean(device):
             leaf = empty.clone().requires_grad_()
             loss = functional.sigmoid_bce(leaf, full)
             loss.backward()
+            dg, *_ = sigmoid_bce_double_backward(empty, full, torch.ones((), device=device), empty, full, 1.0, 0.0)
         assert loss.isnan()
         assert leaf.grad.shape == (0, 1)
+        torch.testing.assert_close(dg, (full * torch.sigmoid(full)).mean())  # a sum over nothing is 0
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -298,51 +298,9 @@ def test_every_half_value_is_read_and_rounded_as_torch_does(factor, dtype, devic
         torch.testing.assert_close(got, wanted, rtol=0, atol=0, equal_nan=True)
 
 
-# --- random arguments -------------------------------------------------------------------------------------------------
-
-SHAPES = st.lists(st.integers(1, 9), min_size=0, max_size=3)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    SHAPES, SHAPES, st.sampled_from(DTYPES), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["both", "real", "fake"])
-)
-def test_random_valid_arguments(a, b, dtype, t_real, t_fake, sides):
-    real = (5 * torch.randn(a)).to(dtype) if sides != "fake" else None
-    fake = (5 * torch.randn(b)).to(dtype) if sides != "real" else None
-    check_against_reference(real, fake, t_real, t_fake)
-
+# --- bad arguments ----------------------------------------------------------------------------------------------------
 
 GOOD = torch.ones(3)
-BAD_LOGITS = [
-    (TypeError, [1.0, 2.0], "got list, needs a torch.Tensor"),
-    (TypeError, 3.0, "got float, needs a torch.Tensor"),
-    (TypeError, torch.ones(3, dtype=torch.int64), "got dtype torch.int64, needs float32"),
-    (TypeError, torch.ones(3, dtype=torch.complex64), "got dtype torch.complex64"),
-    (TypeError, torch.ones(3, dtype=torch.bool), "got dtype torch.bool"),
-    (TypeError, torch.ones(3).to_sparse(), "got layout torch.sparse_coo, needs a dense tensor"),
-]
-BAD_TARGETS = [
-    (ValueError, 1.5, "got 1.5, needs a number between 0 and 1"),
-    (ValueError, -0.1, "got -0.1"),
-    (ValueError, float("nan"), "got nan"),
-    (TypeError, "0.9", "got str, needs a number"),
-    (TypeError, torch.tensor(0.9), "got Tensor, needs a number"),
-    (TypeError, None, "got NoneType"),
-]
-ARGUMENTS = ["real_logits", "fake_logits", "real_target", "fake_target"]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 3), st.data())
-def test_random_invalid_arguments_name_the_argument(position, data):
-    error, value, words = data.draw(st.sampled_from(BAD_LOGITS if position < 2 else BAD_TARGETS))
-    args = [GOOD, GOOD, 0.9, 0.1]
-    args[position] = value
-    with pytest.raises(error) as caught:
-        functional.sigmoid_bce(*args)
-    assert str(caught.value).startswith(ARGUMENTS[position] + ": ")
-    assert words in str(caught.value)
 
 
 def test_sides_must_agree_and_be_there():

@@ -1,0 +1,63 @@
+"""Kernels without a GPU: the Triton that is installed and, beside it, 3.6, the oldest that ganfast takes."""
+
+import functools
+import importlib.metadata
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+SIDE = Path(sys.prefix) / "triton-3.6"  # with a numpy of its own: 3.6's interpreter fails with numpy ≥ 2.4
+ABSENT = f"Triton 3.6 is not in {SIDE}: `make test` and `make kernels` put it there"
+
+
+@functools.cache
+def version(package: str) -> tuple:
+    return tuple(int(part) for part in importlib.metadata.version(package).split(".")[:2])
+
+
+@pytest.fixture(scope="session")
+def side() -> Path:
+    """The folder of Triton 3.6."""
+    pytest.importorskip("triton")
+    if version("triton") == (3, 6):
+        pytest.skip("the installed Triton is 3.6")
+    if not (SIDE / "triton").is_dir():
+        pytest.skip(ABSENT)
+    return SIDE
+
+
+@pytest.fixture(params=["installed", "3.6"])
+def interpret(request):
+    """interpret(*parts of a program): runs it in Triton's interpreter; it prints ok."""
+    pytest.importorskip("triton")
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    if request.param == "3.6":
+        env["PYTHONPATH"] = str(request.getfixturevalue("side"))
+    elif version("triton") == (3, 6) and version("numpy") >= (2, 4):
+        pytest.skip("Triton 3.6's interpreter fails with numpy 2.4 and later")
+
+    def run(*parts: str) -> None:
+        code = "\n".join(map(textwrap.dedent, parts))
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+        assert result.stdout.strip() == "ok", result.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def gate_rows():
+    """gate_rows(op, arch): the gate's rows under the installed Triton; gate_rows(op, arch, "cuda"): nvcc's."""
+    gate = pytest.importorskip("gate")
+
+    @functools.cache
+    def rows(op: str, arch: str, compiler: str = "triton") -> list:
+        try:
+            return gate.cuda_rows(op, (arch,)) if compiler == "cuda" else gate.triton_rows(op, (arch,))
+        except gate.machine_code.ToolMissing as reason:
+            pytest.skip(str(reason))
+
+    return rows
