@@ -13,6 +13,9 @@ namespace {
 
 template <class T> T* at(Ptr p) { return reinterpret_cast<T*>(p); }
 Side side(Ptr x, int64_t n, float target) { return {at<const void>(x), n, target}; }
+Pairs pairs(Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype) {
+  return {at<const void>(x), at<const void>(y), rows, others, nk, kd, dtype};
+}
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 void bind_cpu(py::module_ m) {
@@ -51,6 +54,21 @@ void bind_cpu(py::module_ m) {
     cpu::gradient_penalty_double_backward(at<void>(c), at<float>(c_penalty), at<float>(c_norms), at<void>(g),
                                           at<float>(norms), {batch, size, dtype}, {scale, target, one_sided},
                                           at<float>(dc_penalty), at<float>(dc_norms), at<void>(dg), threads);
+  }, Unlocked());
+  m.def("pairwise_l1", [](Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype, Ptr o,
+                          int threads) {
+    cpu::pairwise_l1(pairs(x, y, rows, others, nk, kd, dtype), at<void>(o), threads);
+  }, Unlocked());
+  m.def("pairwise_l1_backward", [](Ptr g, Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype,
+                                   Ptr drows, Ptr dothers, int threads) {
+    cpu::pairwise_l1_backward(at<void>(g), pairs(x, y, rows, others, nk, kd, dtype), at<void>(drows), at<void>(dothers),
+                              threads);
+  }, Unlocked());
+  m.def("pairwise_l1_double_backward", [](Ptr crows, Ptr cothers, Ptr g, Ptr x, Ptr y, int64_t rows, int64_t others,
+                                          int64_t nk, int64_t kd, int dtype, Ptr dg, Ptr drows, Ptr dothers, int threads) {
+    cpu::pairwise_l1_double_backward(at<void>(crows), at<void>(cothers), at<void>(g),
+                                     pairs(x, y, rows, others, nk, kd, dtype), at<void>(dg), at<void>(drows),
+                                     at<void>(dothers), threads);
   }, Unlocked());
 }
 
@@ -99,6 +117,21 @@ void bind_cuda(py::module_ m) {
                                            at<float>(norms), {batch, size, dtype}, {scale, target, one_sided},
                                            at<double>(workspace), at<float>(dc_penalty), at<float>(dc_norms), at<void>(dg),
                                            at<void>(stream));
+  }, Unlocked());
+  m.def("pairwise_l1", [](Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype, Ptr o,
+                          Ptr stream) {
+    cuda::pairwise_l1(pairs(x, y, rows, others, nk, kd, dtype), at<void>(o), at<void>(stream));
+  }, Unlocked());
+  m.def("pairwise_l1_backward", [](Ptr g, Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype,
+                                   Ptr drows, Ptr dothers, Ptr stream) {
+    cuda::pairwise_l1_backward(at<void>(g), pairs(x, y, rows, others, nk, kd, dtype), at<void>(drows), at<void>(dothers),
+                              at<void>(stream));
+  }, Unlocked());
+  m.def("pairwise_l1_double_backward", [](Ptr crows, Ptr cothers, Ptr g, Ptr x, Ptr y, int64_t rows, int64_t others,
+                                          int64_t nk, int64_t kd, int dtype, Ptr dg, Ptr drows, Ptr dothers, Ptr stream) {
+    cuda::pairwise_l1_double_backward(at<void>(crows), at<void>(cothers), at<void>(g),
+                                     pairs(x, y, rows, others, nk, kd, dtype), at<void>(dg), at<void>(drows),
+                                     at<void>(dothers), at<void>(stream));
   }, Unlocked());
 }
 #endif

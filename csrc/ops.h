@@ -28,6 +28,13 @@ struct Phi {
   float target;
   bool one_sided;
 };
+// pairwise_l1: x [rows, nk, kd] against y [others, nk, kd], or, where others < 0, against themselves; one dtype, which
+// is also that of every other tensor of the call. e_ij = exp(−Σ_d |x_id − y_jd|), s = sign(x_id − y_jd), per kernel.
+struct Pairs {
+  const void *x, *y;
+  int64_t rows, others, nk, kd;
+  int dtype;
+};
 
 namespace cpu {
 // loss = Σ_sides mean(softplus(x) − target·x)
@@ -48,6 +55,15 @@ void gradient_penalty_backward(const float* c_penalty, const float* c_norms, con
 void gradient_penalty_double_backward(const void* c, const float* c_penalty, const float* c_norms, const void* g,
                                       const float* norms, Samples s, Phi phi, float* dc_penalty, float* dc_norms, void* dg,
                                       int threads);
+
+// o_i = Σ_j e_ij, [rows, nk]
+void pairwise_l1(Pairs pairs, void* o, int threads);
+// drows_id = −g_i Σ_j e_ij s_ijd and dothers_jd = Σ_i g_i e_ij s_ijd; others < 0: drows is the sum of both
+void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers, int threads);
+// with t_ij = Σ_d s_ijd (cothers_jd − crows_id), c the cotangents of the backward's results: dg_i = Σ_j e_ij t_ij, and
+// drows, dothers as above with e·t for e
+void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
+                                 void* dothers, int threads);
 }  // namespace cpu
 
 #ifdef GANFAST_CUDA
@@ -70,6 +86,12 @@ void gradient_penalty_backward(const float* c_penalty, const float* c_norms, con
 void gradient_penalty_double_backward(const void* c, const float* c_penalty, const float* c_norms, const void* g,
                                       const float* norms, Samples s, Phi phi, double* workspace, float* dc_penalty,
                                       float* dc_norms, void* dg, void* stream);
+
+// kd <= 32
+void pairwise_l1(Pairs pairs, void* o, void* stream);
+void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers, void* stream);
+void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
+                                 void* dothers, void* stream);
 }  // namespace cuda
 #endif
 

@@ -1,7 +1,7 @@
 """The operators as functions, with PyTorch's conventions.
 
-``conv_transpose_bn_relu``, ``conv_act`` and ``pairwise_l1`` have no kernels yet: they are the plain PyTorch
-compositions of ``ganfast.reference``, at their speed.
+``conv_transpose_bn_relu`` and ``conv_act`` have no kernels yet: they are the plain PyTorch compositions of
+``ganfast.reference``, at their speed.
 """
 
 import torch
@@ -119,11 +119,13 @@ def conv_act(
     )  # fmt: skip
 
 
-def pairwise_l1(m):
-    """Minibatch discrimination (Salimans et al. 2016): o[i, b] = Σ_j exp(−‖M[i, b] − M[j, b]‖₁), [B, nk].
+def pairwise_l1(m, others=None):
+    """Minibatch discrimination (Salimans et al. 2016): o[i, b] = Σ_j exp(−‖M[i, b] − others[j, b]‖₁), [R, nk].
 
-    m [B, nk, kd]. The sum includes j = i, as the paper's does. Raises ValueError for another rank.
+    m [R, nk, kd]; others [B, nk, kd] of the same dtype, or None: m itself, and the sum includes j = i, as the paper's
+    does. One rank's rows against the gathered rows of all ranks: ``others`` are all of them. fp32, fp16, bf16 or fp64;
+    sums are in fp32 and the result in the dtype of m, also under autocast. Differentiable twice in both, the
+    subgradient of |·| at 0 being 0; memory is O((R + B)·nk·kd) except in fp64, which goes through the reference.
+    Raises ValueError or TypeError that names the argument. arXiv:1606.03498, section 3.2.
     """
-    if m.dim() != 3:
-        raise ValueError(f"m: got shape {tuple(m.shape)}, needs [batch, kernels, kernel dimensions]")
-    return reference.pairwise_l1(m)
+    return ops.pairwise_l1.pairwise_l1(m, others)

@@ -1,9 +1,16 @@
-"""Layers that compute a convolution, its normalisation and its activation in one operator, and losses.
+"""Layers that compute a convolution, its normalisation and its activation in one operator, batch statistics and losses.
 
-Their state_dict keys are those of torch's own layers under ``conv.`` and ``bn.``.
+The convolutions' state_dict keys are those of torch's own layers under ``conv.`` and ``bn.``.
 """
 
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
 from ganfast.nn.loss import BCEWithLogitsGANLoss
+from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
-__all__ = ["BCEWithLogitsGANLoss", "ConvAct2d", "ConvTransposeBNReLU2d"]
+__all__ = [
+    "BCEWithLogitsGANLoss",
+    "ConvAct2d",
+    "ConvTransposeBNReLU2d",
+    "MinibatchDiscrimination",
+    "MinibatchStddev",
+]

@@ -26,12 +26,12 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
 
 
-def map_of_points(points: np.ndarray, extent: float, side: int = 400) -> np.ndarray:
-    """[N, D] → a picture of the first two coordinates over [−extent, extent]², darker where more points fall."""
+def map_of_points(points: np.ndarray, extent: float, side: int = 200) -> np.ndarray:
+    """[N, D] → the first two coordinates over [−extent, extent]² in 2·side pixels, darker where more fall."""
     edges = np.linspace(-extent, extent, side + 1)
     counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], bins=(edges, edges))
     counts = np.minimum(counts, 4)  # a few points are as visible as many
-    return (255 - counts / 4 * 255).astype(np.uint8)[..., None]
+    return (255 - counts / 4 * 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)[..., None]
 
 
 def picture_of(samples: Tensor, columns: int | None = None, extent: float = 1.0) -> np.ndarray:
