@@ -69,9 +69,10 @@ def _row(declaration, function, arch: str, dynamic_shared: int, **where) -> dict
     shared = static + dynamic_shared
     row = {
         **where, "chip": chip.name, "arch": arch, "threads": function.threads, "registers": function.registers,
-        "shared": shared, "spills": function.spills, "stack": function.stack + function.local, "blocks": None,
-        "loop": path.loop, "loads": dict(path.widths("LDG", "LDGSTS")), "stores": dict(path.widths("STG")),
-        "mix": machine_code.mix(path.code), "elements": 0.0, "bound": {}, "limit": None,
+        "shared": shared, "spills": function.spills, "stack": function.stack + function.local,
+        "atomics": function.atomics, "blocks": None, "loop": path.loop, "loads": dict(path.widths("LDG", "LDGSTS")),
+        "stores": dict(path.widths("STG")), "mix": machine_code.mix(path.code), "elements": 0.0, "bound": {},
+        "limit": None,
     }  # fmt: skip
     if function.threads:
         row["blocks"] = chips.resident_blocks(chip, function.threads, function.registers, shared)
@@ -94,6 +95,8 @@ def faults(declaration, row: dict) -> list[str]:
         found.append(f"bench/launches/{row['op']}.py does not declare {row['kernel']} in ELEMENT")
     if row["spills"] or row["stack"]:
         found.append(f"{row['spills']} accesses to local memory, {row['stack']} bytes of stack")
+    if row["atomics"]:
+        found.append(f"{row['atomics']} atomics: the order of a sum would change from run to run")
     if row["threads"] is None:
         found.append("a block's threads are not known: give it __launch_bounds__")
     if row["blocks"] == 0 or row["shared"] > MAX_SHARED[row["arch"]]:

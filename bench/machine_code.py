@@ -110,6 +110,10 @@ class Function:
     code: list = field(default_factory=list)
 
     @property
+    def atomics(self) -> int:
+        return sum(i.kind in ("ATOM", "ATOMG", "ATOMS", "RED", "REDG") for i in self.code)
+
+    @property
     def spills(self) -> int:
         """Loads and stores of local memory."""
         return sum(i.kind in ("LDL", "STL") for i in self.code)
@@ -200,7 +204,7 @@ def _best(blocks: list, weight, latches: set) -> list:
 
 
 def main_path(function: Function, counts) -> MainPath:
-    """The innermost loop that does an element in the fewest instructions, or else the whole kernel.
+    """The innermost loop that does an element in the fewest instructions, or else the whole kernel; loops inside: once.
 
     counts(instruction): what it contributes to an element. Of the ways through, the one that does most elements, then
     moves most bytes of global memory, then is shortest and calls no function: neither the slow path of a division nor
@@ -215,17 +219,15 @@ def main_path(function: Function, counts) -> MainPath:
     for i in function.code:
         if i.target is not None and i.target < i.address:
             loops.setdefault(i.target, set()).add(i.address)
-    found = []
+    found = {}  # (first address, last) → its code, of the loops that do elements
     for first, latches in loops.items():
-        if any(first < f and max(e) <= max(latches) for f, e in loops.items()):
-            continue  # a loop inside
         inside = [i for i in function.code if first <= i.address <= max(latches)]
         code = _best(_blocks(inside), weight, latches)
-        elements = sum(map(counts, code))
-        if elements:
-            found.append((len(code) / elements, code))
-    if found:
-        return MainPath(min(found, key=lambda f: f[0])[1], True)
+        if any(map(counts, code)):
+            found[first, max(latches)] = code
+    inner = [code for at, code in found.items() if not any(at[0] < f and e <= at[1] for f, e in found)]
+    if inner:
+        return MainPath(min(inner, key=lambda code: len(code) / sum(map(counts, code))), True)
     return MainPath(_best(_blocks(function.code), weight, set()), False)
 
 

@@ -224,9 +224,9 @@ def finish_kernel(
 
 
 def _held(size):
-    """The tile that holds a sample, and its warps: at most 32 elements a thread."""
+    """The tile that holds a sample, and its warps: 16 elements a thread, of the largest 32."""
     block = max(triton.next_power_of_2(size), 128)
-    return {"BLOCK": block, "num_warps": min(max(block // 1024, 1), 16)}
+    return {"BLOCK": block, "num_warps": min(max(block // 512, 1), 16)}
 
 
 def _cut(size):

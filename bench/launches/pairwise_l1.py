@@ -1,20 +1,13 @@
-"""The launches of pairwise_l1; sizes are the rows, the others (None: the rows meet themselves), kernels, dimensions."""
+"""The launches of pairwise_l1; sizes are rows, others (0: the rows themselves), kernels and their dimensions."""
 
-# a tile holds all dimensions up to a limit and parts of them beyond; the batch chooses nothing
-SIZES = [(256, None, 100, 5), (256, 512, 50, 16), (256, None, 20, 40)]
-AWKWARD = [(1, None, 1, 1), (33, 65, 3, 5), (3, None, 2, 40), (0, 5, 2, 3)]
-# one exponential for each pair of rows; where a tile holds parts of the dimensions, the inner loop goes over these
-ELEMENT = {"pull_kernel.*KD=(16|40).*DOUBLE=True": None, "": "MUFU.EX2"}
-NARROW = {"sum_kernel": "it stores one sum a row, after the loop"}
+SIZES = [(256, 0, 100, 5), (64, 256, 100, 5), (256, 0, 50, 16), (255, 0, 7, 41)]
+AWKWARD = [(1, 0, 1, 1), (33, 0, 3, 5), (5, 17, 2, 40), (0, 4, 2, 2)]
+ELEMENT = {"sum_kernel|pull_kernel": "MUFU.EX2"}  # a pair: a row and another, in one kernel
 
 
-def calls(t, rows, others, kernels, dimensions):
-    m = t(rows, kernels, dimensions)
-    other = None if others is None else t(others, kernels, dimensions)
-    g = t(rows, kernels)
-    yield "pairwise_l1", (m, other)
-    yield "pairwise_l1_backward", (g, m, other)
-    yield (
-        "pairwise_l1_double_backward",
-        (t(rows, kernels, dimensions), None if others is None else t(others, kernels, dimensions), g, m, other),
-    )
+def calls(t, rows, others, nk, kd):
+    sides = t(rows, nk, kd), t(others, nk, kd) if others else None
+    g = t(rows, nk)
+    yield "pairwise_l1", sides
+    yield "pairwise_l1_backward", (g, *sides)
+    yield "pairwise_l1_double_backward", (*sides, g, *sides)

@@ -1,18 +1,12 @@
 """The kernels of pairwise_l1 without a GPU: Triton's interpreter, and the machine code of both compilers."""
 
-import re
-import subprocess
-import sys
-import textwrap
-
-import machine_code
 import pytest
 
+pytest.importorskip("triton")
 
-def test_triton_kernels_in_the_interpreter():
-    pytest.importorskip("triton")
-    code = """
-        import os; os.environ["TRITON_INTERPRET"] = "1"
+
+def test_triton_kernels_in_the_interpreter(interpret):
+    interpret("""
         import torch
         from ganfast.ops import pairwise_l1 as op
 
@@ -37,45 +31,26 @@ def test_triton_kernels_in_the_interpreter():
                     error = float((a.double() - b).norm())
                     assert error <= (2e-6 + rounding) * float(b.norm()), (dtype, rows, others, nk, kd, i, error)
         print("ok")
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert run.stdout.strip() == "ok", run.stderr
+    """)
 
 
-@pytest.mark.parametrize("double", [False, True], ids=["first", "double"])
-@pytest.mark.parametrize("kernel", ["sum_kernel", "pull_kernel"])
-@pytest.mark.parametrize("kd", [5, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 8, 16, 41))])
-@pytest.mark.parametrize("arch", [80, 90, 100])
-def test_triton_machine_code(arch, kd, kernel, double, tmp_path):
-    kernels = pytest.importorskip("ganfast.kernels.pairwise_l1", reason="triton is not installed")
-    function = getattr(kernels, kernel)
-    constants = {
-        "KD": kd, "PART": kernels.PART, "DOUBLE": double, "BLOCK_I": kernels.BLOCK_I, "BLOCK_J": kernels.block_j(kd)
-    }  # fmt: skip
-    if kernel == "pull_kernel":
-        constants |= {"HAS_A": True, "HAS_B": True, "BLOCK_D": kernels.block_d(kd)}
-    signature = dict.fromkeys(function.arg_names, "*fp32") | dict.fromkeys(("rows", "others", "nk"), "i32")
-    compiled = machine_code.triton_compile(
-        function, signature, constants, arch, num_warps=kernels.WARPS, divisible=("rows", "others")
-    )
-    text = machine_code.sass(compiled.asm["cubin"], tmp_path)
-    assert "LDL" not in text and "STL" not in text  # nothing spilled
-    assert "SHFL.BFLY" not in text and "BAR.SYNC" not in text  # sums over the others stay in their thread
-    loads = machine_code.global_loads(text)
-    assert not loads[16] and not loads[8]
-    assert loads[128]  # a thread's run of others
+ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize(
-    "arch", [pytest.param("80", marks=pytest.mark.slow), "90a", pytest.param("100a", marks=pytest.mark.slow)]
-)
-def test_cuda_machine_code(arch, tmp_path):
-    found = machine_code.nvcc_resources(machine_code.ROOT / "csrc" / "cuda" / "pairwise_l1.cu", arch, tmp_path)
-    assert len(found) == 18  # forward, backward, double backward for 2, 4, 5, 8, 16 and 32 dimensions
-    for name, registers, spilled in found:
-        assert spilled == 0, name
-        assert registers <= (255 if "ILi32E" in name else 128 if "ILi16E" in name else 96), name  # 2 blocks, 1 for 32
-    text = machine_code.sass((tmp_path / "out.cubin").read_bytes(), tmp_path)
-    assert "LDL" not in text and "STL" not in text
-    assert "RED." not in text and "ATOM" not in text  # no atomics
-    assert len(re.findall(r"\bLDS\.128", text)) >= 18  # the others, four dimensions at a time
+@pytest.mark.parametrize("arch", ARCHS)
+def test_triton_sums_stay_in_their_thread(arch, gate_rows):
+    for row in gate_rows("pairwise_l1", arch):
+        assert "SHFL" not in row["mix"] and "STS" not in row["mix"], row
+        if "rows%16" in row["configuration"]:
+            assert row["loads"].get(128), row  # a thread's run of others
+
+
+@pytest.mark.parametrize("arch", ARCHS[:2])
+def test_cuda_machine_code(arch, gate_rows):
+    rows = gate_rows("pairwise_l1", arch, "cuda")
+    assert len(rows) == 18  # forward, backward, double backward for 2, 4, 5, 8, 16 and 32 dimensions
+    for row in rows:
+        assert row["loop"] and row["limit"] != "memory", row
+        dimensions = int(row["configuration"].split(",")[0])
+        assert row["blocks"] >= (1 if dimensions == 32 else 2), row
+        assert row["mix"]["LDS"] >= dimensions // 4, row  # the others, four dimensions at a time
