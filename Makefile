@@ -6,7 +6,7 @@
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 ARGS   ?=
-DEMO   ?= --size 32 --width 48 --steps 3500 --real-target 0.9
+DEMO   ?= --size 32 --width 48 --steps 3000 --real-target 0.9
 VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
