@@ -113,9 +113,7 @@ def train(argv: list[str]) -> None:
         options["steps"] = stored[2]
     trainer = Trainer(chosen.recipe, **options)
     if chosen.dry_run:
-        run = trainer.resumed or Path(
-            options["outdir"], next_name(Path(options["outdir"]), f"{argv[0]}-{trainer.data.name}")
-        )
+        run = trainer.resumed or Path(options["outdir"], next_name(Path(options["outdir"]), trainer.label))
         print(f"{trainer.describe()}. It would write to {run}.")
     else:
         trainer.train()

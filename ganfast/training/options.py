@@ -1,6 +1,5 @@
 """What a person chooses about a run, whatever the recipe."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -116,7 +115,3 @@ def refuse_changes(stored: dict, given: dict, run: str) -> None:
                 f"{run} was trained with {flag} {stored[name]}, not {value}: leave {flag} out to go on with it, "
                 "or leave --resume out to start a new run."
             )
-
-
-def as_dict(options) -> dict:
-    return dataclasses.asdict(options)

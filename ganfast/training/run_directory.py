@@ -68,17 +68,20 @@ def environment(device: torch.device) -> dict:
 def write_options(run: Path, about: dict, device: torch.device) -> None:
     """options.json: everything needed to run it again."""
     content = {**about, "environment": environment(device), "command": sys.argv}
-    partial = run / ".options.json.partial"
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, run / "options.json")
+    replace_text(run / "options.json", json.dumps(content, indent=2) + "\n")
 
 
 def cut_stats(source: Path, target: Path, step: int) -> None:
     """Rows of ``source``/stats.jsonl up to ``step`` become ``target``'s: what came after a checkpoint is done again."""
     kept = [line for line in read_stats(source) if line["step"] <= step]
-    partial = target / ".stats.jsonl.partial"
-    partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(partial, target / "stats.jsonl")
+    replace_text(target / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write ``file`` whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, file)
 
 
 def read_stats(run: Path) -> list[dict]:

@@ -14,10 +14,14 @@ from ganfast.training import pictures
 FRAMES = 16  # from one seed to the next
 
 
-@torch.no_grad()
 def sample(generator: nn.Module, seeds: Sequence[int], truncation: float | None, device) -> Tensor:
-    """One sample per seed, made 256 at a time by ``generator`` in evaluation mode, on the CPU."""
-    z = models.latents(seeds, generator.latent_dim, truncation)
+    """One sample per seed, by ``generator`` in evaluation mode, on the CPU."""
+    return decode(generator, models.latents(seeds, generator.latent_dim, truncation), device)
+
+
+@torch.no_grad()
+def decode(generator: nn.Module, z: Tensor, device) -> Tensor:
+    """The samples of latents [B, latent_dim], made 256 at a time, on the CPU."""
     return torch.cat([generator(part.to(device)).cpu() for part in z.split(256)])
 
 
@@ -72,8 +76,7 @@ def write_interpolation(generator, seeds: Sequence[int], truncation: float | Non
     corners = models.latents(seeds, generator.latent_dim, truncation)
     steps = torch.linspace(0, 1, FRAMES)
     walk = torch.cat([slerp(a, b, steps) for a, b in pairwise(corners)])
-    with torch.no_grad():
-        samples = torch.cat([generator(part.to(device)).cpu() for part in walk.split(256)])
+    samples = decode(generator, walk, device)
     if samples.ndim != 4:
         raise InputError("--interpolate shows images, and this generator makes points: leave it out.")
     pictures.write_png(outdir / "interpolation.png", pictures.picture_of(samples, FRAMES))

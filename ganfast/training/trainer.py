@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import math
 import signal
@@ -19,7 +20,7 @@ from ganfast.recipes import Recipe
 from ganfast.training import checkpoint, pictures, run_directory, sampling
 from ganfast.training.ema import Average
 from ganfast.training.monitor import Monitor
-from ganfast.training.options import TrainOptions, as_dict, refuse_changes
+from ganfast.training.options import TrainOptions, refuse_changes
 from ganfast.training.step import train_step
 
 GRID_SEEDS = range(64)  # the latents of every fakes*.png
@@ -73,16 +74,21 @@ class Trainer:
         return {"G": self.generator, "D": self.discriminator, "G_ema": self.average}
 
     @property
+    def label(self) -> str:
+        """What the name of a run directory says after its number."""
+        return f"{self.recipe.name}-{self.data.name}"
+
+    @property
     def images(self) -> int:
         """Real samples the discriminator has seen."""
         return self.stream.position
 
     def about(self) -> dict:
         """What a run is, for options.json and the checkpoints."""
-        options = as_dict(self.options) | {"resume": None}
+        options = dataclasses.asdict(self.options) | {"resume": None}
         data = {"name": self.data.name, "count": len(self.data), "shape": list(self.data.shape)}
         return {
-            "recipe": {"name": self.recipe.name, **as_dict(self.recipe)},
+            "recipe": {"name": self.recipe.name, **dataclasses.asdict(self.recipe)},
             "options": options,
             "data": data | {"fingerprint": self.data.fingerprint(), "skipped": len(self.data.skipped)},
         }
@@ -279,7 +285,7 @@ class Trainer:
         if last == checkpoint.name(self.step):
             run = self.resumed
         else:
-            run = run_directory.create(Path(self.options.outdir), f"{self.recipe.name}-{self.data.name}")
+            run = run_directory.create(Path(self.options.outdir), self.label)
         if self.resumed:
             run_directory.cut_stats(self.resumed, run, self.step)
         run_directory.write_options(run, self.about(), self.device)
