@@ -62,14 +62,15 @@ class Discriminator(nn.Module):
     """images [B, channels, size, size] → logits [B]; σ(logit) is the probability that an image is real.
 
     Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except where images enter and logits leave.
+    ``batch_norm=False`` leaves it out everywhere: for a penalty on each sample's gradient samples must not mix.
     """
 
-    def __init__(self, size: int = 64, channels: int = 3, width: int = 64):
+    def __init__(self, size: int = 64, channels: int = 3, width: int = 64, batch_norm: bool = True):
         super().__init__()
-        self.config = {"size": size, "channels": channels, "width": width}
+        self.config = {"size": size, "channels": channels, "width": width, "batch_norm": batch_norm}
         widths = stage_widths(size, width)[::-1]
         layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
-        layers += [ConvAct2d(a, b, 4, 2, 1, bias=False, batch_norm=True) for a, b in pairwise(widths)]
+        layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=batch_norm) for a, b in pairwise(widths)]
         layers += [ConvAct2d(widths[-1], 1, 4, bias=True, batch_norm=False, activation=None)]  # 4×4 → 1×1
         self.layers = nn.Sequential(*layers)
         initialize(self)

@@ -9,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 
 from ganfast.errors import InputError
-from ganfast.models import dcgan, mlp
+from ganfast.models import dcgan, mlp, resnet
 
 FORMAT = "ganfast-generator-1"
-GENERATORS = {"dcgan": dcgan.Generator, "mlp": mlp.Generator}
+GENERATORS = {"dcgan": dcgan.Generator, "mlp": mlp.Generator, "resnet": resnet.Generator}
 
 
 def save(generator: torch.nn.Module, path: str | os.PathLike, **about: str) -> None:

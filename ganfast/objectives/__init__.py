@@ -1,5 +1,19 @@
 """What the two networks of a GAN minimise."""
 
-from ganfast.objectives.adversarial import LOSSES, discriminator_bce, generator_minimax, generator_non_saturating
+from ganfast.objectives.adversarial import (
+    LOSSES,
+    discriminator_bce,
+    generator_minimax,
+    generator_non_saturating,
+    relativistic_pairing,
+    wasserstein,
+)
 
-__all__ = ["LOSSES", "discriminator_bce", "generator_minimax", "generator_non_saturating"]
+__all__ = [
+    "LOSSES",
+    "discriminator_bce",
+    "generator_minimax",
+    "generator_non_saturating",
+    "relativistic_pairing",
+    "wasserstein",
+]

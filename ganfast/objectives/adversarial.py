@@ -1,4 +1,4 @@
-"""The losses of Goodfellow et al. 2014 (arXiv:1406.2661), on logits, so that they stay finite wherever D is sure."""
+"""Losses of the two networks; those of Goodfellow et al. 2014 (arXiv:1406.2661) are on logits, finite where D is sure."""
 
 from torch import Tensor
 
@@ -21,6 +21,19 @@ def generator_non_saturating(fake_logits: Tensor) -> Tensor:
 def generator_minimax(fake_logits: Tensor) -> Tensor:
     """E[log(1 − σ(D(G(z))))], a scalar: the zero-sum game as written, whose gradient fades while D wins."""
     return -sigmoid_bce(None, fake_logits, fake_target=0.0)
+
+
+def wasserstein(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[D(x)] − E[D(G(z))], a scalar: what the critic raises and the generator lowers (Arjovsky et al. 2017)."""
+    return real_scores.mean() - fake_scores.mean()
+
+
+def relativistic_pairing(better: Tensor, worse: Tensor) -> Tensor:
+    """E[softplus(worse − better)], a scalar, over pairs of scores [B] (Jolicoeur-Martineau 2018, arXiv:1807.00734).
+
+    The discriminator's has its scores of real as ``better`` and of fake as ``worse``; the generator's the other way.
+    """
+    return sigmoid_bce(better - worse, None, 1.0)
 
 
 # the generator's side, by the name the command line gives it

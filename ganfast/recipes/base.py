@@ -1,5 +1,6 @@
-"""What the trainer asks of a recipe; the answers here are those of the original GAN game."""
+"""What the trainer asks of a recipe, and the answers of the original GAN game."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,11 +17,9 @@ class Recipe:
 
     name: ClassVar[str]
     data_kind: ClassVar[Literal["images", "points"]]
+    figures: ClassVar[tuple[str, str]]
+    """two numbers that tell how the game goes, beside the losses"""
 
-    loss: Literal["non-saturating", "minimax"] = "non-saturating"
-    """the generator's side of the game"""
-    real_target: float = 1.0
-    """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
     d_steps: int = 1
     """discriminator updates for each generator update"""
     lr: float = 2e-4
@@ -39,20 +38,54 @@ class Recipe:
             raise InputError(
                 f"beta1 and beta2 must lie in [0, 1), got {self.beta1} and {self.beta2} (--beta1, --beta2)."
             )
-        if not 0 <= self.real_target <= 1:
-            raise InputError(f"real_target must lie in [0, 1], got {self.real_target} (--real-target).")
 
     def networks(self, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
         """A generator and a discriminator for samples of ``shape``: (C, H, W) of images or (D,) of points."""
         raise NotImplementedError(f"{type(self).__name__} names no networks")
 
-    def discriminator_loss(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, and the logits [B] of real and of fake it came from. Two passes: BatchNorm sees each side alone."""
-        real_logits, fake_logits = discriminator(real), discriminator(fake)
-        return discriminator_bce(real_logits, fake_logits, self.real_target), real_logits, fake_logits
+    def discriminator_gradients(
+        self, discriminator: nn.Module, real: Tensor, fake: Tensor, autocast: Callable
+    ) -> Tensor:
+        """Add the gradients of the discriminator's loss to its parameters' ``.grad``.
 
-    def generator_loss(self, discriminator: nn.Module, fake: Tensor) -> Tensor:
-        return LOSSES[self.loss](discriminator(fake))
+        Returns [loss, *figures], fp32 on the device. Forward passes run under ``autocast()``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no discriminator's loss")
+
+    def constrain(self, discriminator: nn.Module) -> None:
+        """What is done to the discriminator's weights after each of its updates: nothing."""
+
+    def generator_loss(self, discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
+        """A scalar; ``real`` is the discriminator's last batch, for losses that compare the two."""
+        raise NotImplementedError(f"{type(self).__name__} has no generator's loss")
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(network.parameters(), self.lr, (self.beta1, self.beta2), fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginalGAN(Recipe):
+    """The game of Goodfellow et al. 2014 with logits; its recipes only name their networks."""
+
+    figures = ("accuracy_real", "accuracy_fake")
+
+    loss: Literal["non-saturating", "minimax"] = "non-saturating"
+    """the generator's side of the game"""
+    real_target: float = 1.0
+    """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.real_target <= 1:
+            raise InputError(f"real_target must lie in [0, 1], got {self.real_target} (--real-target).")
+
+    def discriminator_gradients(self, discriminator, real, fake, autocast):
+        with autocast():  # two passes: BatchNorm sees each side alone
+            real_logits, fake_logits = discriminator(real), discriminator(fake)
+            loss = discriminator_bce(real_logits, fake_logits, self.real_target)
+        loss.backward()
+        with torch.no_grad():
+            return torch.stack([loss.float(), (real_logits > 0).float().mean(), (fake_logits < 0).float().mean()])
+
+    def generator_loss(self, discriminator, fake, real):
+        return LOSSES[self.loss](discriminator(fake))

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from ganfast.models import dcgan
-from ganfast.recipes.base import Recipe
+from ganfast.recipes.base import OriginalGAN
 
 
 @dataclass(frozen=True, kw_only=True)
-class DCGAN(Recipe):
+class DCGAN(OriginalGAN):
     """Strided convolutions with BatchNorm; images of 16…256 pixels a side (Radford et al. 2015)."""
 
     name = "dcgan"

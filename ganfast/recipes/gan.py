@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from ganfast.models import mlp
-from ganfast.recipes.base import Recipe
+from ganfast.recipes.base import OriginalGAN
 
 
 @dataclass(frozen=True, kw_only=True)
-class GAN(Recipe):
+class GAN(OriginalGAN):
     """Fully connected networks for points, as in PacGAN's ring and grid (Lin et al. 2018)."""
 
     name = "gan"

@@ -9,14 +9,16 @@ from tqdm import tqdm
 
 from ganfast.training import run_directory
 
-COLUMNS = ("loss_d", "loss_g", "accuracy_real", "accuracy_fake")
-
 
 class Monitor:
-    """Opened over a run directory at ``step`` of ``total``; closed when the run ends, however it ends."""
+    """Opened over a run directory at ``step`` of ``total``; closed when the run ends, however it ends.
 
-    def __init__(self, run: Path, step: int, total: int, batch: int, progress: bool = True):
+    ``figures`` are the names of the two numbers beside the losses.
+    """
+
+    def __init__(self, run: Path, step: int, total: int, batch: int, figures: tuple[str, str], progress: bool = True):
         self.run, self.batch = run, batch
+        self.columns = ("loss_d", "loss_g", *figures)
         self.log = open(run / "log.txt", "a", buffering=1, encoding="utf-8")  # noqa: SIM115, closed in __exit__
         self.stats = open(run / "stats.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
         interval = 0.2 if sys.stderr.isatty() else 15  # a file of logs needs no moving bar
@@ -46,14 +48,12 @@ class Monitor:
         now = time.monotonic()
         pace = (step - self.since[1]) * self.batch / max(now - self.since[0], 1e-9)
         self.since = (now, step)
-        row = {"step": step, "images": images, **dict(zip(COLUMNS, means)), "images_per_second": round(pace, 1)}
+        row = {"step": step, "images": images, **dict(zip(self.columns, means)), "images_per_second": round(pace, 1)}
         self.stats.write(json.dumps(row) + "\n")
-        d, g, real, fake = means
-        self.bar.set_postfix_str(
-            f"D {d:.3f} G {g:.3f}, D right on real {real:.0%} fake {fake:.0%}, {pace:.0f} images/s", refresh=False
-        )
+        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in zip(self.columns, means))
+        self.bar.set_postfix_str(f"{numbers}, {pace:.0f} images/s", refresh=False)
         if self.events:
-            for name, value in zip((*COLUMNS, "images_per_second"), (*means, pace)):
+            for name, value in zip((*self.columns, "images_per_second"), (*means, pace)):
                 self.events.add_scalar(name, value, step)
 
     def picture(self, step: int, picture) -> None:
@@ -73,20 +73,16 @@ class Monitor:
         except ImportError:
             self.say("No losses.png: matplotlib is not installed (pip install 'ganfast[demo]').")
             return
-        figure = Figure(figsize=(8, 6), layout="constrained")
+        figure = Figure(figsize=(8, 8), layout="constrained")
         FigureCanvasAgg(figure)
-        losses, accuracies = figure.subplots(2, 1, sharex=True)
+        panels = figure.subplots(3, 1, sharex=True)
         steps = [row["step"] for row in rows]
-        for axes, columns, labels in (
-            (losses, COLUMNS[:2], ("discriminator", "generator")),
-            (accuracies, COLUMNS[2:], ("on real", "on fake")),
-        ):
-            for column, label in zip(columns, labels):
-                axes.plot(steps, [row[column] for row in rows], label=label, linewidth=1)
+        for axes, columns in zip(panels, (self.columns[:2], self.columns[2:3], self.columns[3:])):
+            for column in columns:
+                axes.plot(steps, [row[column] for row in rows], label=column.replace("_", " "), linewidth=1)
             axes.legend(loc="upper right")
             axes.grid(alpha=0.3)
-        losses.set_ylabel("loss [nats]")
-        accuracies.set(ylabel="D's accuracy", xlabel="step", ylim=(-0.02, 1.02))
+        panels[-1].set_xlabel("step")
         figure.savefig(self.run / "losses.png", dpi=110)
 
     def __enter__(self):

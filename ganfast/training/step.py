@@ -17,7 +17,7 @@ def train_step(
     next_real: Callable[[], Tensor],
     autocast: Callable[[], object],
 ) -> Tensor:
-    """Update both networks; returns [loss_d, loss_g, accuracy on real, accuracy on fake], fp32 on the device.
+    """Update both networks; returns [loss_d, loss_g, *recipe.figures], fp32 on the device.
 
     The fakes of the last discriminator update serve the generator's, whose backward makes no gradients for D's weights.
     """
@@ -27,19 +27,15 @@ def train_step(
         z = torch.randn(len(real), generator.latent_dim, device=real.device)
         with autocast(), torch.set_grad_enabled(remaining == 0):
             fake = generator(z)
-        with autocast():
-            loss_d, real_logits, fake_logits = recipe.discriminator_loss(discriminator, real, fake.detach())
         discriminator_optimizer.zero_grad(set_to_none=True)
-        loss_d.backward()
+        loss_d, *figures = recipe.discriminator_gradients(discriminator, real, fake.detach(), autocast).unbind()
         discriminator_optimizer.step()
+        recipe.constrain(discriminator)
 
     discriminator.requires_grad_(False)
     with autocast():
-        loss_g = recipe.generator_loss(discriminator, fake)
+        loss_g = recipe.generator_loss(discriminator, fake, real)
     generator_optimizer.zero_grad(set_to_none=True)
     loss_g.backward()
     generator_optimizer.step()
-
-    with torch.no_grad():
-        accuracies = (real_logits > 0).float().mean(), (fake_logits < 0).float().mean()
-        return torch.stack([loss_d.float(), loss_g.float(), *accuracies])
+    return torch.stack([loss_d, loss_g.detach().float(), *figures])

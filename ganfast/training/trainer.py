@@ -108,7 +108,7 @@ class Trainer:
         batch = self.options.batch * self.recipe.d_steps
         with (
             Stop() as stop,
-            Monitor(self.run, self.step, self.total_steps, batch, progress) as monitor,
+            Monitor(self.run, self.step, self.total_steps, batch, self.recipe.figures, progress) as monitor,
             self.arithmetic(),
         ):
             for said in (*self.damaged.values(), self.describe()):

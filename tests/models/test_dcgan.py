@@ -82,3 +82,11 @@ def test_initialisation():
 def test_other_sizes_are_refused(size):
     with pytest.raises(InputError, match=f"not {size}"):
         dcgan.Generator(size)
+
+
+def test_without_batch_norm_samples_do_not_mix():
+    critic = dcgan.Discriminator(16, 1, 2, batch_norm=False)
+    images = torch.randn(3, 1, 16, 16)
+    torch.testing.assert_close(critic(images)[:1], critic(images[:1]))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in critic.modules())
+    assert critic.config["batch_norm"] is False and critic.layers[1].conv.bias is not None

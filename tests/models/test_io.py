@@ -6,10 +6,14 @@ from safetensors.torch import save_file
 
 from ganfast import models
 from ganfast.errors import InputError
-from ganfast.models import dcgan, mlp
+from ganfast.models import dcgan, mlp, resnet
 
 
-@pytest.mark.parametrize("generator", [dcgan.Generator(16, 2, 5, 2), mlp.Generator(3, 4, 8)], ids=["dcgan", "mlp"])
+@pytest.mark.parametrize(
+    "generator",
+    [dcgan.Generator(16, 2, 5, 2), mlp.Generator(3, 4, 8), resnet.Generator(16, 2, 5, 2)],
+    ids=["dcgan", "mlp", "resnet"],
+)
 def test_a_saved_generator_comes_back(generator, tmp_path):
     generator.train()(torch.randn(9, generator.latent_dim))  # running statistics of their own
     models.save(generator, tmp_path / "generator.safetensors", data="digits")

@@ -36,3 +36,9 @@ def test_finite_at_extremes(loss):
     value = loss(logits)
     value.backward()
     assert value.isfinite() and logits.grad.isfinite().all()
+
+
+def test_wasserstein_and_relativistic_pairing_by_their_formulas(logits):
+    real, fake = logits
+    torch.testing.assert_close(objectives.wasserstein(real, fake), (real - fake).mean())
+    torch.testing.assert_close(objectives.relativistic_pairing(real, fake), -(real - fake).sigmoid().log().mean())

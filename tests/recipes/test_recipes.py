@@ -7,7 +7,8 @@ import torch
 
 from ganfast import Trainer
 from ganfast.data import open_dataset
-from ganfast.recipes import DCGAN, GAN, RECIPES
+from ganfast.errors import InputError
+from ganfast.recipes import DCGAN, GAN, RECIPES, WGAN
 
 
 def test_every_recipe_has_a_name_a_paper_and_explained_options():
@@ -20,6 +21,16 @@ def test_every_recipe_has_a_name_a_paper_and_explained_options():
 def test_dcgan_has_the_papers_defaults():
     recipe = DCGAN()
     assert (recipe.lr, recipe.beta1, recipe.latent_dim, recipe.d_steps) == (2e-4, 0.5, 100, 1)
+
+
+def test_wgan_clips_its_weights():
+    recipe = WGAN(width=2, latent_dim=3)
+    _, critic = recipe.networks((1, 16, 16))
+    torch.nn.init.constant_(critic.layers[0].conv.bias, 3.0)
+    recipe.constrain(critic)
+    assert max(p.abs().max().item() for p in critic.parameters()) == pytest.approx(0.01)
+    with pytest.raises(InputError, match="clip must be above 0"):
+        WGAN(clip=0)
 
 
 @pytest.mark.slow
