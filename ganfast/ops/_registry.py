@@ -24,6 +24,14 @@ from torch.nn import Parameter
 from ganfast.errors import InputError
 from ganfast.ops import _extension
 
+try:  # private; without it every gradient that could be asked for is made
+    from torch._C import _will_engine_execute_node
+except ImportError:
+
+    def _will_engine_execute_node(node):
+        return True
+
+
 try:  # private; without them every call takes the dispatcher
     from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 except ImportError:
@@ -96,11 +104,26 @@ def on_stream(device: torch.device, function: Callable, *args) -> None:
         function(*args, torch.cuda.current_stream(device).cuda_stream)
 
 
-def _cast(args, dtype):
+def cast(args, dtype):
     """As torch's autocast: floating tensors but fp64 to `dtype`."""
     return [
         a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a for a in args
     ]
+
+
+def in_demand(ctx) -> list[bool]:
+    """For each tensor among an Op's inputs, whether the running backward asks for its gradient.
+
+    ctx.needs_input_grad says only whether it could: autograd.grad(y, x) would pay for the weights' gradients, too.
+    """
+    return [node is not None and _executes(node) for node, _ in ctx.next_functions]
+
+
+def _executes(node) -> bool:
+    try:
+        return _will_engine_execute_node(node)
+    except RuntimeError:  # a leaf that autograd.grad asks for
+        return True
 
 
 class Op:
@@ -114,7 +137,8 @@ class Op:
     setup          setup(ctx, inputs, output) saves what the derivative needs (torch.library.register_autograd)
     backward       backward(ctx, *grads) calls other Ops and torch functions only, so that it can be derived again;
                    or a string: why there is no derivative
-    autocast       None (takes any dtype as it is), "lower" (cast to autocast's dtype) or "float32"
+    autocast       None (takes any dtype as it is), "lower" (cast to autocast's dtype), "float32", or
+                   autocast(args, dtype): the arguments as the operator takes them under autocast to dtype
     """
 
     def __init__(self, schema, *, check, fake, reference, backends=(), setup=None, backward, autocast=None):
@@ -231,7 +255,7 @@ class Op:
     def _autocasting(self, device, *args):
         dtype = torch.float32 if self.autocast == "float32" else torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return self.overload(*_cast(args, dtype))
+            return self.overload(*(self.autocast if callable(self.autocast) else cast)(args, dtype))
 
 
 def table() -> list[tuple]:
