@@ -32,6 +32,16 @@ def output_size(size, kernel, transposed, stride, padding, output_padding):
     return (size + 2 * padding - kernel) // stride + 1
 
 
+def outputs(x, weight, transposed, *geometry) -> int:
+    """How many numbers y has."""
+    height, width = (output_size(*of_side) for of_side in _by_side(x, weight, transposed, geometry))
+    return x.shape[0] * weight.shape[1 if transposed else 0] * height * width
+
+
+def _by_side(x, weight, transposed, geometry):
+    return zip(x.shape[2:], weight.shape[2:], (transposed,) * 2, *geometry)
+
+
 def _activation(name, activation, slope_name, slope):
     if activation not in ACTIVATIONS:
         raise ValueError(f"{name}: got {activation!r}, needs 'relu', 'leaky_relu', 'tanh' or None")
@@ -48,8 +58,8 @@ def _sides(x, weight, transposed, stride, padding, output_padding):
         raise ValueError(f"output_padding: got {tuple(output_padding)}, needs less than the stride {tuple(stride)}")
     if not transposed and max(output_padding):
         raise ValueError(f"output_padding: got {tuple(output_padding)}, needs 0 without transposed")
-    geometry = zip(x.shape[2:], weight.shape[2:], (transposed,) * 2, stride, padding, output_padding)
-    sides = [output_size(*of_side) for of_side in geometry]
+    geometry = stride, padding, output_padding
+    sides = [output_size(*of_side) for of_side in _by_side(x, weight, transposed, geometry)]
     if min(sides) < 1:
         raise ValueError(
             f"x: got {tuple(x.shape[2:])} pixels, which leave {tuple(sides)} with kernel {tuple(weight.shape[2:])}, "
@@ -269,8 +279,8 @@ def _beyond_dz(ctx, c):
     c_dmean = None if dmean is None else sums / count
     if dvar is None:
         return c_dy, c_dmean, None, c_y, None
-    c_dvar = channel_sums(c * (y - per_channel(mean))) * (2 / count)
-    return c_dy, c_dmean, c_dvar, (c * per_channel(dvar * (2 / count))).to(y.dtype), -2 / count * dvar * sums
+    c_dvar = 2 * channel_sums(c * (y - per_channel(mean))) / count
+    return c_dy, c_dmean, c_dvar, (c * per_channel(2 * dvar / count)).to(y.dtype), -2 * dvar * sums / count
 
 
 # --- backends ---------------------------------------------------------------------------------------------------------

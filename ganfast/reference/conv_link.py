@@ -67,7 +67,7 @@ def output_gradient(dy, dmean, dvar, y, mean, activation, slope):
     count = max(y.numel() // y.shape[1], 1)
     rest = 0.0 if dmean is None else per_channel(dmean / count)
     if dvar is not None:
-        rest = rest + (y - per_channel(mean)) * per_channel(dvar * (2 / count))
+        rest = rest + (y - per_channel(mean)) * per_channel(2 * dvar / count)
     return (rest.expand(y.shape) if dz is None else dz + rest).to(y.dtype)
 
 
