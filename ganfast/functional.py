@@ -148,6 +148,13 @@ def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
     return (weight * weight_factor).to(weight.dtype), shift.to(weight.dtype)
 
 
+@torch.no_grad()
+def update_running_statistics(running_mean, running_var, mean, var, momentum, count):
+    if running_mean is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * count / max(count - 1, 1)).to(running_var.dtype), momentum)
+
+
 def batch_norm_act(
     y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
     activation="relu", negative_slope=0.2,

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ganfast.errors import InputError
-from ganfast.ops import _extension
+from ganfast.ops import _extension, _tuning
 
 try:  # private; without it every gradient that could be asked for is made
     from torch._C import _will_engine_execute_node
@@ -87,11 +87,17 @@ def available(backend: str, device: torch.device):
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words."""
+    """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words.
+
+    Where the vendor's library may be faster, ``ways`` of the same arguments gives the backend's ways to run, {name:
+    function without arguments}, the first of them ``run``'s. They and the reference are timed once for each shape
+    (ops/_tuning.py), and the fastest runs.
+    """
 
     name: str  # "cpu", "cuda" (both the compiled extension) or "triton"
     run: Callable
     supports: Callable
+    ways: Callable | None = None
 
     @property
     def device(self) -> str:
@@ -177,11 +183,23 @@ class Op:
         if _forced is None:
             for backend in self._ready(device):
                 if backend.supports(*args) is True:
-                    return backend.run(*args)
+                    return backend.run(*args) if backend.ways is None else self._fastest(backend, device, args)
+        return self._plainly(device, args)
+
+    def _fastest(self, backend, device, args):
+        """The reference or one of the backend's ways, whichever was measured to be fastest."""
+        ways = {"reference": functools.partial(self._plainly, device, args), **backend.ways(*args)}
+        return ways[_tuning.choose(_tuning.key_of(self.name, args), ways, device)]()
+
+    def _plainly(self, device, args):
         if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
             with torch.autocast(device.type, enabled=False):
                 return self.reference(*args)
         return self.reference(*args)
+
+    def has_fast_backend(self, device) -> bool:
+        """Whether anything but the reference could run on `device`, which nobody forbids."""
+        return _forced is None and bool(self._ready(device))
 
     def _ready(self, device):
         """The backends that this machine can run on `device`, best first."""

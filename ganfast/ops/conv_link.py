@@ -109,7 +109,9 @@ def _check_backward(dy, dmean, dvar, x, scale, shift, weight, y, mean, *rest):
     if dy is None and dmean is None and dvar is None:
         raise ValueError("dy, dmean, dvar: got None for all, needs at least one")
     if len(needed) != 4 or not any(needed):
-        raise ValueError(f"needed: got {needed}, needs four, for x, for scale and shift, weight and bias, one of them True")
+        raise ValueError(
+            f"needed: got {needed}, needs four, for x, for scale and shift, weight and bias, one of them True"
+        )
     for name, v in (("dy", dy), ("y", y)):
         if v is not None:
             _checks.floating(name, v)
@@ -135,7 +137,9 @@ def _lower(args, dtype):
 
 
 def _setup(ctx, inputs, output):
-    x, scale, shift, weight, bias, *ctx.geometry, in_activation, in_slope, out_activation, out_slope, statistics = inputs
+    x, scale, shift, weight, bias, *ctx.geometry, in_activation, in_slope, out_activation, out_slope, statistics = (
+        inputs
+    )
     ctx.activations = in_activation, in_slope, out_activation, out_slope
     ctx.given = [v is not None for v in inputs[:5]]
     ctx.set_materialize_grads(False)
@@ -249,9 +253,7 @@ def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
             bent = ctx.in_activation == "tanh" and a_dt is not None
             du = _gradient(dz, u, weight, ctx.geometry, 0) if bent or a_x is not None or a_scale is not None else None
             dt = None if du is None else through(wide(du), wide(u))
-            c_t = _sum(
-                None if c_u is None else through(wide(c_u), wide(u)), -2 * wide(u) * dt * a_dt if bent else None
-            )
+            c_t = _sum(None if c_u is None else through(wide(c_u), wide(u)), -2 * wide(u) * dt * a_dt if bent else None)
             inner = _beyond_t(x, scale, c_t, dt, a_x, a_scale)
     c_dy, c_dmean, c_dvar, c_y, c_mean = outer
     return c_dy, c_dmean, c_dvar, *inner, c_weight, c_y, c_mean
