@@ -137,9 +137,8 @@ def _lower(args, dtype):
 
 
 def _setup(ctx, inputs, output):
-    x, scale, shift, weight, bias, *ctx.geometry, in_activation, in_slope, out_activation, out_slope, statistics = (
-        inputs
-    )
+    x, scale, shift, weight, _ = inputs[:5]
+    *ctx.geometry, in_activation, in_slope, out_activation, out_slope, statistics = inputs[5:]
     ctx.activations = in_activation, in_slope, out_activation, out_slope
     ctx.given = [v is not None for v in inputs[:5]]
     ctx.set_materialize_grads(False)
@@ -228,7 +227,7 @@ def _backward_backward(ctx, *cotangents):
 
 
 def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
-    """The backward is bilinear in (dz, weight) and in (dz, u): the cotangents of dz, weight and u, then those beyond."""
+    """The backward is bilinear in (dz, weight) and in (dz, u): the cotangents of these, then of what is beyond."""
     dy, dmean, dvar, x, scale, shift, weight, y, mean = ctx.saved_tensors
     through = functools.partial(through_activation, activation=ctx.in_activation, slope=ctx.in_slope)
     u = link_input(x, scale, shift, ctx.in_activation, ctx.in_slope)
@@ -260,7 +259,7 @@ def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
 
 
 def _beyond_t(x, scale, c_t, dt, a_x, a_scale):
-    """Gradients of x, scale and shift from the cotangent of t = scale·x + shift, and of dx = dt·scale, dscale = Σ dt·x."""
+    """Gradients of x, scale and shift, in t = scale·x + shift and in dx = dt·scale and dscale = Σ dt·x."""
     c_x = _sum(_times(c_t, _row(scale)), _times(dt, _row(a_scale)))
     c_scale = _sum(_times(a_x, dt), _times(c_t, x))
     return (
