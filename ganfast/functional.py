@@ -10,6 +10,7 @@ from ganfast import ops, reference
 from ganfast.ops import _checks
 
 __all__ = [
+    "batch_norm_act",
     "conv_act",
     "conv_transpose_bn_relu",
     "gradient_penalty",
@@ -129,3 +130,26 @@ def pairwise_l1(m, others=None):
     Raises ValueError or TypeError that names the argument. arXiv:1606.03498, section 3.2.
     """
     return ops.pairwise_l1.pairwise_l1(m, others)
+
+
+def batch_norm_act(
+    y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+    activation="relu", negative_slope=0.2,
+):  # fmt: skip
+    """a = act(weight·(y − mean)/√(var + eps) + bias), like y: ``F.batch_norm`` and an activation, in its argument order.
+
+    y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C], each
+    may be None, in the dtype of y or in fp32. In training mean and (biased) variance are those of y, merged in fp32, and
+    running statistics that are given are updated in place: running += momentum·(batch − running), with the unbiased
+    variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is "relu",
+    "leaky_relu" (with ``negative_slope``), "tanh" or None.
+    Differentiable twice in y, weight and bias; autocast leaves it alone; every run gives the same bits.
+    Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.
+    Ioffe and Szegedy 2015, arXiv:1502.03167.
+    """
+    run = ops.batch_norm_act.batch_norm_act
+    a, mean, var = run(y, weight, bias, running_mean, running_var, training, eps, activation, negative_slope)
+    if training and running_mean is not None and y.numel():
+        update = ops.batch_norm_act.update_running_statistics_
+        update(running_mean, running_var, mean.detach(), var.detach(), momentum, y.numel() // y.shape[1])
+    return a
