@@ -6,10 +6,11 @@ activation, and ``batch_norm_act`` behind it. The convolution itself is the vend
 
 import torch
 
-from ganfast import ops, reference
+from ganfast import ops
 from ganfast.ops import _checks
 
 __all__ = [
+    "batch_norm_act",
     "conv_act",
     "conv_transpose_bn_relu",
     "gradient_penalty",
@@ -136,7 +137,8 @@ def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
         weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
         return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
     y = link(x, None, None, weight, bias, *geometry, *before, None, 0.0, False)[0]
-    return batch_norm_act(y, mean, var, bn_weight, bn_bias, training, momentum, eps, activation, slope)
+    use_batch = training or mean is None
+    return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
 
 
 def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
@@ -146,22 +148,6 @@ def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
     shift = shift * factor if bn_bias is None else torch.addcmul(bn_bias, shift, factor)
     weight_factor = factor.view((1, -1, 1, 1) if transposed else (-1, 1, 1, 1))
     return (weight * weight_factor).to(weight.dtype), shift.to(weight.dtype)
-
-
-@torch.no_grad()
-def update_running_statistics(running_mean, running_var, mean, var, momentum, count):
-    if running_mean is not None:
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_((var * count / max(count - 1, 1)).to(running_var.dtype), momentum)
-
-
-def batch_norm_act(
-    y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
-    activation="relu", negative_slope=0.2,
-):  # fmt: skip
-    use_batch = training or running_mean is None
-    y = torch.nn.functional.batch_norm(y, running_mean, running_var, weight, bias, use_batch, momentum, eps)
-    return reference.conv.activate(y, activation, negative_slope)
 
 
 def pairwise_l1(m, others=None):
@@ -174,3 +160,26 @@ def pairwise_l1(m, others=None):
     Raises ValueError or TypeError that names the argument. arXiv:1606.03498, section 3.2.
     """
     return ops.pairwise_l1.pairwise_l1(m, others)
+
+
+def batch_norm_act(
+    y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+    activation="relu", negative_slope=0.2,
+):  # fmt: skip
+    """a = act(weight·(y − mean)/√(var + eps) + bias), like y: ``F.batch_norm`` and an activation, in its argument order.
+
+    y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C], each
+    may be None, in the dtype of y or in fp32. In training mean and (biased) variance are those of y, merged in fp32, and
+    running statistics that are given are updated in place: running += momentum·(batch − running), with the unbiased
+    variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is "relu",
+    "leaky_relu" (with ``negative_slope``), "tanh" or None.
+    Differentiable twice in y, weight and bias; autocast leaves it alone; every run gives the same bits.
+    Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.
+    Ioffe and Szegedy 2015, arXiv:1502.03167.
+    """
+    run = ops.batch_norm_act.batch_norm_act
+    a, mean, var = run(y, weight, bias, running_mean, running_var, training, eps, activation, negative_slope)
+    if training and running_mean is not None and y.numel():
+        update = ops.batch_norm_act.update_running_statistics_
+        update(running_mean, running_var, mean.detach(), var.detach(), momentum, y.numel() // y.shape[1])
+    return a

@@ -9,6 +9,7 @@ from torch import nn
 from ganfast import functional
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
 from ganfast.ops import _tuning
+from ganfast.ops.batch_norm_act import update_running_statistics_
 from ganfast.ops.conv_link import conv_link
 
 _NOTHING = (None, None, None, 0.0)  # scale, shift, activation, slope of what is still to be applied to x
@@ -91,7 +92,8 @@ def _link(layer, x, before):
     if count == 1:
         raise ValueError(f"x: got one value per channel in training, {tuple(y.shape)}, needs more to normalise by")
     gain, offset, running_mean, running_var, _, momentum, eps = layer.batch_norm(weight)
-    functional.update_running_statistics(running_mean, running_var, mean, var, momentum, count)
+    if running_mean is not None and count:
+        update_running_statistics_(running_mean, running_var, mean.detach(), var.detach(), momentum, count)
     scale = gain * torch.rsqrt(var + eps)
     shift = -mean * scale if offset is None else offset - mean * scale
     return y, (scale.to(mean.dtype), shift.to(mean.dtype), layer.activation, layer.negative_slope)

@@ -1,4 +1,4 @@
-"""Losses of the two networks; those of Goodfellow et al. 2014 (arXiv:1406.2661) are on logits, finite where D is sure."""
+"""Losses of the two networks; those of Goodfellow et al. 2014 (arXiv:1406.2661) are of logits, finite for every one."""
 
 from torch import Tensor
 

@@ -142,7 +142,7 @@ class Op:
     backends       faster ones, best first
     setup          setup(ctx, inputs, output) saves what the derivative needs (torch.library.register_autograd)
     backward       backward(ctx, *grads) calls other Ops and torch functions only, so that it can be derived again;
-                   or a string: why there is no derivative
+                   or a string: why there is no derivative; or None: it has no results, it changes arguments in place
     autocast       None (takes any dtype as it is), "lower" (cast to autocast's dtype), "float32", or
                    autocast(args, dtype): the arguments as the operator takes them under autocast to dtype
     """
@@ -151,11 +151,11 @@ class Op:
         self.name = schema[: schema.index("(")]
         self.check, self.fake, self.reference, self.backends = check, fake, reference, backends
         self.setup = setup or (lambda ctx, inputs, output: None)
-        self.backward = backward if callable(backward) else functools.partial(self._no_derivative, backward)
+        self.backward = functools.partial(self._no_derivative, backward) if isinstance(backward, str) else backward
         self.autocast = autocast
         self._ready_on: dict = {}
         self._register(schema)
-        self._function = self._autograd_function()
+        self._function = self._autograd_function() if self.backward is not None else None
         OPS[self.name] = self
 
     def __call__(self, *args):
@@ -166,7 +166,7 @@ class Op:
             return self.reference(*args)
         if not self._plain(args):
             return self.overload(*args)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self.backward is not None:
             for a in args:
                 if isinstance(a, Tensor) and a.requires_grad:
                     return self._function.apply(*args)
@@ -260,12 +260,13 @@ class Op:
 
         _LIBRARY.impl(self.name, functools.partial(checked, self.run), "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, functools.partial(checked, self.fake), lib=_LIBRARY)
-        torch.library.register_autograd(
-            qualified,
-            lambda ctx, *grads: self.backward(ctx, *grads),
-            setup_context=lambda ctx, inputs, output: self.setup(ctx, inputs, output),
-            lib=_LIBRARY,
-        )
+        if self.backward is not None:  # torch takes no derivative of what changes its arguments
+            torch.library.register_autograd(
+                qualified,
+                lambda ctx, *grads: self.backward(ctx, *grads),
+                setup_context=lambda ctx, inputs, output: self.setup(ctx, inputs, output),
+                lib=_LIBRARY,
+            )
         if self.autocast is not None:
             for device in ("cpu", "cuda"):
                 _LIBRARY.impl(self.name, functools.partial(self._autocasting, device), f"Autocast{device.upper()}")
