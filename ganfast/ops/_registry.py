@@ -159,6 +159,8 @@ class Op:
         OPS[self.name] = self
 
     def __call__(self, *args):
+        if self._autocasts(args):
+            return self.overload(*args)  # checks what its rule makes of them
         self.check(*args)
         if torch.compiler.is_compiling():
             return self.overload(*args)
@@ -231,9 +233,13 @@ class Op:
             if isinstance(a, Tensor):
                 if type(a) is not Tensor and type(a) is not Parameter:
                     return False
-                if self.autocast is not None and torch.is_autocast_enabled(a.device.type):
-                    return False
         return True
+
+    def _autocasts(self, args) -> bool:
+        """Whether autocast is about to change the arguments by this operator's rule."""
+        if self.autocast is None or _are_functorch_transforms_active():
+            return False
+        return any(isinstance(a, Tensor) and torch.is_autocast_enabled(a.device.type) for a in args)
 
     def _no_derivative(self, reason, ctx, *grads):
         raise NotImplementedError(f"ganfast::{self.name} has no derivative: {reason}")

@@ -113,7 +113,7 @@ def test_statistics_far_from_zero():
 def critic(ours):
     """Five convolutions of the WGAN-GP critic with LeakyReLU between them: (parameters, function)."""
     widths = [3, 4, 4, 4, 4, 1]
-    weights = [torch.randn(b, a, 4, 4, dtype=torch.float64) / 8 for a, b in zip(widths, widths[1:])]
+    weights = [torch.randn(b, a, 4, 4, dtype=torch.float64) / 8 for a, b in itertools.pairwise(widths)]
     biases = [torch.randn(b, dtype=torch.float64) / 8 for b in widths[1:]]
     parameters = [t.requires_grad_() for t in (*weights, *biases)]
 

@@ -85,7 +85,7 @@ def test_the_dispatcher_checks_too():
 def test_bad_arguments_of_the_backward(bad, error, message):
     good = {
         "dy": torch.ones(2, 4, 3, 3), "dmean": None, "dvar": None, "x": X, "scale": None, "shift": None, "weight": W,
-        "y": None, "mean": None, **{k: v for k, v in list(GOOD.items())[5:-1]}, "needed": [True, False, True, True],
+        "y": None, "mean": None, **dict(list(GOOD.items())[5:-1]), "needed": [True, False, True, True],
     }  # fmt: skip
     conv_link_backward(*good.values())
     with pytest.raises(error, match=message):
