@@ -89,15 +89,14 @@ def available(backend: str, device: torch.device):
 class Backend:
     """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words.
 
-    Where the vendor's library may be faster, ``ways`` of the same arguments gives the backend's ways to run, {name:
-    function without arguments}, the first of them ``run``'s. They and the reference are timed once for each shape
-    (ops/_tuning.py), and the fastest runs.
+    ``measured``: the reference may be faster (a convolution is the vendor's there). Both are timed once for each shape
+    (ops/_tuning.py), and the faster runs.
     """
 
     name: str  # "cpu", "cuda" (both the compiled extension) or "triton"
     run: Callable
     supports: Callable
-    ways: Callable | None = None
+    measured: bool = False
 
     @property
     def device(self) -> str:
@@ -185,13 +184,14 @@ class Op:
         if _forced is None:
             for backend in self._ready(device):
                 if backend.supports(*args) is True:
-                    return backend.run(*args) if backend.ways is None else self._fastest(backend, device, args)
+                    return self._faster(backend, device, args) if backend.measured else backend.run(*args)
         return self._plainly(device, args)
 
-    def _fastest(self, backend, device, args):
-        """The reference or one of the backend's ways, whichever was measured to be fastest."""
-        ways = {"reference": functools.partial(self._plainly, device, args), **backend.ways(*args)}
-        return ways[_tuning.choose(_tuning.key_of(self.name, args), ways, device)]()
+    def _faster(self, backend, device, args):
+        """The reference or this backend, whichever was measured to be faster."""
+        ways = {"reference": functools.partial(self._plainly, device, args), backend.name: lambda: backend.run(*args)}
+        vendor = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+        return ways[_tuning.choose((*_tuning.key_of(self.name, args), *vendor), ways, device)]()
 
     def _plainly(self, device, args):
         if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
@@ -230,9 +230,8 @@ class Op:
         if _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             return False
         for a in args:
-            if isinstance(a, Tensor):
-                if type(a) is not Tensor and type(a) is not Parameter:
-                    return False
+            if isinstance(a, Tensor) and type(a) is not Tensor and type(a) is not Parameter:
+                return False
         return True
 
     def _autocasts(self, args) -> bool:

@@ -72,7 +72,9 @@ def environment(device: torch.device) -> str:
 
 
 def _not_now(device) -> bool:
-    return torch.compiler.is_compiling() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+    if device.type == "meta" or torch.compiler.is_compiling():
+        return True
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

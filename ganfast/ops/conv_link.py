@@ -15,7 +15,8 @@ import functools
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._registry import Op, cast, in_demand
+from ganfast.ops import _conv_link_triton as _triton
+from ganfast.ops._registry import Backend, Op, cast, in_demand
 from ganfast.reference.conv_link import channel_sums, link_input, output_gradient, per_channel, through_activation, wide
 from ganfast.reference.conv_link import conv_link as _reference_link
 from ganfast.reference.conv_link import conv_link_backward as _reference_backward
@@ -287,6 +288,19 @@ def _beyond_dz(ctx, c):
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
+def _supports(x, scale, shift, weight, *rest):
+    return _triton.supports(x, weight)
+
+
+def _supports_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
+    return _triton.supports(x, weight)
+
+
+def _triton_link(x, scale, shift, weight, bias, *rest):
+    shape = x.shape[0], weight.shape[1 if rest[0] else 0], *_sides(x, weight, *rest[:4])
+    return _triton.forward(x, scale, shift, weight, bias, *rest, shape)
+
+
 def _plain_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
     """The reference's gradients, empty where they are not needed."""
     results = _reference_backward(dy, dmean, dvar, x, scale, shift, weight, *rest)
@@ -305,6 +319,7 @@ conv_link = Op(
     check=_check,
     fake=_reference_link,
     reference=_reference_link,
+    backends=[Backend("triton", _triton_link, _supports, measured=True)],
     setup=_setup,
     backward=_backward,
     autocast=_lower,
@@ -317,6 +332,7 @@ conv_link_backward = Op(
     check=_check_backward,
     fake=_plain_backward,
     reference=_plain_backward,
+    backends=[Backend("triton", _triton.backward, _supports_backward, measured=True)],
     setup=_backward_setup,
     backward=_backward_backward,
 )
