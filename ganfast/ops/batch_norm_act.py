@@ -13,7 +13,8 @@ import math
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._registry import Op
+from ganfast.ops._extension import DTYPES, extension
+from ganfast.ops._registry import Backend, Op
 from ganfast.reference import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
@@ -58,9 +59,9 @@ def _check(y, weight, bias, running_mean, running_var, use_batch, eps, activatio
             _check_channels(name, v, y)
         elif not use_batch:
             raise ValueError(f"{name}: got None, needs a tensor [{y.shape[1]}] in evaluation")
-    if use_batch and y.numel() == y.shape[1]:
+    if use_batch and y.numel() == y.shape[1] != 0:
         raise ValueError(
-            f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training (a larger batch or eval())"
+            f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training: a larger batch, or eval()"
         )
 
 
@@ -169,7 +170,68 @@ def _backward_backward(ctx, c, c_weight, c_bias):
     return *out[:2], *given, *[None] * 6  # of mean and var: none, dy has what comes through them
 
 
-# --- backends --------------------------------------------------------------------------------------------------------
+# --- backends ---------------------------------------------------------------------------------------------------------
+
+
+def _supports_of(position):
+    """supports(...) of an operator whose argument `position` is y."""
+
+    def supports(*args):
+        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
+
+    return supports
+
+
+def _wide(v):
+    """A parameter as kernels take it: fp32, contiguous, or None."""
+    return None if v is None else v.float().contiguous()
+
+
+def _pointer(v):
+    return 0 if v is None else v.data_ptr()
+
+
+def _sizes(y):
+    """[N, C, P] as it lies in memory: batch, channels, elements of a plane; channels last: P = 1."""
+    batch, channels, *rest = y.shape
+    plane = math.prod(rest)
+    return (batch * plane, channels, 1) if _channels_last(y) else (batch, channels, plane)
+
+
+def _statistics(y, running_mean, running_var, use_batch):
+    """mean and var: empty, to be filled with the batch's, or copies of the running ones."""
+    if use_batch:
+        return _new_channels(y), _new_channels(y)
+    return tuple(v.to(_checks.sum_dtype(y), copy=True).contiguous() for v in (running_mean, running_var))
+
+
+def _cpu_forward(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
+    y = _ordered(y)
+    out = torch.empty_like(y), *_statistics(y, running_mean, running_var, use_batch)
+    weight, bias = _wide(weight), _wide(bias)
+    extension().cpu.batch_norm_act(
+        y.data_ptr(), *_sizes(y), DTYPES[y.dtype], _pointer(weight), _pointer(bias), use_batch, eps,
+        ACTIVATIONS[activation], slope, *map(_pointer, out), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def _cpu_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, slope):
+    y = _ordered(y)
+    da, dy = _samples.in_order_of(y, da), torch.empty_like(y)
+    wide = [_wide(v) for v in (weight, bias, mean, var)]
+    out = dy, _new_channels(y), _new_channels(y)
+    extension().cpu.batch_norm_act_backward(
+        da.data_ptr(), y.data_ptr(), *_sizes(y), DTYPES[y.dtype], *map(_pointer, wide), use_batch, eps,
+        ACTIVATIONS[activation], slope, *map(_pointer, out), torch.get_num_threads(),
+    )  # fmt: skip
+    return _like_parameters(out, weight, bias)
+
+
+def _like_parameters(out, weight, bias):
+    """dy, dweight and dbias, these in the dtype of their parameters."""
+    pairs = zip(out[1:], (weight, bias))
+    return out[0], *(v if p is None else v.to(p.dtype) for v, p in pairs)
 
 
 def _in_order(y, x):
@@ -202,6 +264,7 @@ batch_norm_act = Op(
     check=_check,
     fake=lambda y, *rest: (_new(y), _new_channels(y), _new_channels(y)),
     reference=_plain_forward,
+    backends=[Backend("cpu", _cpu_forward, _supports_of(0))],
     setup=_setup,
     backward=_backward,
 )
@@ -212,6 +275,7 @@ batch_norm_act_backward = Op(
     check=_check_backward,
     fake=lambda da, y, weight, bias, *rest: _new_gradients(y, weight, bias),
     reference=_plain_backward,
+    backends=[Backend("cpu", _cpu_backward, _supports_of(1))],
     setup=_backward_setup,
     backward=_backward_backward,
 )

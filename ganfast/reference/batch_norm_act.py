@@ -2,7 +2,8 @@
 
     x̂ = (y − mean)·r,  r = 1/√(var + eps),  z = weight·x̂ + bias,  a = act(z)
 
-Ioffe and Szegedy 2015. mean and var (biased) are those of each channel of y [N, C, ...], or given. Sums in fp32 (fp64 for fp64).
+Ioffe and Szegedy 2015. mean and var (biased) are those of each channel of y [N, C, ...], or given. Sums in fp32 (fp64
+for fp64).
 """
 
 import torch
