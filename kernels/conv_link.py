@@ -222,7 +222,8 @@ def configurations(m, n, k, itemsize, exact=False):
     """
     bn = max(16, min(64 if exact else 128, triton.next_power_of_2(n)))
     bk = 16 if exact or k < NARROW else min(128 // itemsize, triton.next_power_of_2(k))
-    tiles = [(128, bn), (64, bn)] + ([(64, 64)] if bn == 128 else []) + [(32, min(bn, 64)), (16, min(bn, 64))]
+    tiles = [(128, bn), (64, bn), (64, min(bn, 64)), (32, min(bn, 64)), (16, min(bn, 64))]
+    tiles = list(dict.fromkeys(tiles))[exact:]  # sums in fp32 alone take more registers
     found = [(bm, bn, bk, 8 if bm * bn >= 8192 else 4, 3 if bm * bn >= 8192 else 4) for bm, bn in tiles]
     enough = [i for i, (bm, bn, *_) in enumerate(found) if triton.cdiv(m, bm) * triton.cdiv(n, bn) >= MULTIPROCESSORS]
     best = enough[0] if enough else len(found) - 1
@@ -262,19 +263,20 @@ def partial_rows(source, w, out, geometry, configuration, backward=False):
     return phases * triton.cdiv(rows, configuration[0])
 
 
-def weight_choices(x, dy, dw, geometry):
+def weight_choices(x, dy, dw, geometry, tf32=False, multiprocessors=MULTIPROCESSORS):
     """Worth measuring for backward_weight, best guess first: (BM, BN, BK, warps, stages, splits)."""
     small, _ = _sides(x, dy, geometry)
     cs, kh, kw, cl = dw.shape
     pixels = small.numel() // cs
-    bk = 128 // x.element_size()
-    bm, bn = max(16, min(128, triton.next_power_of_2(cs))), max(16, min(128, triton.next_power_of_2(cl)))
+    exact = x.element_size() == 4 and not tf32
+    bk, widest = (16, 64) if exact else (128 // x.element_size(), 128)
+    bm, bn = (max(16, min(widest, triton.next_power_of_2(c))) for c in (cs, cl))
     if cl < NARROW:
-        bn = min(64, triton.next_power_of_2(kh * kw * cl))
+        bn = max(16, min(64, triton.next_power_of_2(kh * kw * cl)))
     found = []
     for tm, tn in dict.fromkeys(((bm, bn), (bm, min(bn, 64)), (min(bm, 64), min(bn, 64)))):
         tiles = triton.cdiv(cs, tm) * _columns(kh, kw, cl, tn)
-        splits = max(1, min(triton.cdiv(2 * MULTIPROCESSORS, tiles), pixels // (4 * bk)))
+        splits = max(1, min(triton.cdiv(2 * multiprocessors, tiles), pixels // (4 * bk)))
         found.append((tm, tn, bk, 8 if tm * tn >= 8192 else 4, 3, splits))
     return found
 
@@ -306,7 +308,7 @@ def _constants(source, w, out, geometry, tf32, configuration, backward):
     bm, bn, bk, warps, stages = configuration
     phases = geometry[0] != backward
     (sy, sx), (py, px) = _strides(source, w, geometry, phases), geometry[2]
-    k_last = w.stride(2) == 1
+    k_last = w.stride(2) == 1 or ck == 1
     steps = w.stride(0), w.stride(1), w.stride(3 if k_last else 2)
     units = {"UNIT_K": _unit(ck), "UNIT_N": _unit(cn), "UNIT_W": _unit(*steps)}
     wide = max(source.numel(), out.numel()) >= 2**31 - 128 * cn
