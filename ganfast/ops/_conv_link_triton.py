@@ -65,15 +65,16 @@ def forward(
 
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     mean, var = (y.new_empty(shape[1:2] if statistics else 0, dtype=torch.float32) for _ in range(2))
-    geometry, factor, into = (transposed, tuple(stride), tuple(padding)), _factor(weight, transposed, False), _pixels(y)
+    geometry, factor = (transposed, tuple(stride), tuple(padding)), _factor(weight, transposed, False)
+    source, into = _pixels(x), _pixels(y)
 
     def launch(configuration):
         partials = None
         if statistics:
-            rows = kernels.partial_rows(into, geometry, configuration)
+            rows = kernels.partial_rows(source, factor, into, geometry, configuration)
             partials = y.new_empty((rows, 3, shape[1]), dtype=torch.float32)
         kernels.forward(
-            _pixels(x), factor, into, geometry, configuration, scale, shift, in_activation, in_slope, bias,
+            source, factor, into, geometry, configuration, scale, shift, in_activation, in_slope, bias,
             out_activation, out_slope, None, partials, _tf32(x),
         )  # fmt: skip
         if statistics:
@@ -81,7 +82,8 @@ def forward(
 
     with torch.cuda.device_of(x):
         rest = geometry, scale is None, in_activation, bias is None, out_activation, statistics, _tf32(x)
-        _fastest("forward", kernels.choices(into, factor, geometry), launch, (x, weight, y), rest)
+        choices = kernels.choices(source, factor, into, geometry, tf32=_tf32(x))
+        _fastest("forward", choices, launch, (x, weight, y), rest)
     return y, mean, var
 
 
@@ -141,7 +143,7 @@ def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
     def launch(configuration):
         partials = None
         if need_affine:
-            rows = kernels.partial_rows(into, geometry, configuration, True)
+            rows = kernels.partial_rows(dz["dy"], factor, into, geometry, configuration, True)
             partials = sums.new_empty((rows, 2, x.shape[1]))
         kernels.backward_data(
             w=factor, dx=into, geometry=geometry, configuration=configuration, partials=partials, tf32=_tf32(x),
@@ -151,7 +153,8 @@ def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
             kernels.total(partials, sums)
 
     rest = geometry, *_features(dz, prologue), need_affine, _tf32(x)
-    _fastest("data gradient", kernels.choices(into, factor, geometry, True), launch, (x, weight, dz["dy"]), rest)
+    choices = kernels.choices(dz["dy"], factor, into, geometry, True, before is not prologue, _tf32(x))
+    _fastest("data gradient", choices, launch, (x, weight, dz["dy"]), rest)
     return dx, tuple(sums)
 
 
@@ -171,7 +174,7 @@ def _weight_gradient(dz, x, weight, geometry, prologue):
 
     many = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
     rest = geometry, *_features(dz, prologue), _tf32(x)
-    choices = kernels.weight_choices(source, dz["dy"], into, geometry, many)
+    choices = kernels.weight_choices(source, dz["dy"], into, geometry, _tf32(x), many)
     _fastest("weight gradient", choices, launch, (x, weight, dz["dy"]), rest)
     return dweight
 
