@@ -4,6 +4,7 @@ The convolutions' state_dict keys are those of torch's own layers under ``conv.`
 """
 
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
+from ganfast.nn.group import GroupedSequential
 from ganfast.nn.loss import BCEWithLogitsGANLoss
 from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
@@ -11,6 +12,7 @@ __all__ = [
     "BCEWithLogitsGANLoss",
     "ConvAct2d",
     "ConvTransposeBNReLU2d",
+    "GroupedSequential",
     "MinibatchDiscrimination",
     "MinibatchStddev",
 ]
