@@ -18,7 +18,8 @@ def fuse(module, reason=None):
 
     Those are the convolutions that this forward has to call. ``reason`` leaves all of them alone.
     """
-    module.__class__ = _plain(module)
+    if isinstance(module, _Adopted):
+        module.__class__ = module._plain
     sequential = type(module).forward in (nn.Sequential.forward, GroupedSequential.forward)
     if "forward" in vars(module):
         reason = "the module has a forward set on it"
@@ -87,19 +88,15 @@ def taken_apart(module) -> dict:
     """Those child Sequentials that the module's forward only indexes or iterates, with that as the reason."""
     children = [(name, child) for name, child in module.named_children() if isinstance(child, nn.Sequential)]
     function = syntax(_plain(module).forward) if children else None
-    if function is None or not function.args.args:
+    if function is None:
         return {}
-    me = function.args.args[0].arg
-    called = {id(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
-    uses = [
-        node for node in ast.walk(function) if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == me
-    ]
-    apart = {node.attr for node in uses} - {node.attr for node in uses if id(node) in called}
-    return {
-        child: f"{type(module).__name__}.forward takes the Sequential apart"
-        for name, child in children
-        if name in apart
-    }
+    nodes = list(ast.walk(function))
+    parts = [node.value for node in nodes if isinstance(node, ast.Subscript)]
+    parts += [part for node in nodes if isinstance(node, (ast.For, ast.comprehension)) for part in ast.walk(node.iter)]
+    whole = {node.func.attr for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}
+    apart = {node.attr for node in parts if isinstance(node, ast.Attribute)} - whole
+    reason = f"{type(module).__name__}.forward takes the Sequential apart"
+    return {child: reason for name, child in children if name in apart}
 
 
 # --- modules whose forward calls a convolution by attribute -----------------------------------------------------------

@@ -115,5 +115,7 @@ def _is_name(node, name) -> bool:
 
 def _is_torch(name, forward) -> bool:
     value = forward.__globals__.get(name)
-    home = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or ""
-    return home.split(".")[0] == "torch" or (value is not None and getattr(torch, name, None) is value)
+    if inspect.ismodule(value):
+        return value.__name__.split(".")[0] == "torch"
+    home = getattr(value, "__module__", None) or ""
+    return home.split(".")[0] == "torch" or (callable(value) and getattr(torch, name, None) is value)
