@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 def up(a, b, stride=2, padding=1, **more):
@@ -144,6 +145,11 @@ class Tapped(_One):
     def forward(self, x):
         y = self.conv(x)
         return self.act(self.bn(y)) + y
+
+
+class Checkpointed(_One):
+    def forward(self, x):
+        return self.act(self.bn(checkpoint(self.conv, x, use_reentrant=False)))
 
 
 class Size(_One):

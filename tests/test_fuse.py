@@ -205,6 +205,15 @@ def test_functional_call_sees_its_parameters():
     torch.testing.assert_close(torch.func.functional_call(fused, values, x), torch.func.functional_call(net, values, x))
 
 
+@pytest.mark.parametrize("make, shape, fused", NETS[1:3])
+def test_fx_traces_the_modules_themselves(make, shape, fused):
+    net = make()
+    traced = torch.fx.symbolic_trace(fused_copy(net, fused))
+    assert not any(node.target is ganfast.nn.group.run_group for node in traced.graph.nodes)
+    x = torch.randn(shape)
+    torch.testing.assert_close(traced(x), net(x))
+
+
 def test_distributed_data_parallel(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:

@@ -1,7 +1,7 @@
 """torch's own convolution, BatchNorm2d and activation modules, called as one operator."""
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ganfast import functional
 
@@ -55,9 +55,9 @@ def run_group(x, conv, bn, act):
     """act(bn(conv(x))) as one operator, or module by module where there is an :func:`obstacle` at this very call.
 
     So hooks, spectral norm or another norm may be added, and modules replaced, at any time. x [N, C, H, W]; bn may be
-    None; act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None.
+    None; act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None. torch.fx traces the modules.
     """
-    if x.dim() != 4 or obstacle(conv, bn, act):
+    if not isinstance(x, Tensor) or x.dim() != 4 or obstacle(conv, bn, act):
         x = conv(x) if bn is None else bn(conv(x))
         if act is None:
             return x

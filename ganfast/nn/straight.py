@@ -82,31 +82,40 @@ def syntax(forward):
 
 
 def _check(function, module):
-    """A forward of assignments and calls alone, of arguments, of torch and of what self has registered."""
-    name = f"{type(module).__name__}.forward"
-    arguments = function.args
-    plain = not (function.decorator_list or arguments.vararg or arguments.kwarg) and all(
-        isinstance(default, ast.Constant) for default in [*arguments.defaults, *arguments.kw_defaults] if default
+    """Raises unless the forward is assignments and calls alone, of arguments, torch and what self has registered."""
+    name, arguments = f"{type(module).__name__}.forward", function.args
+    computed = any(
+        default and not isinstance(default, ast.Constant) for default in [*arguments.defaults, *arguments.kw_defaults]
     )
-    if not (plain and arguments.args):
+    if function.decorator_list or arguments.vararg or arguments.kwarg or computed or not arguments.args:
         raise Impossible(f"{name} is decorated, or takes *args, **kwargs or a computed default")
-    me = arguments.args[0].arg
     body = [node for statement in function.body for node in ast.walk(statement)]
+    me = arguments.args[0].arg
+    mine = {id(node.value): node for node in body if isinstance(node, ast.Attribute) and _is_name(node.value, me)}
+    called = {id(part) for node in body if isinstance(node, ast.Call) for part in ast.walk(node.func)}
     local = {node.id for node in body if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     local |= {arg.arg for arg in [*arguments.posonlyargs, *arguments.args[1:], *arguments.kwonlyargs]}
-    selves = {id(node.value) for node in body if isinstance(node, ast.Attribute) and _is_name(node.value, me)}
-    registered = {*module._modules, *module._parameters, *module._buffers}
     for node in body:
-        line = f"line {getattr(node, 'lineno', 0)} of {name}"
+        fault = None
         if not isinstance(node, _STRAIGHT):
-            raise Impossible(f"{line} is not straight: {type(node).__name__}")
-        if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
-            raise Impossible(f"{line} assigns to {ast.unparse(node)}")
-        if isinstance(node, ast.Attribute) and id(node.value) in selves and node.attr not in registered:
-            raise Impossible(f"{line} reads {ast.unparse(node)}, which may change")
-        known = local if isinstance(node, ast.Name) and id(node) not in selves else None
-        if known is not None and node.id not in known and not _is_torch(node.id, type(module).forward):
-            raise Impossible(f"{line} uses {node.id}, which is not torch's")
+            fault = f"is not straight: {type(node).__name__}"
+        elif isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
+            fault = f"assigns to {ast.unparse(node)}"
+        elif isinstance(node, ast.Name) and id(node) not in mine and node.id not in local:
+            fault = None if _is_torch(node.id, type(module).forward) else f"uses {node.id}, which is not torch's"
+        elif isinstance(node, ast.Attribute) and id(node.value) in mine:
+            fault = _fault_of_own(node, module, id(node) in called)
+        if fault or (isinstance(node, ast.Name) and node.id == me and id(node) not in mine):
+            raise Impossible(f"line {getattr(node, 'lineno', 0)} of {name} {fault or f'uses {me} as a whole'}")
+
+
+def _fault_of_own(node, module, called):
+    """What speaks against reading this attribute of self."""
+    if node.attr not in {*module._modules, *module._parameters, *module._buffers}:
+        return f"reads {ast.unparse(node)}, which may change"
+    if node.attr in module._modules and not called:
+        return f"does not call {ast.unparse(node)} but hands it on"
+    return None
 
 
 def _is_name(node, name) -> bool:
