@@ -121,9 +121,11 @@ def main():
     )
     print(text)
     if options.write:
-        page = options.write.read_text()
-        marks = r"(<!-- losses: .*? -->\n).*?(\n<!-- end of losses -->)"
-        options.write.write_text(re.sub(marks, lambda m: m[1] + text + m[2], page, flags=re.S))
+        marks = re.compile(r"(<!-- losses: .*? -->\n).*?(<!-- end of losses -->)", re.S)
+        page, found = marks.subn(lambda m: f"{m[1]}{text}\n{m[2]}", options.write.read_text())
+        if not found:
+            raise SystemExit(f"{options.write} has no marks for the table")
+        options.write.write_text(page)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,25 @@ class Decorated(_One):
         return self.act(self.bn(self.conv(x)))
 
 
+class Inner(_One):
+    def forward(self, x):
+        def block(x):
+            return self.act(self.bn(self.conv(x)))
+
+        return block(x)
+
+
+class Untraceable(_One):
+    def forward(self, x):
+        a, *_ = self.act(self.bn(self.conv(x)))
+        return a
+
+
+class Constant(_One):
+    def forward(self, x):
+        return self.act(self.bn(self.conv(x))) * torch.get_num_threads()
+
+
 class Mixes(_One):
     def forward(self, x, *more):
         return self.act(self.bn(self.conv(x)))

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ganfast.nn.group import run_group
 
 _STRAIGHT = (
-    ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.Name,
+    ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.Name,
     ast.Attribute, ast.Call, ast.keyword, ast.Constant, ast.Tuple, ast.List, ast.Subscript, ast.Slice, ast.Starred,
     ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context,
 )  # fmt: skip
@@ -29,7 +29,7 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a):
         if isinstance(a, Tensor):
-            raise Impossible("its forward makes a tensor of its own")
+            raise Impossible("its forward makes a tensor that torch.fx would keep")
         return super().create_arg(a)
 
 
@@ -45,7 +45,8 @@ def graph_of(module):
     except Impossible:
         raise
     except Exception as error:  # whatever a forward does with a proxy
-        raise Impossible(f"torch.fx cannot trace {name}.forward: {str(error).strip().splitlines()[0]}") from error
+        words = str(error).strip() or type(error).__name__
+        raise Impossible(f"torch.fx cannot trace {name}.forward: {words.splitlines()[0]}") from error
     calls = [node for statement in function.body for node in ast.walk(statement) if isinstance(node, ast.Call)]
     if len(calls) != sum(_is_call(node) for node in graph.nodes):
         raise Impossible(f"{name}.forward calls what torch.fx does not see")  # torch.rand(3): a constant to it
@@ -59,7 +60,7 @@ def graph_of(module):
 def _is_call(node) -> bool:
     """Whether the node is a call in the source, too, and no operator, index or attribute."""
     if node.op == "call_function":
-        return node.target is not getattr and node.target.__module__ != "_operator"
+        return node.target is not getattr and getattr(node.target, "__module__", None) != "_operator"
     return node.op in ("call_module", "call_method")
 
 
@@ -73,7 +74,7 @@ def names() -> dict:
 
 @functools.cache
 def syntax(forward):
-    """The syntax tree of a plain ``def``, None for anything else."""
+    """The syntax tree of a forward that is a plain ``def``, else None."""
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(forward))).body
     except (OSError, TypeError, SyntaxError, ValueError):
