@@ -9,6 +9,8 @@ ARGS   ?=
 DEMO   ?= --size 32 --width 48 --steps 3000 --real-target 0.9
 VENV   := .venv
 BIN    := $(VENV)/bin
+# a process for each core; threads of their own would wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .PHONY: help demo test test-fast kernels lint bench clean
@@ -26,11 +28,11 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five min
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"
 
 test: $(VENV)/.dev $(VENV)/.triton-3.6  ## run every test, fast ones first; then the operators' again on plain PyTorch
-	$(BIN)/python -m pytest $(ARGS)
-	GANFAST_BACKEND=reference $(BIN)/python -m pytest -q -m "not slow and not gpu" tests/ops --ignore=tests/ops/test_registry.py
+	$(PYTEST) $(ARGS)
+	GANFAST_BACKEND=reference $(PYTEST) -q -m "not slow and not gpu" tests/ops --ignore=tests/ops/test_registry.py
 
 test-fast: $(VENV)/.dev  ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 kernels: $(VENV)/.dev $(VENV)/.triton-3.6  ## compile every kernel for A100, H200 and B200 and report on the machine code
 	$(BIN)/python bench/gate.py --triton $(VENV)/triton-3.6 --json build/kernels.json $(ARGS)

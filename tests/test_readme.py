@@ -31,6 +31,6 @@ def test_every_command_it_names_exists():
     from ganfast.cli import COMMANDS
     from ganfast.recipes import RECIPES
 
-    named = re.findall(r"`ganfast (\w+)(?: (\w+))?", README)
+    named = re.findall(r"`ganfast (\w+)(?: (\w[\w-]*))?", README)
     assert {command for command, _ in named} == set(COMMANDS)
     assert {recipe for command, recipe in named if command == "train" and recipe} == set(RECIPES)
