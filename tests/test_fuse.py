@@ -80,6 +80,15 @@ def test_a_gradient_penalty_is_equal():
         torch.testing.assert_close(torch.zeros(()) if a is None else a, torch.zeros(()) if b is None else b)
 
 
+def test_arguments_keep_their_names_and_defaults():
+    net = Attributes()
+    fused = fused_copy(net, 5)
+    x = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(fused(gain=3.0, x=x), net(x, 3.0))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'loss'"):
+        fused(x, loss=1)
+
+
 def test_an_operator_does_run(monkeypatch):
     calls = []
     for name in ("conv_act", "conv_transpose_bn_relu"):

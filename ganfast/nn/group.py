@@ -43,7 +43,7 @@ def obstacle(conv, bn=None, act=None) -> str:
         return f"{type(bn).__name__} is not torch's own BatchNorm2d"
     if bn is not None and bn.num_features != conv.out_channels:
         return f"BatchNorm2d has {bn.num_features} features, the convolution {conv.out_channels} channels"
-    if bn is not None and (bn.weight is None or bn.momentum is None):
+    if bn is not None and (bn._parameters["weight"] is None or bn.momentum is None):
         return "BatchNorm2d with affine=False or momentum=None"
     if isinstance(act, nn.Module) and type(act) not in ACTIVATIONS:
         return f"{type(act).__name__} is not torch's own ReLU, LeakyReLU or Tanh"
@@ -76,8 +76,9 @@ def _has_hooks(module) -> bool:
 
 
 def _activation(act):
+    """(name, slope) of a module's activation, or as it was given."""
     if isinstance(act, nn.Module):
-        return ACTIVATIONS[type(act)], getattr(act, "negative_slope", 0.0)
+        return ACTIVATIONS[type(act)], act.negative_slope if type(act) is nn.LeakyReLU else 0.0
     return (None, 0.0) if act is None else act
 
 
