@@ -10,7 +10,7 @@ from fuse_nets import Attributes, Bottleneck, critic, generator
 from torch import nn
 
 import ganfast
-from ganfast.nn import GroupedSequential
+from ganfast.nn import FusedSequential
 
 
 def run(net, x, steps=2):
@@ -311,7 +311,7 @@ def test_a_sequential_may_grow_shrink_and_be_cut():
     torch.testing.assert_close(net(x), fused(x))
     torch.testing.assert_close(net[:2](x), fused[:2](x))
     torch.testing.assert_close(net[0](x), fused[0](x))
-    assert type(fused[:2]) is GroupedSequential
+    assert type(fused[:2]) is FusedSequential
 
 
 def test_synchronised_batch_norm_after_fusing():
