@@ -29,7 +29,7 @@ def test_losses_agree():
     for a, b in zip(plain, fused):
         assert b == pytest.approx(a, rel=2e-3)  # fp32 rounding, three steps of Adam
     assert len({d for d, _ in plain}) == 3  # it does train
-    assert drop_in.table(plain, fused).count("\n") == 1 + 3  # steps 1, 2, 3
+    assert drop_in.table(plain, fused, plain).count("\n") == 1 + 3  # steps 1, 2, 3
 
 
 def test_the_dcgan_is_fused_but_for_its_sigmoid():
