@@ -8,7 +8,7 @@ from torch import nn
 
 from ganfast import functional
 from ganfast.nn.conv import FusedConv
-from ganfast.nn.group import Group, group_at, group_of, has_hooks, obstacle
+from ganfast.nn.group import group_at, group_of, has_hooks, obstacle, takes
 from ganfast.ops import _tuning
 from ganfast.ops.batch_norm_act import update_running_statistics_
 from ganfast.ops.conv_link import conv_link
@@ -36,40 +36,41 @@ class FusedSequential(nn.Sequential):
 
 
 def _steps(layers) -> list:
-    """Groups, and the layers that are in none."""
+    """(group or None, the layers that it is made of), in their order."""
     steps, i = [], 0
     while i < len(layers):
-        layer, size = layers[i], 1
+        layer, group, size = layers[i], None, 1
         if isinstance(layer, FusedConv) and type(layer).forward is FusedConv.forward and not has_hooks(layer):
-            layer = layer.group()
+            group = layer.group()
         else:
-            bn, act, size = group_at(layers, i)
-            if size > 1 and not obstacle(layer, bn, act):
-                layer = group_of(layer, bn, act)
-            else:
-                size = 1
-        steps.append(layer)
+            bn, act, found = group_at(layers, i)
+            if found > 1 and not obstacle(layer, bn, act):
+                group, size = group_of(layer, bn, act), found
+        steps.append((group, layers[i : i + size]))
         i += size
     return steps
 
 
 def _run(steps, x, chain):
     before = _NOTHING
-    for step, following in zip(steps, [*steps[1:], None]):
-        if _links(step, following, x, chain):
-            x, before = _link(step, x, before)
+    for (group, layers), (following, _) in zip(steps, [*steps[1:], (None, ())]):
+        if group is None or not takes(x):
+            for layer in layers:
+                x = layer(x)
+        elif _links(group, following, x, chain):
+            x, before = _link(group, x, before)
         elif before is _NOTHING:
-            x = step(x)
+            x = group(x)
         else:
-            x, before = _end(step, x, before), _NOTHING
+            x, before = _end(group, x, before), _NOTHING
     return x
 
 
-def _links(step, following, x, chain) -> bool:
-    """Whether `step` leaves its normalisation to `following`."""
-    if chain is False or not (isinstance(step, Group) and isinstance(following, Group) and step.uses_batch):
+def _links(group, following, x, chain) -> bool:
+    """Whether `group` leaves its normalisation to `following`."""
+    if chain is False or following is None or not group.uses_batch:
         return False
-    return chain or _chain_is_faster(step, following, x)
+    return chain or _chain_is_faster(group, following, x)
 
 
 def _chain_is_faster(group, following, x) -> bool:
@@ -91,12 +92,11 @@ def _geometry(group) -> tuple:
 
 def _try(group, following, x, chain):
     """Both groups' outputs and gradients, from copies: running statistics and parametrizations stay as they are."""
-    pair = copy.deepcopy([group, following])
-    for module in (*pair[0][:2], *pair[1][:2]):
-        if module is not None:
-            module.train()
+    pair = copy.deepcopy((group, following))
+    for module in (module for each in pair for module in (each.conv, each.bn) if module is not None):
+        module.train()
     with torch.enable_grad():
-        out = _run(pair, x.detach().requires_grad_(), chain)
+        out = _run([(each, ()) for each in pair], x.detach().requires_grad_(), chain)
         out.backward(torch.ones_like(out))
 
 

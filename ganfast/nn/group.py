@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ganfast import functional
 
@@ -98,15 +98,20 @@ def group_of(conv, bn, act) -> Group:
 def run_group(x, conv, bn, act):
     """act(bn(conv(x))) as one operator, or module by module where there is an :func:`obstacle` at this very call.
 
-    So hooks, spectral norm or another norm may be added, and modules replaced, at any time. x [N, C, H, W]; bn may be
-    None; act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None.
+    So hooks, spectral norm or another norm may be added, and modules replaced, at any time. bn may be None;
+    act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None.
     """
-    if x.dim() == 4 and not obstacle(conv, bn, act):
+    if takes(x) and not obstacle(conv, bn, act):
         return group_of(conv, bn, act)(x)
     x = conv(x) if bn is None else bn(conv(x))
     if act is None:
         return x
     return act(x) if isinstance(act, nn.Module) else _PLAIN[act[0]](x, act[1])
+
+
+def takes(x) -> bool:
+    """Whether the operators take x: neither torch.fx's proxies nor one sample without a batch dimension."""
+    return isinstance(x, Tensor) and x.dim() == 4
 
 
 def has_hooks(module) -> bool:
@@ -116,6 +121,7 @@ def has_hooks(module) -> bool:
 
 
 def _activation(act):
+    """(name, slope) of a module's activation, or as it was given."""
     if isinstance(act, nn.Module):
-        return ACTIVATIONS[type(act)], getattr(act, "negative_slope", 0.0)
+        return ACTIVATIONS[type(act)], act.negative_slope if type(act) is nn.LeakyReLU else 0.0
     return (None, 0.0) if act is None else act
