@@ -115,7 +115,7 @@ def test_any_layer_in_the_interpreter(interpret):
         COMMON.replace("SEED", "3"),
         """
         done = 0
-        while done < 14:
+        while done < 12:
             transposed = random.random() < 0.5
             kernel, stride = ([random.randint(1, most) for _ in range(2)] for most in (5, 3))
             padding = [random.randint(0, k) for k in kernel]
@@ -182,8 +182,10 @@ def test_statistics_and_tangent_in_the_interpreter(interpret):
             y, partials = forward(x, w, geometry, (pixels, pixels), (64, 16, 16, 4, 2), True, bias=bias)
             mean, var = nan(20), nan(20)
             kernels.statistics(partials, mean, var)
-            wanted = torch.var_mean(y.double(), (0, 1, 2), correction=0)
-            torch.testing.assert_close((var.double(), mean.double()), wanted, rtol=1e-5, atol=1e-6)
+            true_var, true_mean = torch.var_mean(y.double(), (0, 1, 2), correction=0)
+            torch.testing.assert_close(mean.double(), true_mean, rtol=3e-7, atol=0)
+            # a tile's mean is off by an ulp, 1e-3, and lies 1/8 of a deviation from that of all
+            torch.testing.assert_close(var.double(), true_var, rtol=1e-3, atol=0)
             assert (partials[:, 0].sum(0) == 3 * pixels**2).all()
 
         for activation in ACTIVATIONS:  # out_act'(saved)·conv(x, w)
