@@ -310,7 +310,7 @@ def info(argv: list[str]) -> None:
 
     if argv and argv[0] not in ("-h", "--help", "--tuning"):
         raise InputError(f"ganfast info has no option {argv[0]!r}: give --tuning, or leave it out.")
-    if argv == ["--tuning"]:
+    if argv[:1] == ["--tuning"]:
         tuning()
         return
     if argv:

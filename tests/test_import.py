@@ -23,7 +23,7 @@ BELOW = {
     "penalty": {"errors", "nn", "functional", "ops"},
     "objectives": {"errors", "functional", "penalty"},
     "models": {"errors", "nn", "functional"},
-    "recipes": {"errors", "models", "nn", "objectives", "penalty"},
+    "recipes": {"errors", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "data", "models"},
     "training": {"errors", "data", "models", "recipes", "__version__"},
     "cli": {"errors", "data", "models", "recipes", "training", "metrics", "ops", "__version__"},

@@ -20,7 +20,7 @@ def test_python_blocks_run(block, tmp_path):
 
 
 def test_there_are_blocks_and_links_lead_somewhere():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
     assert "docs/digits.png" in links
     for link in links:
@@ -31,6 +31,6 @@ def test_every_command_it_names_exists():
     from ganfast.cli import COMMANDS
     from ganfast.recipes import RECIPES
 
-    named = re.findall(r"`ganfast (\w+)(?: (\w+))?", README)
+    named = re.findall(r"`ganfast (\w+)(?: (\w[\w-]*))?", README)
     assert {command for command, _ in named} == set(COMMANDS)
     assert {recipe for command, recipe in named if command == "train" and recipe} == set(RECIPES)

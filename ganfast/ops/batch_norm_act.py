@@ -182,8 +182,12 @@ def _supports_of(position):
     return supports
 
 
+def _dense(v):
+    return None if v is None else v.contiguous()
+
+
 def _wide(v):
-    """A parameter as kernels take it: fp32, contiguous, or None."""
+    """A parameter as C++ takes it: fp32, contiguous, or None."""
     return None if v is None else v.float().contiguous()
 
 
@@ -228,6 +232,54 @@ def _cpu_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, sl
     return _like_parameters(out, weight, bias)
 
 
+def _triton_forward(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
+    from ganfast.kernels import batch_norm_act as kernels
+
+    y = _ordered(y)
+    out = torch.empty_like(y), *_statistics(y, running_mean, running_var, use_batch)
+    if not y.numel():
+        return (out[0], *(v.fill_(float("nan")) for v in out[1:])) if use_batch else out
+    sizes, last = _sizes(y), _sizes(y)[2] == 1
+    partial = y.new_empty(kernels.workspace(*sizes, last) if use_batch else 0, dtype=torch.float32)
+    with torch.cuda.device_of(y):
+        kernels.forward(
+            y, sizes, last, _dense(weight), _dense(bias), use_batch, eps, ACTIVATIONS[activation], slope, partial, *out
+        )
+    return out
+
+
+def _triton_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, slope):
+    from ganfast.kernels import batch_norm_act as kernels
+
+    y = _ordered(y)
+    da, out = _samples.in_order_of(y, da), (torch.empty_like(y), _new_channels(y), _new_channels(y))
+    if not y.numel():
+        return _like_parameters((out[0], out[1].zero_(), out[2].zero_()), weight, bias)
+    sizes, last = _sizes(y), _sizes(y)[2] == 1
+    partial = y.new_empty(kernels.workspace(*sizes, last), dtype=torch.float32)
+    with torch.cuda.device_of(y):
+        kernels.backward(
+            da, y, sizes, last, *map(_dense, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope,
+            partial, *out,
+        )  # fmt: skip
+    return _like_parameters(out, weight, bias)
+
+
+def _supports_update(running_mean, running_var, mean, var, momentum, count):
+    if any(v.dtype == torch.float64 for v in (running_mean, running_var, mean, var)):
+        return "float64 goes through the reference"
+    return True if all(v.is_contiguous() for v in (running_mean, running_var)) else "the running statistics have gaps"
+
+
+def _triton_update(running_mean, running_var, mean, var, momentum, count):
+    from ganfast.kernels import batch_norm_act as kernels
+
+    if running_mean.numel():
+        with torch.cuda.device_of(running_mean):
+            unbias = count / (count - 1) if count > 1 else float("nan")
+            kernels.update(running_mean, running_var, mean.contiguous(), var.contiguous(), momentum, unbias)
+
+
 def _like_parameters(out, weight, bias):
     """dy, dweight and dbias, these in the dtype of their parameters."""
     pairs = zip(out[1:], (weight, bias))
@@ -264,7 +316,7 @@ batch_norm_act = Op(
     check=_check,
     fake=lambda y, *rest: (_new(y), _new_channels(y), _new_channels(y)),
     reference=_plain_forward,
-    backends=[Backend("cpu", _cpu_forward, _supports_of(0))],
+    backends=[Backend("triton", _triton_forward, _supports_of(0)), Backend("cpu", _cpu_forward, _supports_of(0))],
     setup=_setup,
     backward=_backward,
 )
@@ -275,7 +327,7 @@ batch_norm_act_backward = Op(
     check=_check_backward,
     fake=lambda da, y, weight, bias, *rest: _new_gradients(y, weight, bias),
     reference=_plain_backward,
-    backends=[Backend("cpu", _cpu_backward, _supports_of(1))],
+    backends=[Backend("triton", _triton_backward, _supports_of(1)), Backend("cpu", _cpu_backward, _supports_of(1))],
     setup=_backward_setup,
     backward=_backward_backward,
 )
@@ -295,5 +347,6 @@ update_running_statistics_ = Op(
     check=_check_update,
     fake=lambda *args: None,
     reference=_reference_update,
+    backends=[Backend("triton", _triton_update, _supports_update)],
     backward=None,
 )

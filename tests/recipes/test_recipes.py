@@ -1,6 +1,7 @@
 """Each recipe learns something about real data, and describes itself."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from ganfast import Trainer
 from ganfast.data import open_dataset
 from ganfast.errors import InputError
-from ganfast.recipes import DCGAN, GAN, RECIPES, WGAN
+from ganfast.recipes import DCGAN, GAN, R3GAN, RECIPES, WGAN, WGANGP
 
 
 def test_every_recipe_has_a_name_a_paper_and_explained_options():
@@ -46,6 +47,32 @@ def test_dcgan_comes_nearer_to_the_mean_digit(loss, left, tmp_path):
     before = distance()
     trainer.train(progress=False)
     assert distance() < before * left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe, steps",
+    [
+        (WGAN(width=16, latent_dim=16, d_steps=2, lr=5e-4), 120),
+        (WGANGP(width=16, latent_dim=16, d_steps=2, lr=5e-4), 120),
+        (WGANGP(width=8, latent_dim=16, architecture="resnet", d_steps=2, lr=5e-4), 60),
+        (R3GAN(width=8, latent_dim=16, lr=1e-3), 120),
+    ],
+    ids=["wgan", "wgan-gp", "wgan-gp resnet", "r3gan"],
+)
+def test_other_games_come_nearer_to_the_mean_digit(recipe, steps, tmp_path):
+    data = open_dataset("digits", size=16)
+    trainer = Trainer(recipe, data, batch=32, steps=steps, outdir=str(tmp_path), ema_decay=0.9)
+    mean = (data.samples.float() / 127.5 - 1).mean(0).permute(2, 0, 1)
+
+    def distance():
+        return (trainer.generate(range(256)).mean(0) - mean).abs().mean().item()
+
+    before = distance()
+    run = trainer.train(progress=False)
+    assert distance() < before / 2
+    row = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
+    assert set(recipe.figures) < set(row) and (run / "losses.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
