@@ -7,7 +7,7 @@ import torch
 from ops.links import ACTS, BOUNDS, Link, composed
 from torch.autograd import gradcheck, gradgradcheck
 
-from ganfast import functional
+from ganfast import functional, ops
 from ganfast.ops.conv_link import conv_link, conv_link_backward
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -303,3 +303,36 @@ def test_transforms_of_torch_func():
     got = torch.func.grad(lambda w: conv_link(*link.put([x.detach(), w]))[0].sum())(weight.detach())
     (wanted,) = torch.autograd.grad(conv_link(*link.put([x, weight]))[0].sum(), weight)
     torch.testing.assert_close(got, wanted)
+
+
+# --- with a GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_triton_backend_and_its_graph(transposed, dtype, monkeypatch):
+    """Forced, against fp64; and the replay of a captured forward and backward gives the same bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    link = Link(
+        transposed, affine=True, in_activation="tanh", statistics=True, size=(8, 32, 8, 8), c_out=48, kernel=(4, 4),
+        stride=(2, 2), padding=(1, 1), output_padding=(0, 0), dtype=dtype, device="cuda", channels_last=True,
+    )  # fmt: skip
+    seed = torch.randn_like(composed(*link.put(link.leaves))[0])
+
+    def step():
+        y, mean, var = conv_link(*link.put(link.leaves))
+        return y, mean, var, *torch.autograd.grad((y, var), link.leaves, (seed, torch.ones_like(var)))
+
+    with ops.use_backend("triton"):
+        eager = step()  # measures its configurations
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = step()
+        graph.replay()
+    wide = [t.detach().double().requires_grad_() for t in link.leaves]
+    y, mean, var = composed(*link.put(wide))
+    true = y, mean, var, *torch.autograd.grad((y, var), wide, (seed.double(), torch.ones_like(var)))
+    for a, b, c in zip(eager, captured, true):
+        assert torch.equal(a, b)
+        assert (a.double() - c).norm() <= 8 * BOUNDS[dtype] * c.norm()
