@@ -70,7 +70,7 @@ def _geometry(layer) -> tuple:
 
 def _try(layer, following, x, chain):
     """Both layers' outputs and gradients, from copies: running statistics and parametrizations stay as they are."""
-    pair = FusedSequential(copy.deepcopy(layer), copy.deepcopy(following)).train()
+    pair = FusedSequential(copy.deepcopy(layer), copy.deepcopy(following))
     pair.chain = chain
     with torch.enable_grad():
         out = pair(x.detach().requires_grad_())

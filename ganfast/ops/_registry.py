@@ -190,7 +190,7 @@ class Op:
     def _faster(self, backend, device, args):
         """The reference or this backend, whichever was measured to be faster."""
         ways = {"reference": functools.partial(self._plainly, device, args), backend.name: lambda: backend.run(*args)}
-        vendor = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+        vendor = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
         return ways[_tuning.choose((*_tuning.key_of(self.name, args), *vendor), ways, device)]()
 
     def _plainly(self, device, args):
