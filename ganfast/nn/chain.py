@@ -93,8 +93,6 @@ def _geometry(group) -> tuple:
 def _try(group, following, x, chain):
     """Both groups' outputs and gradients, from copies: running statistics and parametrizations stay as they are."""
     pair = copy.deepcopy((group, following))
-    for module in (module for each in pair for module in (each.conv, each.bn) if module is not None):
-        module.train()
     with torch.enable_grad():
         out = _run([(each, ()) for each in pair], x.detach().requires_grad_(), chain)
         out.backward(torch.ones_like(out))
