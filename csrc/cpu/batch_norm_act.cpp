@@ -420,7 +420,7 @@ void batch_norm_act_backward(const void* da, const void* y, BatchNorm n, const f
       n, threads, true, [&](int64_t c) { return column_of(n, c, mean[c], var[c]); },
       [&](const Strip& s, const Columns& columns, float* const* out) { sums(da, y, n, s, columns, out[0], out[1]); },
       [&](int64_t c, const Sums& s) {
-        const double r = inverse_of(n, var[c]);
+        const double r = n.batch * n.plane ? inverse_of(n, var[c]) : 0;
         Column column = column_of(n, c, mean[c], var[c]);
         dweight[c] = (float)(r * s.along), dbias[c] = (float)s.total;
         column.bend = (float)(-column.scale * share * r * r * s.along), column.lift = (float)(-column.scale * share * s.total);
