@@ -1,4 +1,4 @@
-"""batch_norm_act: truth is the reference in fp64, and it against F.batch_norm; fast paths, layouts, bits, statistics."""
+"""batch_norm_act: truth is the reference in fp64, and its against F.batch_norm; fast paths, layouts, bits."""
 
 import pytest
 import torch
