@@ -94,36 +94,28 @@ class GroupNorm(Rule):
         return t if saved["gamma"] is None else t * self._wide(saved["gamma"], t)
 
     def adjoint(self, saved, p, d, ts, need):
-        gamma, x = saved["gamma"], saved["x"]
         need = [*need, False, False][:2]
-        inner = dx = dgamma = dbeta = None
-        if p is not None:
-            inner, dgamma, dbeta = self._pull(saved, p, gamma, [ts[0] is None, *need])
-            if ts[0] is None:
-                dx = inner
-            else:
-                inner = p.to(x.dtype) if gamma is None else p * self._wide(gamma, x)
+        dx = dgamma = dbeta = None
+        if p is not None:  # dx always: without it torch's kernel for channels_last reads where it must not
+            dx, dgamma, dbeta = self._pull(saved, p, saved["gamma"], [True, *need])
         if ts[0] is not None:
-            dx = self._bent(saved, inner, d.to(x.dtype), ts[0].to(x.dtype))
+            bent = self._bent(saved, d.to(saved["x"].dtype), ts[0].to(saved["x"].dtype))
+            dx = bent if dx is None else dx.add_(bent)
             if need[0]:
                 more = self._sum(d * saved["Nt"])
                 dgamma = more if dgamma is None else dgamma + more
         dw = [None if g is None else g.to(w.dtype) for g, w in zip((dgamma, dbeta), self.weights())]
         return (dx.to(saved["dtype"]),), dw
 
-    def _bent(self, saved, inner, d, t):
-        """N(inner) + ∂/∂x (d·J t)."""
+    def _bent(self, saved, d, t):
+        """∂/∂x (d·J t)."""
         x, mean, r = saved["x"], saved["mean"], saved["r"]
         a = d if saved["gamma"] is None else d * self._wide(saved["gamma"], x)
         mean_a, mean_t = self._mean(a), self._mean(t)
         of_a = r * (self._mean(x, a) - mean * mean_a)
         of_t = r * (self._mean(x, t) - mean * mean_t)
         both = self._mean(a, t) - mean_a * mean_t
-        if inner is None:
-            inner = a * self._spread(-r * of_t, x)
-        else:
-            inner = torch.addcmul(inner, a, self._spread(-r * of_t, x))
-        inner.addcmul_(t, self._spread(-r * of_a, x))
+        inner = (a * self._spread(-r * of_t, x)).addcmul_(t, self._spread(-r * of_a, x))
         along = -r * r * r * (both - of_a * of_t)
         return self._project(saved, inner).addcmul_(x, self._spread(along, x)).sub_(self._spread(along * mean, x))
 
@@ -132,8 +124,7 @@ class LayerNorm(GroupNorm):
     """Over the last dimensions, those of ``normalized_shape``; its weights have that shape."""
 
     def forward(self, run, values, weights, overwrite):
-        self_contiguous = [values[0].contiguous()]
-        return super().forward(run, self_contiguous, weights, overwrite)
+        return super().forward(run, [values[0].contiguous()], weights, overwrite)
 
     def _normalise(self, x, gamma, beta):
         return torch.native_layer_norm(x, self.module.normalized_shape, gamma, beta, self.module.eps)

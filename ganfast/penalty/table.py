@@ -35,6 +35,13 @@ def _pool(module, dims):
     )
 
 
+def _avg_pool(module):
+    return L.AvgPool2d(
+        module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
+        module.divisor_override,
+    )  # fmt: skip
+
+
 def _pad(module):
     zero = isinstance(module, (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)) or getattr(module, "value", 0) == 0
     return LinearMap(module) if zero else Differentiable(module=module)
@@ -74,7 +81,7 @@ for _layer in (nn.Bilinear, nn.Embedding, nn.Softmax, nn.RMSNorm, nn.LocalRespon
 for _layer in (nn.Flatten, nn.Unflatten):
     register(_layer, lambda module: L.Reshape(module))
 for _layer in (
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AvgPool1d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.PixelShuffle, nn.PixelUnshuffle,
     nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.CircularPad1d,
     nn.CircularPad2d, nn.ChannelShuffle,
@@ -82,6 +89,7 @@ for _layer in (
     register(_layer, LinearMap)
 for _layer in (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d):
     register(_layer, _pad)
+register(nn.AvgPool2d, _avg_pool)
 register(nn.MaxPool1d, lambda module: _pool(module, 1))
 register(nn.MaxPool2d, lambda module: _pool(module, 2))
 register(nn.MaxPool3d, lambda module: _pool(module, 3))
@@ -106,7 +114,7 @@ RESHAPES = {
     "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
 }  # fmt: skip
 LINEAR = {
-    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    F.avg_pool1d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     F.interpolate, F.upsample, F.pixel_shuffle, F.pixel_unshuffle, torch.neg, operator.neg, "neg", "contiguous",
 }  # fmt: skip
 SMOOTH = {
@@ -143,6 +151,8 @@ def function_rule(target, function, args, kwargs, count):
         return SMOOTH[target]()
     if target in (F.relu, torch.relu, "relu", F.relu_):
         return L.LeakyReLU()
+    if target is F.avg_pool2d and count == 1:
+        return L.AvgPool2d(*args[1:], **kwargs)
     if target is F.leaky_relu:
         slope = kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01)
         return L.LeakyReLU(slope)
