@@ -149,13 +149,14 @@ def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
 
 
 def _double_backward(critic, x, phi, inputs):
+    derived = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         scores = check_scores(critic(x, *inputs), len(x))
-        (g,) = torch.autograd.grad(sum(s.float().sum() if s.dtype != torch.float64 else s.sum() for s in scores), x,
-                                   create_graph=torch.is_grad_enabled())  # fmt: skip
+        total = sum(s.sum(dtype=functional._checks.sum_dtype(s)) for s in scores)
+        (g,) = torch.autograd.grad(total, x, create_graph=derived)
         penalty, norms, _ = functional.gradient_penalty_terms(g, *phi)
-    return penalty, norms.detach()
+    return penalty if derived else penalty.detach(), norms.detach()
 
 
 class _Penalty(torch.autograd.Function):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from penalty.truth import (
-    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, residual, samples, trained, wgan,
+    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, grads, residual, samples, trained, wgan,
 )  # fmt: skip
 from torch import nn
 
@@ -91,6 +91,8 @@ def test_other_penalties(kind):
     torch.manual_seed(0)
     mine, place, phi = KINDS[kind]
     critic = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    with torch.no_grad():
+        critic[2].weight *= 3
     data = samples((7, 6))
     value, norms = double_backward(critic, place(*data).requires_grad_(), phi)
     assert bool((norms > 0.5).any()) and bool((norms < 0.5).any())
@@ -136,7 +138,7 @@ def test_part_of_an_expression_accumulated_and_repeated():
     wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
     for _ in range(2):
         (0.5 * penalty.gradient_penalty(critic, real, fake, eps=eps) + 3).backward()
-    assert distance([p.grad for p in trained(critic)], wanted) < 1e-10
+    assert distance(grads(critic), wanted) < 1e-10
     again = penalty.gradient_penalty(critic, real, fake, eps=eps)
     first = torch.autograd.grad(again, trained(critic), retain_graph=True, allow_unused=True)
     second = torch.autograd.grad(again, trained(critic), allow_unused=True)
@@ -164,7 +166,7 @@ def test_frozen_and_idle_parameters():
     wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
     penalty.gradient_penalty(critic, real, fake, eps=eps).backward()
     assert critic[0].weight.grad is None and critic[5].bias.grad is None and critic.idle.grad is None
-    assert distance([torch.zeros_like(p) if p.grad is None else p.grad for p in trained(critic)], wanted) < 1e-10
+    assert distance(grads(critic), wanted) < 1e-10
     with torch.no_grad():
         assert not penalty.gradient_penalty(critic, real, fake, eps=eps).requires_grad
 
@@ -269,6 +271,11 @@ def test_a_critic_that_changes_is_read_again():
 # --- wrong use --------------------------------------------------------------------------------------------------------
 
 
+class Rows(nn.Module):
+    def forward(self, x):
+        return torch.cat([x[:, 0], x[:, 1]])
+
+
 def test_wrong_use():
     critic = conv_critic()
     real, fake, _ = samples((5, 3, 8, 8), torch.float32)
@@ -281,8 +288,10 @@ def test_wrong_use():
             function(nn.Flatten(), real, fake)
         with pytest.raises(TypeError, match="critic: got function, needs a torch.nn.Module"):
             function(lambda x: x, real, fake)
-        with pytest.raises(ValueError, match=r"returned shape \(20, 6\) for 5 samples|returned shape .* needs"):
+        with pytest.raises(ValueError, match=r"critic: reshapes .* needs to keep the batch first"):
             function(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 48)), nn.Linear(48, 6)), real, fake)
+        with pytest.raises(ValueError, match=r"critic: returned shape \(\d+, 1\) for \d+ samples, needs"):
+            function(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 96)), nn.Linear(96, 1), Rows()), real, fake)
     with pytest.raises(TypeError, match="fake: got dtype torch.int64"):
         penalty.r2(critic, fake.long())
     with pytest.raises(ValueError, match="weight: got -1"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from penalty.truth import (
-    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, residual, samples, trained, wgan,
+    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, grads, residual, samples, wgan,
 )  # fmt: skip
 from torch import nn
 
@@ -18,10 +18,6 @@ def of_loss(critic, real, fake, eps, inputs=()):
     wasserstein = critic(real, *inputs).mean() - critic(fake, *inputs).mean()
     loss = value - wasserstein
     return [t.detach() for t in (loss, wasserstein, value, norms.mean())], gradients(loss, critic)
-
-
-def grads(critic):
-    return [torch.zeros_like(p) if p.grad is None else p.grad for p in trained(critic)]
 
 
 @pytest.mark.parametrize("name", CRITICS)
@@ -95,7 +91,9 @@ def test_batch_norm_sees_real_fake_and_between_apart():
     wanted = gradients(double_backward(other, x, wgan)[0] - wasserstein, other)
     penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
     assert distance(grads(critic), wanted) < 1e-10
-    assert distance([critic[1].running_mean, critic[1].running_var], [other[1].running_mean, other[1].running_var]) < 1e-12
+    assert (
+        distance([critic[1].running_mean, critic[1].running_var], [other[1].running_mean, other[1].running_var]) < 1e-12
+    )
     assert int(critic[1].num_batches_tracked) == 3
 
 

@@ -37,6 +37,11 @@ def gradients(loss, critic, *more):
     return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found)]
 
 
+def grads(critic):
+    """``.grad`` of each parameter that is trained; zeros where there is none."""
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in trained(critic)]
+
+
 def distance(a, b) -> float:
     """‖a − b‖/‖b‖ over lists of tensors; nan and inf never pass as small."""
     a, b = (torch.cat([t.double().flatten() for t in ts]) for ts in (a, b))
