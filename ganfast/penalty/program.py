@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ganfast.penalty.layers import LeakyReLU
+from ganfast.penalty.layers import Affine, LeakyReLU
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule
 from ganfast.penalty.table import function_rule
 
@@ -41,14 +41,17 @@ class Program:
         self.flat = not any(rule.curved for rule in rules) and all(rule.merges for rule in rules)
         self.flat = self.flat and self.arguments == 1 and isinstance(self.output, int)
         self.mixes = any(rule.mixes for rule in rules)
-        uses, maker = {}, {}
+        uses, maker, reader = {}, {}, {}
         for node in self.nodes:
             maker[node.output] = node.rule
             for i in node.inputs:
                 uses[i] = uses.get(i, 0) + 1
+                reader[i] = node.rule
         for node in self.nodes:
             i = node.inputs[0] if node.inputs else None
             node.overwrite = isinstance(node.rule, LeakyReLU) and i in maker and maker[i].fresh and uses[i] == 1
+            if isinstance(node.rule, LeakyReLU):
+                node.rule.spends = uses.get(node.output) == 1 and isinstance(reader[node.output], Affine)
 
 
 def program_of(critic: nn.Module, arguments: int = 1) -> Program:
