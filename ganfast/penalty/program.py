@@ -56,7 +56,7 @@ class Program:
 
 def program_of(critic: nn.Module, arguments: int = 1) -> Program:
     """The critic's program, made once for each structure; raises NoRuleError that names what has no rule."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(critic) in TABLE:
         return _walk(critic)
     modules = list(critic.modules())
     key = (arguments, *((id(m), m.training, *(len(getattr(m, hooks)) for hooks in _HOOKS)) for m in modules))
@@ -124,11 +124,11 @@ class _Held(Rule):
 
     merges = False
 
-    def __init__(self, root, path):
-        self.root, self.path = root, path
+    def __init__(self, critic, path):
+        self.critic, self.path = weakref.ref(critic), path  # the critic is a weak key of _PROGRAMS
 
     def _tensor(self):
-        found = self.root
+        found = self.critic()
         for name in self.path.split("."):
             found = getattr(found, name)
         return found

@@ -1,7 +1,9 @@
 """gradient_penalty and its relatives in a user's hands."""
 
+import gc
 import os
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -277,6 +279,17 @@ def test_a_critic_that_changes_is_read_again():
         critic[1] = replacement
         wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
         assert distance(gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic), wanted) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["conv", "conditional", "residual"])
+def test_a_critic_is_not_kept_alive(name):
+    critic, shape, inputs = CRITICS[name]()
+    real, fake, _ = samples(shape, torch.float32)
+    penalty.gradient_penalty(critic, real, fake, inputs=inputs).backward()
+    alive = weakref.ref(critic)
+    del critic
+    gc.collect()
+    assert alive() is None
 
 
 # --- wrong use --------------------------------------------------------------------------------------------------------
