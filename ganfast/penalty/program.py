@@ -74,11 +74,16 @@ def _make(critic, arguments, modules):
         if not all(isinstance(hook, (SpectralNorm, WeightNorm)) for hook in hooks):
             return NoRuleError(f"{type(module).__name__} with hooks")
     try:
-        if arguments == 1 and all(type(m) in (*TABLE, nn.Sequential) for m in _leaves(critic)):
+        if arguments == 1 and walks(critic):
             return _walk(critic)
         return _trace(critic, arguments)
     except NoRuleError as error:
         return error
+
+
+def walks(critic: nn.Module) -> bool:
+    """Whether the critic is a plain nn.Sequential of layers with rules."""
+    return all(_plain_type(leaf) in TABLE for leaf in _leaves(critic))
 
 
 def _leaves(module):
