@@ -8,7 +8,7 @@ for fp64).
 
 import torch
 
-from ganfast.reference.conv import activate
+from ganfast.reference.activation import activate
 
 
 def _wide(x):

@@ -1,10 +1,10 @@
-"""The composed layers against loops over taps and spelled-out statistics."""
+"""conv_transpose_bn_relu and conv_act against loops over taps and spelled-out statistics."""
 
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ganfast import reference
+from ganfast import functional
 
 
 def scatter(x, w, stride, padding, output_padding):
@@ -70,9 +70,9 @@ def test_equals_the_loops(kind, mode, activation):
     bn = (None,) * 4 if mode == "no batch norm" else (gamma, beta, *running)
     rest = (x, w, bias, *bn, mode == "train", 0.1, 1e-5, 2, 1)
     if kind == "transposed":
-        got = reference.conv_transpose_bn_relu(*rest, 1, activation)
+        got = functional.conv_transpose_bn_relu(*rest, 1, activation)
     else:
-        got = reference.conv_act(*rest, activation)
+        got = functional.conv_act(*rest, activation)
     torch.testing.assert_close(got, activate(wanted, activation), rtol=1e-10, atol=1e-12)
     if mode != "no batch norm":
         torch.testing.assert_close(running, (mean, var))
@@ -91,10 +91,10 @@ def test_derivatives_to_second_order(training):
     leaves, rest = arguments(training)
 
     def up(x, w, gamma, beta):
-        return reference.conv_transpose_bn_relu(x, w, None, gamma, beta, *rest, 2, 1, 1, "tanh")
+        return functional.conv_transpose_bn_relu(x, w, None, gamma, beta, *rest, 2, 1, 1, "tanh")
 
     def down(x, w, gamma, beta):
-        return reference.conv_act(x, w, None, gamma, beta, *rest, 1, 1, "leaky_relu")
+        return functional.conv_act(x, w, None, gamma, beta, *rest, 1, 1, "leaky_relu")
 
     for function in (up, down):
         assert gradcheck(function, leaves)
