@@ -177,8 +177,9 @@ def peak_memory(step: Callable, args: tuple, device: str) -> int:
         held = step(*args)
         del held
     now = most = 0
-    for event in sorted((e for e in profile.events() if e.name == "[memory]"), key=lambda e: e.time_range.start):
-        now += event.cpu_memory_usage
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
         most = max(most, now)
     return most
 
