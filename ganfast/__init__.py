@@ -7,8 +7,8 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBMODULES = {"data", "functional", "metrics", "models", "nn", "objectives", "ops", "recipes", "reference", "training"}
-_NAMES = {"InputError": "errors", "Trainer": "training", "load": "models"}
+_SUBMODULES = {"data", "functional", "metrics", "models", "nn", "objectives", "ops", "penalty", "recipes", "reference", "training"}
+_NAMES = {"InputError": "errors", "gradient_penalty": "penalty", "Trainer": "training", "load": "models"}
 
 __all__ = ["__version__", *sorted(_SUBMODULES), *sorted(_NAMES)]
 

@@ -1,0 +1,314 @@
+"""Rules written out, where speed matters: convolutions, linear layers, piecewise-linear and smooth activations."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from ganfast.penalty.rules import Elementwise, NoRuleError, Rule
+
+aten = torch.ops.aten
+
+
+class Keep(Rule):
+    """J = 1: an identity, or x plus a constant."""
+
+    def __init__(self, function=lambda x: x):
+        self.function = function
+
+    def forward(self, run, values, weights, overwrite):
+        return self.function(*values), [isinstance(v, torch.Tensor) and a for v, a in zip(values, run.active)]
+
+    def vjp(self, saved, d, start=0):
+        return [d if a else None for a in saved]
+
+    def jvp(self, saved, ts, start=0):
+        return next(t for t in ts if t is not None)
+
+
+class Add(Rule):
+    """x_1 + x_2: a residual sum, broadcast as torch does in all but the first dimension."""
+
+    fresh = True
+
+    def forward(self, run, values, weights, overwrite):
+        a, b = values
+        return a + b, [getattr(v, "shape", ()) for v in values]
+
+    def vjp(self, saved, d, start=0):
+        return [d if shape == d.shape else d.sum_to_size(shape) for shape in saved]
+
+    def jvp(self, saved, ts, start=0):
+        a, b = ts
+        if a is not None and b is not None:
+            return a + b
+        t, shape = (b, saved[0]) if a is None else (a, saved[1])
+        return t.expand(torch.broadcast_shapes(t.shape, (1, *shape[1:])))
+
+
+class Reshape(Rule):
+    """Elements keep their places within a sample: flatten, view, unflatten, squeeze."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def forward(self, run, values, weights, overwrite):
+        y = self.function(*values)
+        x = values[0]
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(f"critic: reshapes {tuple(x.shape)} to {tuple(y.shape)}, needs to keep the batch first")
+        return y, (x.shape[1:], y.shape[1:], len(values))
+
+    def vjp(self, saved, d, start=0):
+        return [d.reshape(-1, *saved[0])] + [None] * (saved[2] - 1)
+
+    def jvp(self, saved, ts, start=0):
+        return ts[0].reshape(-1, *saved[1])
+
+
+class Affine(Rule):
+    """What convolutions and linear layers share: y = W·x + b, their weights, casts and sums."""
+
+    fresh = trims = True
+
+    def __init__(self, module):
+        self.module = module
+
+    def weights(self):
+        for hook in self.module._forward_pre_hooks.values():
+            if isinstance(hook, (SpectralNorm, WeightNorm)):  # torch.nn.utils' older form makes the weight in a hook
+                hook(self.module, None)
+        bias = self.module.bias
+        return (self.module.weight,) if bias is None else (self.module.weight, bias)
+
+    def forward(self, run, values, weights, overwrite):
+        (x,) = values
+        dtype = run.dtype or x.dtype
+        cast = x.to(dtype), *(w.to(dtype) for w in weights)
+        return self.apply(*cast), (cast[0], cast[1], x.dtype, [w.dtype for w in weights])
+
+    def jvp(self, saved, ts, start=0):
+        x, w, _, _ = saved
+        return self.apply(ts[0].to(x.dtype), w)
+
+    def vjp(self, saved, d, start=0):
+        x, w, dtype, _ = saved
+        return (self.data_gradient(x[start:], w, d[start:]).to(dtype),)
+
+    def cross(self, saved, d, ts, need, start=0):
+        x, w, _, dtypes = saved
+        out = [None] * len(dtypes)
+        if ts[0] is None:
+            return out
+        if start:
+            x[start:].copy_(ts[0])  # over the rows that no one reads again
+            if len(dtypes) > 1 and need[1]:
+                out[1] = self.bias_gradient(d[:start]).to(dtypes[1])
+        if need[0]:
+            out[0] = self.weight_gradient(x if start else ts[0].to(x.dtype), w, d).to(dtypes[0])
+        return out
+
+    def adjoint(self, saved, p, d, ts, need):
+        x, w, dtype, dtypes = saved
+        out = [None] * len(dtypes)
+        if need[0]:
+            out[0] = self.weight_gradient(x, w, p).to(dtypes[0])
+        if len(dtypes) > 1 and need[1]:
+            out[1] = self.bias_gradient(p).to(dtypes[1])
+        return (self.data_gradient(x, w, p).to(dtype),), out
+
+
+class Linear(Affine):
+    """x [B, …, in] → [B, …, out]."""
+
+    apply = staticmethod(F.linear)
+
+    def data_gradient(self, x, w, d):
+        return d @ w
+
+    def weight_gradient(self, x, w, d):
+        return d.reshape(-1, d.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
+
+    def bias_gradient(self, d):
+        return d.reshape(-1, d.shape[-1]).sum(0)
+
+
+class Conv(Affine):
+    """Convolutions of 1 to 3 dimensions with zeros around, transposed ones too."""
+
+    def __init__(self, module):
+        super().__init__(module)
+        self.geometry = (
+            module.stride, module.padding, module.dilation, module.transposed, module.output_padding, module.groups,
+        )  # fmt: skip
+
+    def apply(self, x, w, b=None):
+        return torch.convolution(x, w, b, *self.geometry)
+
+    def _backward(self, x, w, d, mask):
+        return aten.convolution_backward(d, x, w, None, *self.geometry, mask)
+
+    def data_gradient(self, x, w, d):
+        return self._backward(x, w, d, [True, False, False])[0]
+
+    def weight_gradient(self, x, w, d):
+        return self._backward(x, w, d, [False, True, False])[1]
+
+    def bias_gradient(self, d):
+        return d.sum([0, *range(2, d.dim())])
+
+
+def plain_conv(module) -> bool:
+    """Whether torch.convolution is all that the module does."""
+    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+class LeakyReLU(Rule):
+    """x where positive, else slope·x, slope ≥ 0: y has the sign of x, which is all that a derivative asks."""
+
+    def __init__(self, slope=0.0):
+        if slope < 0:
+            raise NoRuleError(f"LeakyReLU with negative_slope={slope}")
+        self.slope = slope
+
+    def forward(self, run, values, weights, overwrite):
+        (x,) = values
+        y = F.leaky_relu(x, self.slope, overwrite) if self.slope else F.relu(x, overwrite)
+        return y, y
+
+    def vjp(self, saved, d, start=0):
+        return (aten.leaky_relu_backward(d, saved, self.slope, True),)
+
+    def jvp(self, saved, ts, start=0):
+        y = saved[start:]
+        if not start:
+            return aten.leaky_relu_backward(ts[0], y, self.slope, True)
+        return y.copy_(aten.leaky_relu_backward(ts[0], y, self.slope, True))
+
+
+class Masked(Rule):
+    """Dropout: the mask of the forward pass, in all others too."""
+
+    fresh = True
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def forward(self, run, values, weights, overwrite):
+        (x,) = values
+        mask = self.draw(torch.ones_like(x))
+        return x * mask, mask
+
+    def vjp(self, saved, d, start=0):
+        return (d * saved,)
+
+    def jvp(self, saved, ts, start=0):
+        return ts[0] * saved[start:]
+
+
+class MaxPool(Rule):
+    """The places of the largest elements, in all passes."""
+
+    fresh = True
+
+    def __init__(self, pool, dims):
+        self.pool, self.dims = pool, dims
+
+    def forward(self, run, values, weights, overwrite):
+        (x,) = values
+        y, places = self.pool(x)
+        return y, (places, x.shape)
+
+    def vjp(self, saved, d, start=0):
+        places, shape = saved
+        flat = d.new_zeros(*shape[: -self.dims], math.prod(shape[-self.dims :]))
+        return (flat.scatter_add(-1, places.flatten(-self.dims), d.flatten(-self.dims)).reshape(shape),)
+
+    def jvp(self, saved, ts, start=0):
+        places = saved[0][start:]
+        return ts[0].flatten(-self.dims).gather(-1, places.flatten(-self.dims)).reshape(places.shape)
+
+
+class Tanh(Elementwise):
+    def value(self, x):
+        return x.tanh()
+
+    def slope(self, x, y):
+        return 1 - y * y
+
+    def bend(self, x, y):
+        return -2 * y * (1 - y * y)
+
+
+class Sigmoid(Elementwise):
+    def value(self, x):
+        return x.sigmoid()
+
+    def slope(self, x, y):
+        return y * (1 - y)
+
+    def bend(self, x, y):
+        return y * (1 - y) * (1 - 2 * y)
+
+
+class SiLU(Elementwise):
+    def value(self, x):
+        return F.silu(x)
+
+    def slope(self, x, y):
+        s = x.sigmoid()
+        return s * (1 + x * (1 - s))
+
+    def bend(self, x, y):
+        s = x.sigmoid()
+        return s * (1 - s) * (2 + x * (1 - 2 * s))
+
+
+class Softplus(Elementwise):
+    """log(1 + e^βx)/β, and x itself where βx is over the threshold."""
+
+    def __init__(self, beta=1.0, threshold=20.0):
+        self.beta, self.threshold = beta, threshold
+
+    def value(self, x):
+        return F.softplus(x, self.beta, self.threshold)
+
+    def slope(self, x, y):
+        s = (self.beta * x).sigmoid()
+        return torch.where(self.beta * x > self.threshold, torch.ones_like(s), s)
+
+    def bend(self, x, y):
+        s = (self.beta * x).sigmoid()
+        return torch.where(self.beta * x > self.threshold, torch.zeros_like(s), self.beta * s * (1 - s))
+
+
+class GELU(Elementwise):
+    """x·Φ(x), or its approximation by tanh."""
+
+    def __init__(self, approximate="none"):
+        self.approximate = approximate
+
+    def value(self, x):
+        return F.gelu(x, approximate=self.approximate)
+
+    def _tanh(self, x):
+        """T = tanh u and u', u'' of u = √(2/π)·(x + 0.044715·x³)."""
+        k, c = math.sqrt(2 / math.pi), 0.044715
+        return (k * (x + c * x**3)).tanh(), k * (1 + 3 * c * x * x), 6 * k * c * x
+
+    def _normal(self, x):
+        return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+    def slope(self, x, y):
+        if self.approximate == "none":
+            return torch.special.ndtr(x) + x * self._normal(x)
+        tanh, u, _ = self._tanh(x)
+        return 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * u
+
+    def bend(self, x, y):
+        if self.approximate == "none":
+            return self._normal(x) * (2 - x * x)
+        tanh, u, du = self._tanh(x)
+        return (1 - tanh * tanh) * (u + 0.5 * x * (du - 2 * tanh * u * u))

@@ -1,0 +1,207 @@
+"""A critic as a list of calls with rules: a walk over nn.Sequential, torch.fx for anything else."""
+
+import weakref
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from ganfast.penalty.layers import LeakyReLU
+from ganfast.penalty.rules import TABLE, NoRuleError, Rule
+from ganfast.penalty.table import function_rule
+
+_PROGRAMS = weakref.WeakKeyDictionary()
+_HOOKS = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass
+class Node:
+    """y = rule(inputs): numbers of values; 0 is the critic's first argument, then come the other ones."""
+
+    rule: Rule
+    inputs: list
+    output: int
+    overwrite: bool = False  # the input's memory may hold the output
+
+
+@dataclass
+class Program:
+    """A critic of ``arguments`` arguments; ``output`` is the number of its result, or a list of them."""
+
+    nodes: list
+    arguments: int
+    output: object
+    flat: bool = field(init=False)  # piecewise linear, and one call serves several batches
+    mixes: bool = field(init=False)
+
+    def __post_init__(self):
+        rules = [node.rule for node in self.nodes]
+        self.flat = not any(rule.curved for rule in rules) and all(rule.merges for rule in rules)
+        self.flat = self.flat and self.arguments == 1 and isinstance(self.output, int)
+        self.mixes = any(rule.mixes for rule in rules)
+        uses, maker = {}, {}
+        for node in self.nodes:
+            maker[node.output] = node.rule
+            for i in node.inputs:
+                uses[i] = uses.get(i, 0) + 1
+        for node in self.nodes:
+            i = node.inputs[0] if node.inputs else None
+            node.overwrite = isinstance(node.rule, LeakyReLU) and i in maker and maker[i].fresh and uses[i] == 1
+
+
+def program_of(critic: nn.Module, arguments: int = 1) -> Program:
+    """The critic's program, made once for each structure; raises NoRuleError that names what has no rule."""
+    if torch.compiler.is_compiling():
+        return _walk(critic)
+    modules = list(critic.modules())
+    key = (arguments, *((id(m), m.training, len(m._forward_pre_hooks)) for m in modules))
+    known = _PROGRAMS.get(critic)
+    if known is None or known[0] != key:
+        known = _PROGRAMS[critic] = (key, _make(critic, arguments, modules))
+    if isinstance(known[1], NoRuleError):
+        raise known[1]
+    return known[1]
+
+
+def _make(critic, arguments, modules):
+    for module in modules:
+        if any(getattr(module, hooks) for hooks in _HOOKS):
+            return NoRuleError(f"{type(module).__name__} with hooks")
+    try:
+        if arguments == 1 and all(type(m) in (*TABLE, nn.Sequential) for m in _leaves(critic)):
+            return _walk(critic)
+        return _trace(critic, arguments)
+    except NoRuleError as error:
+        return error
+
+
+def _leaves(module):
+    """The modules that a walk meets."""
+    if type(module) is nn.Sequential:
+        return [leaf for child in module for leaf in _leaves(child)]
+    return [module]
+
+
+def _plain_type(module) -> type:
+    """The class of a module, seen through its parametrizations."""
+    return type(module).__mro__[1] if nn.utils.parametrize.is_parametrized(module) else type(module)
+
+
+def rules_of(module: nn.Module) -> list:
+    """The rules of a layer, to be run one after another."""
+    layer = _plain_type(module)
+    if layer not in TABLE:
+        raise NoRuleError(layer.__name__)
+    rules = TABLE[layer](module)
+    return rules if isinstance(rules, list) else [rules]
+
+
+def _walk(critic):
+    nodes, at = [], 0
+    for module in _leaves(critic):
+        for rule in rules_of(module):
+            nodes.append(Node(rule, [at], at + 1))
+            at += 1
+    return Program(nodes, 1, at)
+
+
+# --- torch.fx ---------------------------------------------------------------------------------------------------------
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module, name):
+        return _plain_type(module) in TABLE or super().is_leaf_module(module, name)
+
+
+class _Held(Rule):
+    """A parameter or buffer of the critic itself."""
+
+    merges = False
+
+    def __init__(self, root, path):
+        self.root, self.path = root, path
+
+    def _tensor(self):
+        found = self.root
+        for name in self.path.split("."):
+            found = getattr(found, name)
+        return found
+
+    def weights(self):
+        found = self._tensor()
+        return (found,) if isinstance(found, Tensor) and found.requires_grad else ()
+
+    def forward(self, run, values, weights, overwrite):
+        return (weights[0].detach() if weights else self._tensor()), None
+
+    def adjoint(self, saved, p, d, ts, need):
+        return (), (p,)
+
+
+def _trace(critic, arguments):
+    try:
+        graph = _Tracer().trace(critic)
+    except Exception as error:  # whatever the critic's own code raises when it meets a proxy
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NoRuleError(f"{type(critic).__name__}, which torch.fx cannot trace ({reason})") from error
+    numbers, nodes, count, placeholders, output = {}, [], arguments, 0, None
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if placeholders < arguments:
+                numbers[node] = placeholders
+            elif node.users:
+                raise NoRuleError(f"{type(critic).__name__} with the argument {node.name!r} left out")
+            placeholders += 1
+        elif node.op == "output":
+            output = _output(node, numbers, critic)
+        else:
+            _check_in_place(critic, node)
+            inputs = [numbers[i] for i in node.all_input_nodes]
+            for rule in _rules(critic, node):
+                nodes.append(Node(rule, inputs, count))
+                inputs, numbers[node] = [count], count
+                count += 1
+    if placeholders < arguments:
+        raise NoRuleError(f"{type(critic).__name__}, which takes {placeholders} arguments, not {arguments}")
+    return Program(nodes, arguments, output)
+
+
+def _check_in_place(critic, node):
+    """An in-place activation changes its input for those who read it again; a sweep does not."""
+    module = critic.get_submodule(node.target) if node.op == "call_module" else None
+    if (getattr(module, "inplace", False) or node.kwargs.get("inplace")) and len(node.all_input_nodes[0].users) > 1:
+        raise NoRuleError(f"{node.name} in place, over an input that is used again")
+
+
+def _output(node, numbers, critic):
+    result = node.args[0]
+    if isinstance(result, fx.Node):
+        return numbers[result]
+    if isinstance(result, (tuple, list)) and all(isinstance(r, fx.Node) for r in result):
+        return [numbers[r] for r in result]
+    raise NoRuleError(f"{type(critic).__name__}, whose result is neither a tensor nor a tuple of tensors")
+
+
+def _rules(critic, node):
+    if node.op == "get_attr":
+        return [_Held(critic, node.target)]
+    if node.op == "call_module":
+        if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
+            raise NoRuleError(f"{node.target} called with more than tensors")
+        return rules_of(critic.get_submodule(node.target))
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: None)
+    return [function_rule(node.target, _bound(node), args, kwargs, len(node.all_input_nodes))]
+
+
+def _bound(node):
+    """The call as a function of its inputs alone."""
+    inputs = node.all_input_nodes
+
+    def call(*values):
+        given = dict(zip(inputs, values))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+        return node.target(*args, **kwargs)
+
+    return call

@@ -1,0 +1,220 @@
+"""What a layer tells the engine: a :class:`Rule`, the three general kinds of it, and the table by layer."""
+
+import torch
+from torch import nn
+
+TABLE: dict = {}  # type of module → function of the module that gives its rules, to be run one after another
+
+
+class NoRuleError(Exception):
+    """The layer that has no rule, in words."""
+
+
+class Rule:
+    """One call y = f(x_1, …, x_k; w) in a critic. A rule keeps nothing of a run; ``forward`` gives what is ``saved``.
+
+    d = ∂ΣD/∂y, t = the tangent of an x, p = ∂P/∂y by way of y. A list for the inputs has None where there is nothing.
+    With ``start`` > 0 a merged step asks: rows from ``start`` on are those of the penalty, and only flat rules are met.
+
+    curved   f bends in x: ``adjoint`` has a second-order term
+    merges   rows are treated alike and apart, so that one call may serve several batches
+    mixes    samples of a batch see each other
+    fresh    y is a new tensor that the rule does not keep, so that an activation may overwrite it
+    trims    ``vjp`` can leave out the rows before ``start``
+    constant y does not depend on what x holds, but on its shape
+    """
+
+    curved, merges, mixes, fresh, trims, constant = False, True, False, False, False, False
+
+    def weights(self):
+        """The tensors w, read once a run; they may be the results of a parametrization."""
+        return ()
+
+    def forward(self, run, values, weights, overwrite):
+        """(y, saved). ``overwrite``: values[0] may be; ``run.active`` says which of the values depend on x."""
+        raise NotImplementedError
+
+    def vjp(self, saved, d, start=0):
+        """Of each input Jᵀd, of the rows from ``start`` on (``start`` is 0 unless the rule has ``trims``)."""
+        raise NotImplementedError
+
+    def jvp(self, saved, ts, start=0):
+        """Σ J_i t_i; may overwrite what is saved of the rows from ``start`` on where ``start`` > 0."""
+        raise NotImplementedError
+
+    def cross(self, saved, d, ts, need, start=0):
+        """Of each weight ∂/∂w (d·J t), plus (∂f/∂w)ᵀd of the rows before ``start``. Curved rules: in ``adjoint``."""
+        return ()
+
+    def adjoint(self, saved, p, d, ts, need):
+        """Of each input Jᵀp + ∂/∂x (d·J t), of each weight (∂f/∂w)ᵀp, curved ones + ∂/∂w (d·J t)."""
+        return self.vjp(saved, p), ()
+
+
+class Elementwise(Rule):
+    """y = f(x), a smooth function of each element: ``value(x)``, ``slope(x, y)`` = f', ``bend(x, y)`` = f''."""
+
+    curved = True
+
+    def __init__(self, module=None):
+        self.module = module
+
+    def forward(self, run, values, weights, overwrite):
+        (x,) = values
+        y = self.value(x)
+        return y, (x, y)
+
+    def vjp(self, saved, d, start=0):
+        return (d * self.slope(*saved),)
+
+    def jvp(self, saved, ts, start=0):
+        return ts[0] * self.slope(*saved)
+
+    def adjoint(self, saved, p, d, ts, need):
+        bent = None if ts[0] is None else d * ts[0] * self.bend(*saved)
+        if p is None:
+            return (bent,), ()
+        p = p * self.slope(*saved)
+        return (p if bent is None else p + bent,), ()
+
+
+class LinearMap(Rule):
+    """y = f(x_1, …), linear and without weights: f tells everything."""
+
+    def __init__(self, function, merges=True):
+        self.function, self.merges = function, merges
+
+    def forward(self, run, values, weights, overwrite):
+        saved = [(v.shape, v.dtype, v.device) if a else v for v, a in zip(values, run.active)]
+        return self.function(*values), (saved, run.active)
+
+    def _of_active(self, saved, active):
+        constants = [None if a else s for s, a in zip(saved, active)]
+
+        def function(*xs):
+            xs = iter(xs)
+            return self.function(*(next(xs) if a else c for c, a in zip(constants, active)))
+
+        return function
+
+    def vjp(self, saved, d, start=0):
+        saved, active = saved
+        zeros = [
+            torch.zeros((), dtype=s[1], device=s[2]).expand(s[0]) for s, a in zip(saved, active) if a
+        ]  # the values do not matter
+        _, pull = torch.func.vjp(self._of_active(saved, active), *zeros)
+        pulled = iter(pull(d))
+        return [next(pulled) if a else None for a in active]
+
+    def jvp(self, saved, ts, start=0):
+        saved, active = saved
+        rows = next(t.shape[0] for t in ts if t is not None)
+        given = [
+            torch.zeros((rows, *s[0][1:]), dtype=s[1], device=s[2]) if t is None else t
+            for s, t, a in zip(saved, ts, active)
+            if a
+        ]
+        return self._of_active(saved, active)(*given)
+
+
+class Differentiable(Rule):
+    """Any function that torch differentiates twice: double backward, of this one call.
+
+    ``function(*values, *weights)``; ``module``: its parameters are the weights and it is called with ``values``.
+    """
+
+    curved, merges = True, False
+
+    def __init__(self, function=None, module=None, mixes=False):
+        self.module, self.mixes = module, mixes
+        self.function = self._call_module if function is None else function
+
+    def _names(self):
+        return [name for name, _ in self.module.named_parameters()]
+
+    def weights(self):
+        return () if self.module is None else tuple(self.module.parameters())
+
+    def _call_module(self, *args):
+        names = self._names()
+        split = len(args) - len(names)
+        return torch.func.functional_call(self.module, dict(zip(names, args[split:])), args[:split])
+
+    def forward(self, run, values, weights, overwrite):
+        with torch.enable_grad(), run.autocast():
+            leaves = [v.detach().requires_grad_() if a else v for v, a in zip(values, run.active)]
+            weights = [w.detach().requires_grad_(w.is_floating_point()) for w in weights]
+            y = self.function(*leaves, *weights)
+        saved = {"x": leaves, "active": run.active, "w": weights, "y": y}
+        if isinstance(y, (tuple, list)) and any(isinstance(part, torch.Tensor) for part in y):
+            raise TypeError("critic: a call in it returns several tensors, needs one for each call")
+        return (y.detach() if isinstance(y, torch.Tensor) else y), saved
+
+    def _xs(self, saved):
+        return [x for x, a in zip(saved["x"], saved["active"]) if a]
+
+    def _spread(self, saved, given):
+        given = iter(given)
+        return [next(given) if a else None for a in saved["active"]]
+
+    def vjp(self, saved, d, start=0):
+        with torch.enable_grad():
+            saved["d"] = d.detach().requires_grad_()
+            saved["g"] = _grad([saved["y"]], self._xs(saved), [saved["d"]], create_graph=True)
+        return self._spread(saved, [None if g is None else g.detach() for g in saved["g"]])
+
+    def jvp(self, saved, ts, start=0):
+        pairs = self._pairs(saved, ts)
+        if not pairs:
+            return None
+        gs, ts = zip(*pairs)
+        (t,) = _grad(gs, [saved["d"]], ts)
+        return t
+
+    def _pairs(self, saved, ts):
+        given = [t for t, a in zip(ts, saved["active"]) if a]
+        return [(g, t) for g, t in zip(saved.get("g", ()), given) if g is not None and t is not None]
+
+    def adjoint(self, saved, p, d, ts, need):
+        pairs = [(g, t) for g, t in self._pairs(saved, ts) if g.requires_grad]
+        if p is not None:
+            pairs.append((saved["y"], p))
+        xs, ws = self._xs(saved), [w for w, n in zip(saved["w"], need) if n]
+        if not pairs or not xs + ws:
+            return [None] * len(saved["x"]), [None] * len(need)
+        found = _grad([a for a, _ in pairs], xs + ws, [b for _, b in pairs])
+        dw = iter(found[len(xs) :])
+        return self._spread(saved, found[: len(xs)]), [next(dw) if n else None for n in need]
+
+
+class Constant(Differentiable):
+    """A size, a shape, a tensor of zeros."""
+
+    constant, curved = True, False
+
+    def forward(self, run, values, weights, overwrite):
+        return self.function(*values), None
+
+
+def _grad(outputs, inputs, cotangents, create_graph=False):
+    """torch.autograd.grad, the graph kept, None for what an output does not depend on."""
+    if not inputs:
+        return ()
+    return torch.autograd.grad(
+        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+
+
+def register(layer: type[nn.Module], rule=None, *, mixes: bool = False) -> None:
+    """Name the rule of a layer, for every critic from now on.
+
+    layer    a subclass of ``torch.nn.Module``; subclasses of it are not meant
+    rule     a function of the module that gives its :class:`Rule` (a class that takes the module is one), or None for
+             a layer that torch can differentiate twice: :class:`Differentiable`
+    mixes    whether the samples of a batch see each other, as in BatchNorm; only where ``rule`` is None
+
+    Raises TypeError for what is not a layer.
+    """
+    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+        raise TypeError(f"layer: got {layer!r}, needs a subclass of torch.nn.Module")
+    TABLE[layer] = rule or (lambda module: Differentiable(module=module, mixes=mixes))

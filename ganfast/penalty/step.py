@@ -1,0 +1,108 @@
+"""The critic's part of a WGAN-GP step in one pass: loss and penalty share forward, reverse and weight gradients."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganfast import functional
+from ganfast.penalty.engine import Run, autocast_dtype
+from ganfast.penalty.penalties import _penalty, check_scores, find_program, read_weights, unwrapped
+
+
+class WGANGPStep(NamedTuple):
+    """What a step found: scalars on the device, fp32 (fp64 for fp64), without a graph."""
+
+    loss: Tensor  # penalty − wasserstein
+    wasserstein: Tensor  # mean D(real) − mean D(fake)
+    penalty: Tensor
+    gradient_norm: Tensor  # mean ‖∇D(x̂_i)‖
+
+
+def wgan_gp_step(
+    critic, real, fake, weight=10.0, target=1.0, one_sided=False, eps=None, inputs=(), *, strict=False
+):  # fmt: skip
+    """Adds ∂/∂θ (mean D(fake) − mean D(real) + penalty) to ``.grad`` of the critic's parameters; a :class:`WGANGPStep`.
+
+    Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂ alike; the critic returns one tensor.
+    A piecewise-linear critic takes [real; fake; x̂] as one batch: its weights are read once (one power iteration of a
+    spectral norm), and each layer has one weight gradient. Any other takes real and fake through autograd, together
+    unless its samples see each other, and x̂ through :func:`ganfast.gradient_penalty`. Real and fake get no gradients.
+    It is first-order code for a piecewise-linear nn.Sequential: torch.compile takes it whole. Hooks of
+    DistributedDataParallel do not run: all-reduce the gradients afterwards.
+    Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
+    """
+    critic = unwrapped(critic)
+    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    with torch.no_grad():
+        x = functional.interpolate(real, fake, eps)
+    program = find_program(critic, 1 + len(inputs), strict)
+    phi = (weight, "one_sided" if one_sided else "two_sided", target)
+    if program is None or not program.flat:
+        return _in_parts(critic, program, real, fake, x, phi, inputs)
+    return _merged(program, real, fake, x, phi)
+
+
+def _in_parts(critic, program, real, fake, x, phi, inputs):
+    real, fake, batch = real.detach(), fake.detach(), len(real)
+    if program is None or program.mixes:
+        of_real, of_fake = check_scores(critic(real, *inputs), batch), check_scores(critic(fake, *inputs), batch)
+    else:
+        twice = [torch.cat([i, i]) if isinstance(i, Tensor) and i.shape[:1] == (batch,) else i for i in inputs]
+        of_both = check_scores(critic(torch.cat([real, fake]), *twice), 2 * batch)
+        of_real, of_fake = [[s[:batch] for s in of_both], [s[batch:] for s in of_both]]
+    if len(of_real) != 1:
+        raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
+    wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
+    (-wasserstein).backward()
+    penalty, norms = _penalty(critic, x, *phi, inputs, False)
+    penalty.backward()
+    return _results(wasserstein.detach(), penalty.detach(), norms)
+
+
+def _mean(scores):
+    return scores.mean(dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
+
+
+def _results(wasserstein, penalty, norms):
+    return WGANGPStep(penalty - wasserstein, wasserstein, penalty, norms.mean())
+
+
+def _merged(program, real, fake, x, phi):
+    batch = len(real)
+    with torch.enable_grad():  # for the graph of parametrizations
+        weights = read_weights(program)
+    dtype = autocast_dtype(real.device)
+    with torch.no_grad(), torch.autocast(real.device.type, enabled=False):
+        run = Run(program, [[w.detach() for w in ws] for ws in weights], dtype, start=2 * batch)
+        together = torch.cat([real, fake, x])
+        scores = run.forward(together)
+        check_scores(scores, 3 * batch)
+        seed = torch.ones_like(scores)  # of x̂ 1, of the others that of the loss
+        seed[:batch] = -3.0 / scores.numel()
+        seed[batch : 2 * batch] = 3.0 / scores.numel()
+        g = run.reverse(seed)
+        del seed
+        penalty, norms, v = functional.gradient_penalty_terms(g.to(real.dtype), *phi)
+        run.tangent(v, [[w.requires_grad for w in ws] for ws in weights])
+        wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
+        _accumulate(weights, run.gradients)
+    return _results(wasserstein, penalty, norms)
+
+
+def _accumulate(weights, gradients):
+    """Into ``.grad`` of parameters, and through the graph of what was made of parameters."""
+    made, theirs = [], []
+    for ws, gs in zip(weights, gradients):
+        for w, g in zip(ws, gs):
+            if g is None:
+                continue
+            if not w.is_leaf:
+                made.append(w)
+                theirs.append(g)
+            elif w.grad is None:
+                w.grad = g
+            else:
+                w.grad += g
+    if made:
+        torch.autograd.backward(made, theirs)

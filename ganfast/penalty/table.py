@@ -1,0 +1,182 @@
+"""The rules of torch's and ganfast's own layers, of functions and of methods of a tensor."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ganfast import nn as gnn
+from ganfast.penalty import layers as L
+from ganfast.penalty.norms import Norm
+from ganfast.penalty.rules import Constant, Differentiable, LinearMap, NoRuleError, register
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def _conv(module):
+    return L.Conv(module) if L.plain_conv(module) else Differentiable(module=module)
+
+
+def _instance_norm(module):
+    if module.track_running_stats:
+        return Differentiable(module=module)  # in training it adds to the running statistics
+    return Norm(module, groups=module.num_features) if module.affine else _Bare(module)
+
+
+class _Bare(Norm):
+    """InstanceNorm without γ and β may be told a wrong number of features: the channels count."""
+
+    def __init__(self, module):
+        super().__init__(module)
+        self.module = module
+
+    def forward(self, run, values, weights, overwrite):
+        self.groups = values[0].shape[1]
+        return super().forward(run, values, weights, overwrite)
+
+
+def _pool(module, dims):
+    if module.ceil_mode or module.return_indices:
+        return Differentiable(module=module)
+    return L.MaxPool(
+        lambda x: getattr(F, f"max_pool{dims}d")(
+            x, module.kernel_size, module.stride, module.padding, module.dilation, return_indices=True
+        ),
+        dims,
+    )
+
+
+def _pad(module):
+    zero = isinstance(module, (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)) or getattr(module, "value", 0) == 0
+    return LinearMap(module) if zero else Differentiable(module=module)
+
+
+def _dropout(module):
+    return L.Masked(lambda ones: module(ones))
+
+
+def _activation(name, slope):
+    if name is None:
+        return []
+    return [L.Tanh()] if name == "tanh" else [L.LeakyReLU(slope if name == "leaky_relu" else 0.0)]
+
+
+def _fused(module):
+    """ganfast.nn's layers through their parts."""
+    norm = [] if module.bn is None else [Differentiable(module=module.bn, mixes=True)]
+    return [_conv(module.conv), *norm, *_activation(module.activation, module.negative_slope)]
+
+
+def _linear_map(module):
+    return LinearMap(module)
+
+
+for _layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d):
+    register(_layer, _conv)
+register(nn.Linear, L.Linear)
+register(nn.Identity, lambda module: L.Keep())
+register(nn.ReLU, lambda module: L.LeakyReLU())
+register(nn.LeakyReLU, lambda module: L.LeakyReLU(module.negative_slope))
+register(nn.Tanh, L.Tanh)
+register(nn.Sigmoid, L.Sigmoid)
+register(nn.SiLU, L.SiLU)
+register(nn.Softplus, lambda module: L.Softplus(module.beta, module.threshold))
+register(nn.GELU, lambda module: L.GELU(module.approximate))
+for _layer in (nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.PReLU, nn.Hardtanh, nn.ReLU6, nn.LogSigmoid, nn.Softsign):
+    register(_layer)
+for _layer in (nn.Bilinear, nn.Embedding, nn.Softmax, nn.RMSNorm, nn.LocalResponseNorm):
+    register(_layer)
+for _layer in (nn.Flatten, nn.Unflatten):
+    register(_layer, lambda module: L.Reshape(module))
+for _layer in (
+    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.PixelShuffle, nn.PixelUnshuffle,
+    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.CircularPad1d,
+    nn.CircularPad2d, nn.ChannelShuffle,
+):  # fmt: skip
+    register(_layer, _linear_map)
+for _layer in (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d):
+    register(_layer, _pad)
+register(nn.MaxPool1d, lambda module: _pool(module, 1))
+register(nn.MaxPool2d, lambda module: _pool(module, 2))
+register(nn.MaxPool3d, lambda module: _pool(module, 3))
+for _layer in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
+    register(_layer, _dropout)
+register(nn.LayerNorm, lambda module: Norm(module, shape=module.normalized_shape))
+register(nn.GroupNorm, lambda module: Norm(module, groups=module.num_groups))
+for _layer in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
+    register(_layer, _instance_norm)
+for _layer in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, gnn.MinibatchDiscrimination, gnn.MinibatchStddev):
+    register(_layer, mixes=True)
+register(gnn.ConvAct2d, _fused)
+register(gnn.ConvTransposeBNReLU2d, _fused)
+
+# --- functions and methods --------------------------------------------------------------------------------------------
+
+# each takes (function of the input tensors, arguments by position, by name, number of input tensors) and gives a rule;
+# an argument that is an input is None
+
+RESHAPES = {torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, "flatten", "reshape", "view",
+            "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}  # fmt: skip
+LINEAR = {F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+          F.interpolate, F.upsample, F.pixel_shuffle, F.pixel_unshuffle, torch.neg, operator.neg, "neg", "contiguous"}  # fmt: skip
+SMOOTH = {torch.tanh: L.Tanh, F.tanh: L.Tanh, "tanh": L.Tanh, torch.sigmoid: L.Sigmoid, F.sigmoid: L.Sigmoid,
+          "sigmoid": L.Sigmoid, F.silu: L.SiLU, F.softplus: L.Softplus, F.gelu: L.GELU}  # fmt: skip
+DIFFERENTIABLE = {
+    torch.matmul, torch.bmm, torch.mm, torch.einsum, operator.matmul, "matmul", "bmm", "mm", F.linear, F.conv1d, F.conv2d,
+    F.conv3d, F.conv_transpose2d, F.bilinear, torch.exp, "exp", torch.log, "log", torch.sqrt, "sqrt", torch.rsqrt, "rsqrt",
+    torch.square, "square", torch.pow, operator.pow, "pow", torch.abs, "abs", torch.clamp, "clamp", F.normalize,
+    F.softmax, torch.softmax, "softmax", F.elu, F.layer_norm, F.group_norm, F.instance_norm, F.embedding, F.pad, "expand",
+    torch.where, F.max_pool2d, torch.norm, "norm", operator.truediv, torch.div, "div", "clone", torch.sum, "sum", torch.mean,
+    "mean", operator.getitem, torch.stack, torch.sin, torch.cos, "expand_as", "repeat", "to", "float",
+    torch.permute, "permute", torch.transpose, "transpose", torch.cat, torch.concat, torch.narrow, "narrow", torch.sub,
+    operator.sub, "sub", torch.add, operator.add, "add", torch.mul, operator.mul, "mul",
+}  # fmt: skip
+PLAIN = {getattr, "size", "dim", "numel", "new_zeros", "new_ones", operator.floordiv, operator.mod}
+
+
+def _dimensions(args, kwargs):
+    found = kwargs.get("dim", kwargs.get("dims", args[1:]))
+    found = found if isinstance(found, (tuple, list)) else [found]
+    return [x for d in found for x in (d if isinstance(d, (tuple, list)) else [d])]
+
+
+def function_rule(target, function, args, kwargs, count):
+    """The rule of a call of ``target``; ``function`` is the call with all but its ``count`` inputs filled in."""
+    if target in RESHAPES:
+        return L.Reshape(function)
+    if target in LINEAR:
+        return LinearMap(function)
+    if target in SMOOTH and len(args) == 1 and not kwargs:
+        return SMOOTH[target]()
+    if target in (F.relu, torch.relu, "relu", F.relu_):
+        return L.LeakyReLU()
+    if target is F.leaky_relu:
+        slope = kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01)
+        return L.LeakyReLU(slope)
+    if target in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d) and count == 1:
+        return L.Masked(function)
+    if target in (torch.add, operator.add, "add", operator.iadd) and not kwargs:
+        return L.Add() if count == 2 else L.Keep(function)
+    if target in (operator.sub, torch.sub, "sub") and count == 1 and args[0] is None and not kwargs:
+        return L.Keep(function)
+    if target in (operator.mul, torch.mul, "mul", operator.truediv, torch.div, "div") and count == 1 and not kwargs:
+        if args[0] is None or target is operator.mul:
+            return LinearMap(function)
+    if target in (torch.cat, torch.concat):
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        return LinearMap(function) if dim > 0 else Differentiable(function, mixes=dim == 0)
+    if target in (torch.mean, torch.sum, "mean", "sum"):
+        dims = _dimensions(args, kwargs)
+        if dims and all(isinstance(d, int) and d > 0 for d in dims):
+            return LinearMap(function)
+    if target in (torch.permute, "permute") and _dimensions(args, kwargs)[0] == 0:
+        return LinearMap(function)
+    if target in (torch.transpose, "transpose") and all(isinstance(d, int) and d > 0 for d in args[1:3]):
+        return LinearMap(function)
+    if target in PLAIN:
+        return Constant(function)
+    if target in DIFFERENTIABLE:
+        return Differentiable(function)
+    raise NoRuleError(target if isinstance(target, str) else f"{getattr(target, '__name__', target)}()")
