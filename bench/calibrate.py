@@ -1,10 +1,11 @@
 """What this machine is and can do: its names and versions, copy bandwidth, matmul rate and launch time.
 
-python bench/calibrate.py    prints both as JSON
+    python bench/calibrate.py [--results FILE]    prints both as JSON; with FILE, a run of the benchmarks goes on with it
 
 Every floor beside a time comes from here. Each number is the best of several tries: what the device gives undisturbed.
 """
 
+import argparse
 import datetime
 import functools
 import importlib.metadata
@@ -44,9 +45,10 @@ def _version(package: str):
 def processor() -> str:
     """The CPU's name."""
     try:
-        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        names = []
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -158,8 +160,13 @@ def calibration(device: str) -> dict:
 
 
 def main() -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(json.dumps({"environment": environment(), "calibration": calibration(device)}, indent=1))
+    import store
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, help="a results file to write them to")
+    results = store.Results(parser.parse_args().results, environment())
+    results.calibrate("cuda" if torch.cuda.is_available() else "cpu", calibration)
+    print(json.dumps({key: results.data[key] for key in ("environment", "calibration")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Shared by all benchmarks: the fixture `measure`, the results file, the table at the end.
 
-    pytest bench --benchmark-only                          # everything
-    pytest bench --benchmark-only -m "not full"            # the quick set: make bench
-    pytest bench --benchmark-only --results FILE.json      # writes each row at once; rows that FILE has are skipped
+pytest bench --benchmark-only                          # everything
+pytest bench --benchmark-only -m "not full"            # the quick set: make bench
+pytest bench --benchmark-only --results FILE.json      # writes each row at once; rows that FILE has are skipped
 """
 
 import calibrate
@@ -36,11 +36,12 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    items.sort(key=lambda item: item.get_closest_marker("long") is not None)  # stable: long baselines last
+    for mark in ("full", "long"):  # stable: the quick set first, the long baselines last
+        items.sort(key=lambda item: item.get_closest_marker(mark) is not None)  # noqa: B023  called at once
     results = config.stash[RESULTS]
     done = [item for item in items if results.measured(name_of(item))]
     if done:
-        items[:] = [item for item in items if item not in done]
+        items[:] = [item for item in items if not results.measured(name_of(item))]
         config.hook.pytest_deselected(items=done)
     for item in items:
         item.add_marker(pytest.mark.benchmark(timer=measured_time))
@@ -54,7 +55,9 @@ def name_of(item) -> str:
 def group_of(item) -> str:
     """Everything but the row's own name: rows of a group stand side by side."""
     params = item.callspec.params
-    others = [frame.words(v) if isinstance(v, tuple) else str(v) for k, v in params.items() if k not in ("row", "place")]
+    others = [
+        frame.words(v) if isinstance(v, tuple) else str(v) for k, v in params.items() if k not in ("row", "place")
+    ]
     return " ".join([item.originalname.removeprefix("test_"), *others, "on", params["place"]])
 
 

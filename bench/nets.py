@@ -1,14 +1,18 @@
-"""Networks of the step benchmarks as a user of plain PyTorch writes them."""
+"""Networks of the step benchmarks as a user of plain PyTorch writes them, and DCGAN's of ganfast's layers."""
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ganfast.nn import ConvAct2d, ConvTransposeBNReLU2d
+
 
 def generator(width: int, latent_dim: int = 100) -> nn.Sequential:
     """DCGAN's, z [B, latent_dim, 1, 1] → [B, 3, 64, 64]."""
     layers, features = [], [latent_dim, 8 * width, 4 * width, 2 * width, width]
-    for i, (a, b) in enumerate(zip(features, features[1:])):
+    for i, (a, b) in enumerate(pairwise(features)):
         layers.append(nn.ConvTranspose2d(a, b, 4, 2 if i else 1, 1 if i else 0, bias=False))
         layers += [nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.ConvTranspose2d(width, 3, 4, 2, 1), nn.Tanh())
@@ -17,11 +21,28 @@ def generator(width: int, latent_dim: int = 100) -> nn.Sequential:
 def discriminator(width: int, batch_norm: bool = True) -> nn.Sequential:
     """DCGAN's, [B, 3, 64, 64] → logits [B, 1, 1, 1]; without BatchNorm it is the critic of a gradient penalty."""
     layers, features = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)], [width, 2 * width, 4 * width, 8 * width]
-    for a, b in zip(features, features[1:]):
+    for a, b in pairwise(features):
         layers.append(nn.Conv2d(a, b, 4, 2, 1, bias=not batch_norm))
         layers += [nn.BatchNorm2d(b)] if batch_norm else []
         layers.append(nn.LeakyReLU(0.2))
     return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4))
+
+
+def fused_generator(width: int, latent_dim: int = 100) -> nn.Sequential:
+    """generator() of ganfast's layers; the parameters in the same order."""
+    features = [latent_dim, 8 * width, 4 * width, 2 * width, width]
+    layers = [
+        ConvTransposeBNReLU2d(a, b, 4, 2 if i else 1, 1 if i else 0) for i, (a, b) in enumerate(pairwise(features))
+    ]
+    last = ConvTransposeBNReLU2d(width, 3, 4, 2, 1, bias=True, activation="tanh", batch_norm=False)
+    return nn.Sequential(*layers, last)
+
+
+def fused_discriminator(width: int) -> nn.Sequential:
+    """discriminator() of ganfast's layers; the parameters in the same order."""
+    layers = [ConvAct2d(3, width, 4, 2, 1)]
+    layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=True) for a, b in pairwise(width * n for n in (1, 2, 4, 8))]
+    return nn.Sequential(*layers, ConvAct2d(8 * width, 1, 4, activation=None))
 
 
 class Block(nn.Module):
@@ -54,12 +75,14 @@ class ResNetCritic(nn.Module):
 
 
 def initialise(module: nn.Module, seed: int) -> nn.Module:
-    """N(0, 0.02²) weights, the same for the same seed on every device."""
+    """N(0, 0.02²) weights and no biases, the same for the same seed on every device; norms stay as they are."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in module.parameters():
-            if p.dim() > 1:
-                p.copy_(0.02 * torch.randn(p.shape, generator=generator))
+        for layer in module.modules():
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                layer.weight.copy_(0.02 * torch.randn(layer.weight.shape, generator=generator))
+                if layer.bias is not None:
+                    layer.bias.zero_()
     return module
 
 

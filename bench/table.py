@@ -65,4 +65,6 @@ def text(rows: dict) -> str:
         lines += [(group,), *((f"  {row['row']}", *cells(row)) for row in members)]
     whole = [line for line in lines if len(line) > 1 and not line[1].startswith("failed")]
     widths = [max(map(len, column)) for column in zip(*whole)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() if len(line) > 1 else line[0] for line in lines)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() if len(line) > 1 else line[0] for line in lines
+    )
