@@ -1,6 +1,6 @@
 """What this machine is and can do: its names and versions, copy bandwidth, matmul rate and launch time.
 
-    python bench/calibrate.py [--results FILE]    prints both as JSON; with FILE, a run of the benchmarks goes on with it
+    python bench/calibrate.py [--results FILE]    prints both as JSON; with FILE, a run of the benchmarks uses them
 
 Every floor beside a time comes from here. Each number is the best of several tries: what the device gives undisturbed.
 """
@@ -53,7 +53,7 @@ def processor() -> str:
 
 
 def revision() -> str:
-    """The commit of the sources, with "+" where tracked files differ from it; GANFAST_REVISION where git is not there."""
+    """The commit, with "+" where tracked sources differ from it; GANFAST_REVISION where git is not there."""
     commit = _output("git", "rev-parse", "--short=12", "HEAD")
     if not commit:
         return os.environ.get("GANFAST_REVISION", "unknown")

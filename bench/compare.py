@@ -3,9 +3,9 @@
     python bench/compare.py main                         # the working tree against main: the quick set
     python bench/compare.py v0.1 -k sigmoid_bce --rounds 3
 
-Every round runs REF's sources and then the working tree's, under the working tree's benchmarks. A speed-up is the median
-of the rounds' ratios of "ganfast" rows, with the least and the largest. Where a check failed on either side, or a row
-is missing on one, no speed-up is printed and the exit code is 1.
+Every round runs REF's sources and then the working tree's, under the working tree's benchmarks. A speed-up is the
+median of the rounds' ratios of "ganfast" rows, with the least and the largest. Where a check failed on either side, or
+a row is missing on one, no speed-up is printed and the exit code is 1.
 """
 
 import argparse

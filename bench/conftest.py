@@ -37,7 +37,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     for mark in ("full", "long"):  # stable: the quick set first, the long baselines last
-        items.sort(key=lambda item: item.get_closest_marker(mark) is not None)  # noqa: B023  called at once
+        items.sort(key=lambda item: item.get_closest_marker(mark) is not None)
     results = config.stash[RESULTS]
     done = [item for item in items if results.measured(name_of(item))]
     if done:
@@ -99,7 +99,8 @@ class Measure:
             return None
         memory = frame.peak_memory(steps[row], sets[0], self.device)
         ours, theirs = frame.in_turns(ours, theirs, self.budget)
-        self.benchmark.pedantic(_tick, setup=lambda left=iter(theirs): ((next(left),), {}), rounds=len(theirs))
+        left = iter(theirs)
+        self.benchmark.pedantic(_tick, setup=lambda: ((next(left),), {}), rounds=len(theirs))
         calibration = self.results.calibrate(self.device, calibrate.calibration)
         return frame.row_of(theirs, ours, work, self.place, calibration, memory)
 

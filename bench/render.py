@@ -32,7 +32,7 @@ not. A CPU is shared with other work: read the ratios, not the times.
 
     make bench                                                    the quick set
     python -m pytest bench --benchmark-only --results FILE.json   everything
-    bench/gpu.sh                                                  everything on a machine with a GPU, in nine minutes a go
+    bench/gpu.sh                                                  everything on a GPU, in nine minutes a go
 
 Where something has no results it says: {NOT_YET}.
 """
@@ -120,6 +120,11 @@ def _save(figure, path: Path) -> None:
     figure.clear()
 
 
+def colour(low: float, high: float) -> str:
+    """Green: ganfast is faster; red: slower; grey: the quartiles hold 1."""
+    return "#1b7f5c" if low > 1 else "#b5483a" if high < 1 else "#9a9a9a"
+
+
 def good(rows: dict) -> list[dict]:
     return [row for row in rows.values() if "seconds" in row]
 
@@ -135,7 +140,7 @@ def speedups(rows: list[dict], title: str, path: Path) -> bool:
     ratios = [row["ratio"] for row in bars]
     low, high = zip(*(row["ratio_quartiles"] for row in bars))
     error = [[r - a for r, a in zip(ratios, low)], [b - r for r, b in zip(ratios, high)]]
-    axes.barh(range(len(bars)), ratios, xerr=error, color=["#1b7f5c" if r >= 1 else "#b5483a" for r in ratios],
+    axes.barh(range(len(bars)), ratios, xerr=error, color=[colour(*q) for q in zip(low, high)],
               error_kw={"elinewidth": 1, "ecolor": "#333333"})  # fmt: skip
     axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
@@ -143,7 +148,7 @@ def speedups(rows: list[dict], title: str, path: Path) -> bool:
     axes.set_xticks(ticks := [t for t in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= 2 * max(high)])
     axes.set_xticklabels([f"{t:g}×" for t in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("time over ganfast's (right of 1: ganfast is faster); lines: quartiles")
+    axes.set_xlabel("time over ganfast's (right of 1: ganfast is faster); lines: quartiles; grey: they hold 1")
     axes.set_title(title, fontsize=10)
     _save(figure, path)
     return True
@@ -198,23 +203,25 @@ def scaling(rows: dict, title: str, path: Path) -> bool:
 
 def draw(files: dict, folder: Path) -> dict:
     """The plots of each file; their paths relative to the folder above."""
-    found: dict = {}
-    for name, results in files.items():
-        kind = kind_of(results)
-        rows, device = places(results, kind), "cuda" if kind == "gpu" else "cpu"
-        environment = results["environment"]
-        title = f"{environment.get('gpu') or environment['cpu']}, torch {environment['torch']}"
-        made = {
-            "speedups": lambda path: speedups(good(rows), title, path),  # noqa: B023  called at once
-            "roofline": lambda path: (
-                device in results["calibration"]  # noqa: B023
-                and roofline(good(rows), results["calibration"][device], title, path)
-            ),  # noqa: B023
-            "scaling": lambda path: scaling(rows, title, path),  # noqa: B023
-        }
-        paths = {what: folder / f"{name}-{what}.png" for what in made}
-        found[name] = [f"{folder.name}/{paths[what].name}" for what, plot in made.items() if plot(paths[what])]
-    return found
+    return {name: draw_one(name, results, folder) for name, results in files.items()}
+
+
+def title_of(results: dict) -> str:
+    environment = results["environment"]
+    return f"{environment.get('gpu') or environment['cpu']}, torch {environment['torch']}"
+
+
+def draw_one(name: str, results: dict, folder: Path) -> list[str]:
+    kind = kind_of(results)
+    rows, title = places(results, kind), title_of(results)
+    paths = {what: folder / f"{name}-{what}.png" for what in ("speedups", "roofline", "scaling")}
+    calibration = results["calibration"].get("cuda" if kind == "gpu" else "cpu")
+    made = {
+        "speedups": speedups(good(rows), title, paths["speedups"]),
+        "roofline": calibration and roofline(good(rows), calibration, title, paths["roofline"]),
+        "scaling": scaling(rows, title, paths["scaling"]),
+    }
+    return [f"{folder.name}/{paths[what].name}" for what, there in made.items() if there]
 
 
 def headline(files: dict, path: Path) -> bool:
@@ -230,8 +237,7 @@ def headline(files: dict, path: Path) -> bool:
         if groups:
             largest = max(groups, key=groups.get)
             kept += [row for row in rows if row["group"] == largest]
-    environment = results["environment"]
-    return speedups(kept, f"{environment.get('gpu') or environment['cpu']}, torch {environment['torch']}", path)
+    return speedups(kept, title_of(results), path)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""A results file: environment, calibration and rows, written anew after each row, so that a run cut off keeps its rows."""
+"""A results file: environment, calibration and rows. It is written anew after each row: what is measured is kept."""
 
 import json
 import os
