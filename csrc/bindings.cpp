@@ -16,9 +16,27 @@ Side side(Ptr x, int64_t n, float target) { return {at<const void>(x), n, target
 Pairs pairs(Ptr x, Ptr y, int64_t rows, int64_t others, int64_t nk, int64_t kd, int dtype) {
   return {at<const void>(x), at<const void>(y), rows, others, nk, kd, dtype};
 }
+BatchNorm batch_norm(int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight, Ptr bias, bool use_batch,
+                     double eps, int activation, float slope) {
+  return {batch, channels, plane, dtype, at<const float>(weight), at<const float>(bias), use_batch, eps, activation, slope};
+}
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 void bind_cpu(py::module_ m) {
+  m.def("batch_norm_act", [](Ptr y, int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight, Ptr bias,
+                             bool use_batch, double eps, int activation, float slope, Ptr a, Ptr mean, Ptr var,
+                             int threads) {
+    cpu::batch_norm_act(at<void>(y), batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope),
+                        at<void>(a), at<float>(mean), at<float>(var), threads);
+  }, Unlocked());
+  m.def("batch_norm_act_backward", [](Ptr da, Ptr y, int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight,
+                                      Ptr bias, Ptr mean, Ptr var, bool use_batch, double eps, int activation, float slope,
+                                      Ptr dy, Ptr dweight, Ptr dbias, int threads) {
+    cpu::batch_norm_act_backward(
+        at<void>(da), at<void>(y),
+        batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope), at<float>(mean),
+        at<float>(var), at<void>(dy), at<float>(dweight), at<float>(dbias), threads);
+  }, Unlocked());
   m.def("sigmoid_bce", [](Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake, int dtype,
                           Ptr loss, int threads) {
     cpu::sigmoid_bce(side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype, at<float>(loss), threads);

@@ -35,6 +35,17 @@ struct Pairs {
   int64_t rows, others, nk, kd;
   int dtype;
 };
+// batch_norm_act: y [batch, channels, plane] of one dtype; channels last is plane = 1. nullptr for weight: 1, bias: 0.
+enum Activation : int { NONE = 0, RELU = 1, LEAKY_RELU = 2, TANH = 3 };  // as in ganfast/ops/batch_norm_act.py
+struct BatchNorm {
+  int64_t batch, channels, plane;
+  int dtype;
+  const float *weight, *bias;
+  bool use_batch;  // statistics of the batch, else given ones
+  double eps;
+  int activation;
+  float slope;
+};
 
 namespace cpu {
 // loss = Σ_sides mean(softplus(x) − target·x)
@@ -64,6 +75,12 @@ void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers
 // drows, dothers as above with e·t for e
 void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
                                  void* dothers, int threads);
+
+// a = act(weight·(y − mean)/√(var + eps) + bias); mean and var (biased) are results where use_batch
+void batch_norm_act(const void* y, BatchNorm norm, void* a, float* mean, float* var, int threads);
+// dz = da·act': dweight = Σ dz·x̂, dbias = Σ dz, dy = weight/√(var + eps)·(dz − (dbias + x̂·dweight)/n), or without the sums
+void batch_norm_act_backward(const void* da, const void* y, BatchNorm norm, const float* mean, const float* var, void* dy,
+                             float* dweight, float* dbias, int threads);
 }  // namespace cpu
 
 #ifdef GANFAST_CUDA

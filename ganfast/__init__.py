@@ -5,12 +5,14 @@ Submodules load on first use, so that ``import ganfast`` costs little more than 
 
 import importlib
 
+from ganfast.fuse import fuse  # now, not on first use: the function, never the module of its name
+
 __version__ = "0.1.0"
 
 _SUBMODULES = {"data", "functional", "metrics", "models", "nn", "objectives", "ops", "penalty", "recipes", "reference", "training"}
 _NAMES = {"InputError": "errors", "gradient_penalty": "penalty", "Trainer": "training", "load": "models"}
 
-__all__ = ["__version__", *sorted(_SUBMODULES), *sorted(_NAMES)]
+__all__ = ["__version__", "fuse", *sorted(_SUBMODULES), *sorted(_NAMES)]
 
 
 def __getattr__(name: str):

@@ -308,10 +308,14 @@ def info(argv: list[str]) -> None:
 
     from ganfast import ops
 
-    if argv and argv[0] not in ("-h", "--help"):
-        raise InputError(f"ganfast info has no option {argv[0]!r}: leave it out.")
+    if argv and argv[0] not in ("-h", "--help", "--tuning"):
+        raise InputError(f"ganfast info has no option {argv[0]!r}: give --tuning, or leave it out.")
+    if argv[:1] == ["--tuning"]:
+        tuning()
+        return
     if argv:
         print("ganfast info    versions, devices, and which backend each operator can use, or why not")
+        print("  --tuning      which of several ways was measured to be fastest, for each operator and shape")
         return
     print(
         f"ganfast {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -328,6 +332,21 @@ def info(argv: list[str]) -> None:
     print()
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)), row[3], sep="  ")
+
+
+def tuning() -> None:
+    """The measured choices of all environments in the file."""
+    from ganfast.ops import _tuning
+
+    rows = _tuning.table()
+    print(f"{_tuning.path()}: {len(rows)} measured choices (delete it to measure again)")
+    place = None
+    for environment, key, choice, microseconds, failed in rows:
+        if environment != place:
+            place = environment
+            print(f"\n{place}")
+        times = ", ".join(f"{name} {median:g} µs" for name, median in sorted(microseconds.items(), key=lambda m: m[1]))
+        print(f"  {choice:<12} {key}: {times}", *(f"{name} failed ({why})" for name, why in failed.items()), sep="; ")
 
 
 COMMANDS = {"train": train, "generate": generate, "evaluate": evaluate, "data": data, "info": info}

@@ -1,15 +1,16 @@
 """The operators as functions, with PyTorch's conventions.
 
-``conv_transpose_bn_relu`` and ``conv_act`` have no kernels yet: they are the plain PyTorch compositions of
-``ganfast.reference``, at their speed.
+``conv_transpose_bn_relu`` and ``conv_act`` are made of two operators: ``conv_link``, the convolution with its bias and
+activation, and ``batch_norm_act`` behind it. The convolution itself is the vendor's.
 """
 
 import torch
 
-from ganfast import ops, reference
+from ganfast import ops
 from ganfast.ops import _checks
 
 __all__ = [
+    "batch_norm_act",
     "conv_act",
     "conv_transpose_bn_relu",
     "gradient_penalty",
@@ -94,15 +95,17 @@ def conv_transpose_bn_relu(
     """y = act(batch_norm(conv_transpose2d(x, weight) + bias)), [N, C_out, H', W'].
 
     x [N, C_in, H, W]; weight [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias, running_mean, running_var [C_out].
-    Without ``bn_weight`` there is no batch normalisation. In training, or without running statistics, the batch's
-    own mean and variance are used, and running statistics that are given are updated in place with ``momentum``.
-    ``activation`` is "relu", "leaky_relu" (with ``negative_slope``), "tanh" or None.
-    Raises ValueError for another activation.
+    x, weight and bias are of one dtype: fp32, fp16, bf16 or fp64; autocast lowers them. The results have the memory
+    layout of torch's convolution. Without ``bn_weight`` there is no batch normalisation. In training, or without
+    running statistics, the batch's own mean and variance are used, and running statistics that are given are updated in
+    place with ``momentum``. In evaluation the normalisation is folded into the weights wherever those are fewer than
+    the outputs; gradients go through the folding. ``activation`` is "relu", "leaky_relu" (with ``negative_slope``, 0
+    or more), "tanh" or None. Differentiable twice. Raises ValueError or TypeError that names the argument.
+    Radford et al. 2015, arXiv:1511.06434.
     """
-    return reference.conv_transpose_bn_relu(
-        x, weight, bias, bn_weight, bn_bias, running_mean, running_var, training, momentum, eps, stride, padding,
-        output_padding, activation, negative_slope,
-    )  # fmt: skip
+    geometry = True, _pair(stride), _pair(padding), _pair(output_padding)
+    batch_norm = bn_weight, bn_bias, running_mean, running_var, training, momentum, eps
+    return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
 
 
 def conv_act(
@@ -111,12 +114,40 @@ def conv_act(
 ):  # fmt: skip
     """y = act(batch_norm(conv2d(x, weight) + bias)), [N, C_out, H', W']; weight [C_out, C_in, kH, kW].
 
-    The other arguments are those of :func:`conv_transpose_bn_relu`.
+    The other arguments are those of :func:`conv_transpose_bn_relu`. Without batch normalisation the second derivative
+    of a piecewise linear activation is absent: a gradient penalty through five such layers makes five convolutions
+    fewer than torch's layers.
     """
-    return reference.conv_act(
-        x, weight, bias, bn_weight, bn_bias, running_mean, running_var, training, momentum, eps, stride, padding,
-        activation, negative_slope,
-    )  # fmt: skip
+    geometry = False, _pair(stride), _pair(padding), (0, 0)
+    batch_norm = bn_weight, bn_bias, running_mean, running_var, training, momentum, eps
+    return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
+
+
+def _pair(value):
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
+    bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
+    before = None, 0.0  # no activation in front
+    link = ops.conv_link.conv_link
+    if bn_weight is None:
+        return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
+    if not training and mean is not None and ops.conv_link.outputs(x, weight, *geometry) > weight.numel():
+        weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
+        return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
+    y = link(x, None, None, weight, bias, *geometry, *before, None, 0.0, False)[0]
+    use_batch = training or mean is None
+    return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
+
+
+def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
+    """weight and bias of the convolution that does the normalisation, too; a few operations, differentiable."""
+    factor = bn_weight * torch.rsqrt(var + eps)
+    shift = -mean if bias is None else bias - mean
+    shift = shift * factor if bn_bias is None else torch.addcmul(bn_bias, shift, factor)
+    weight_factor = factor.view((1, -1, 1, 1) if transposed else (-1, 1, 1, 1))
+    return (weight * weight_factor).to(weight.dtype), shift.to(weight.dtype)
 
 
 def pairwise_l1(m, others=None):
@@ -129,3 +160,26 @@ def pairwise_l1(m, others=None):
     Raises ValueError or TypeError that names the argument. arXiv:1606.03498, section 3.2.
     """
     return ops.pairwise_l1.pairwise_l1(m, others)
+
+
+def batch_norm_act(
+    y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+    activation="relu", negative_slope=0.2,
+):  # fmt: skip
+    """a = act(weight·(y − mean)/√(var + eps) + bias), like y: F.batch_norm, with its arguments, and an activation.
+
+    y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C], in
+    the dtype of y or in fp32, may be None. In training mean and (biased) variance are those of y, made in fp32, and
+    running statistics that are given are updated in place: running += momentum·(batch − running), with the unbiased
+    variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is "relu",
+    "leaky_relu" (with ``negative_slope``), "tanh" or None.
+    Differentiable twice in y, weight and bias; autocast leaves it alone; every run gives the same bits.
+    Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.
+    Ioffe and Szegedy 2015, arXiv:1502.03167.
+    """
+    run = ops.batch_norm_act.batch_norm_act
+    a, mean, var = run(y, weight, bias, running_mean, running_var, training, eps, activation, negative_slope)
+    if training and running_mean is not None and y.numel():
+        update = ops.batch_norm_act.update_running_statistics_
+        update(running_mean, running_var, mean.detach(), var.detach(), momentum, y.numel() // y.shape[1])
+    return a

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ganfast.cli import main, parse_grid, parse_seeds
@@ -150,6 +151,24 @@ def test_skip_bad_counts_what_it_skips(capsys):
     Path("images/broken.png").write_bytes(b"\x89PNG\r\n")
     assert main(["train", "dcgan", "--data", "images", *TINY, "--skip-bad"]) == 0
     assert "6 images of 3×16×16 (1 files that cannot be decoded left out)" in capsys.readouterr().err
+
+
+def test_info_prints_the_measured_choices(capsys, monkeypatch, tmp_path):
+    from ganfast.ops import _tuning
+
+    monkeypatch.setenv("GANFAST_CACHE", str(tmp_path / "cache"))
+    assert main(["info", "--tuning"]) == 0
+    assert f"{tmp_path / 'cache' / 'tuning.json'}: 0 measured choices" in capsys.readouterr().out
+
+    def fails():
+        raise RuntimeError("out of shared memory")
+
+    _tuning.choose(("conv_link", (2, 3)), {"reference": lambda: None, "large": fails}, torch.device("cpu"))
+    assert main(["info", "--tuning"]) == 0
+    out = capsys.readouterr().out
+    assert "1 measured choices" in out and "\ncpu, torch " in out
+    assert "reference    ('conv_link', (2, 3)): reference " in out
+    assert "large failed (RuntimeError: out of shared memory)" in out
 
 
 def test_info_lists_operators_and_backends(capsys):

@@ -16,7 +16,7 @@ BELOW = {
     "reference": set(),
     "errors": set(),
     "data": {"errors"},
-    "ops": {"errors", "reference", "kernels", "_C"},
+    "ops": {"errors", "reference", "kernels", "_C", "__version__"},
     "functional": {"ops", "reference"},
     "nn": {"errors", "functional", "ops"},
     "fuse": {"errors", "nn", "functional", "ops"},

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ganfast.errors import InputError
-from ganfast.nn import ConvAct2d, ConvTransposeBNReLU2d
+from ganfast.nn import ConvAct2d, ConvTransposeBNReLU2d, FusedSequential
 
 MAX_MULTIPLE = 8  # 8·width features at most, reached at 4×4 of the 64×64 network of the paper
 
@@ -51,7 +51,7 @@ class Generator(nn.Module):
         layers += [
             ConvTransposeBNReLU2d(widths[-1], channels, 4, 2, 1, bias=True, batch_norm=False, activation="tanh"),
         ]
-        self.layers = nn.Sequential(*layers)
+        self.layers = FusedSequential(*layers)
         initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Discriminator(nn.Module):
         layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
         layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=batch_norm) for a, b in pairwise(widths)]
         layers += [ConvAct2d(widths[-1], 1, 4, bias=True, batch_norm=False, activation=None)]  # 4×4 → 1×1
-        self.layers = nn.Sequential(*layers)
+        self.layers = FusedSequential(*layers)
         initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 The convolutions' state_dict keys are those of torch's own layers under ``conv.`` and ``bn.``.
 """
 
+from ganfast.nn.chain import FusedSequential
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
+from ganfast.nn.group import GroupedSequential
 from ganfast.nn.loss import BCEWithLogitsGANLoss
 from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
@@ -11,6 +13,8 @@ __all__ = [
     "BCEWithLogitsGANLoss",
     "ConvAct2d",
     "ConvTransposeBNReLU2d",
+    "FusedSequential",
+    "GroupedSequential",
     "MinibatchDiscrimination",
     "MinibatchStddev",
 ]

@@ -3,14 +3,14 @@
 from torch import nn
 
 from ganfast import functional
-
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
+from ganfast.ops.conv_link import ACTIVATIONS
 
 
 class _FusedConv(nn.Module):
     """Holds ``conv`` and ``bn`` (None without batch normalisation), torch's modules, for their parameters alone.
 
-    Parametrizations (spectral norm) of ``conv`` work; forward hooks on ``conv`` and ``bn`` do not run.
+    Parametrizations (spectral norm) of ``conv`` work; forward hooks on ``conv`` and ``bn`` do not run. ``bn.eval()``,
+    ``momentum=None`` and ``track_running_stats=False`` mean what they mean to ``torch.nn.BatchNorm2d``.
     """
 
     def __init__(self, conv, batch_norm, eps, momentum, activation, negative_slope):
@@ -22,16 +22,29 @@ class _FusedConv(nn.Module):
         self.activation = activation
         self.negative_slope = negative_slope
 
+    @property
+    def uses_batch(self) -> bool:
+        """Whether it normalises by the batch's own statistics."""
+        return self.bn is not None and (self.bn.training or self.bn.running_mean is None)
+
+    def batch_norm(self, weight):
+        """What the operators take of ``bn`` beside a convolution's ``weight``; counts the batch in training."""
+        bn = self.bn
+        if bn is None:
+            return (None, None, None, None, False, 0.0, 0.0)
+        gain = weight.new_ones(bn.num_features) if bn.weight is None else bn.weight
+        mean, var, momentum = bn.running_mean, bn.running_var, bn.momentum
+        if bn.training and not bn.track_running_stats:
+            mean = var = None
+        elif bn.training and bn.num_batches_tracked is not None:
+            bn.num_batches_tracked.add_(1)
+            momentum = 1.0 / float(bn.num_batches_tracked) if momentum is None else momentum
+        return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
+
     def _arguments(self):
         """What both operators take after x, up to stride and padding."""
-        conv, bn = self.conv, self.bn
-        if bn is None:
-            batch_norm = (None, None, None, None, False, 0.0, 0.0)
-        else:
-            if self.training:
-                bn.num_batches_tracked.add_(1)
-            batch_norm = (bn.weight, bn.bias, bn.running_mean, bn.running_var, self.training, bn.momentum, bn.eps)
-        return (conv.weight, conv.bias, *batch_norm, conv.stride, conv.padding)
+        weight = self.conv.weight  # once: a parametrization computes it, and may count
+        return (weight, self.conv.bias, *self.batch_norm(weight), self.conv.stride, self.conv.padding)
 
     def extra_repr(self):
         slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""

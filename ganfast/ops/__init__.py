@@ -1,6 +1,13 @@
 """Registered operators with their shapes, derivatives and backends; call them through ``ganfast.functional``."""
 
-from ganfast.ops import gradient_penalty, interpolate, pairwise_l1, sigmoid_bce  # noqa: F401  each is registered
+from ganfast.ops import (  # noqa: F401  each is registered
+    batch_norm_act,
+    conv_link,
+    gradient_penalty,
+    interpolate,
+    pairwise_l1,
+    sigmoid_bce,
+)
 from ganfast.ops._extension import build_note, has_cuda
 from ganfast.ops._registry import Backend, Op, table, use_backend
 

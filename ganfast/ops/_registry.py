@@ -22,7 +22,15 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ganfast.errors import InputError
-from ganfast.ops import _extension
+from ganfast.ops import _extension, _tuning
+
+try:  # private; without it every gradient that could be asked for is made
+    from torch._C import _will_engine_execute_node
+except ImportError:
+
+    def _will_engine_execute_node(node):
+        return True
+
 
 try:  # private; without them every call takes the dispatcher
     from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
@@ -79,11 +87,16 @@ def available(backend: str, device: torch.device):
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words."""
+    """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words.
+
+    ``measured``: the reference may be faster (a convolution is the vendor's there). Both are timed once for each shape
+    (ops/_tuning.py), and the faster runs.
+    """
 
     name: str  # "cpu", "cuda" (both the compiled extension) or "triton"
     run: Callable
     supports: Callable
+    measured: bool = False
 
     @property
     def device(self) -> str:
@@ -96,11 +109,26 @@ def on_stream(device: torch.device, function: Callable, *args) -> None:
         function(*args, torch.cuda.current_stream(device).cuda_stream)
 
 
-def _cast(args, dtype):
+def cast(args, dtype):
     """As torch's autocast: floating tensors but fp64 to `dtype`."""
     return [
         a.to(dtype) if isinstance(a, Tensor) and a.is_floating_point() and a.dtype != torch.float64 else a for a in args
     ]
+
+
+def in_demand(ctx) -> list[bool]:
+    """For each tensor among an Op's inputs, whether the running backward asks for its gradient.
+
+    ctx.needs_input_grad says only whether it could: autograd.grad(y, x) would pay for the weights' gradients, too.
+    """
+    return [node is not None and _executes(node) for node, _ in ctx.next_functions]
+
+
+def _executes(node) -> bool:
+    try:
+        return _will_engine_execute_node(node)
+    except RuntimeError:  # a leaf that autograd.grad asks for
+        return True
 
 
 class Op:
@@ -113,22 +141,25 @@ class Op:
     backends       faster ones, best first
     setup          setup(ctx, inputs, output) saves what the derivative needs (torch.library.register_autograd)
     backward       backward(ctx, *grads) calls other Ops and torch functions only, so that it can be derived again;
-                   or a string: why there is no derivative
-    autocast       None (takes any dtype as it is), "lower" (cast to autocast's dtype) or "float32"
+                   or a string: why there is no derivative; or None: it has no results, it changes arguments in place
+    autocast       None (takes any dtype as it is), "lower" (cast to autocast's dtype), "float32", or
+                   autocast(args, dtype): the arguments as the operator takes them under autocast to dtype
     """
 
     def __init__(self, schema, *, check, fake, reference, backends=(), setup=None, backward, autocast=None):
         self.name = schema[: schema.index("(")]
         self.check, self.fake, self.reference, self.backends = check, fake, reference, backends
         self.setup = setup or (lambda ctx, inputs, output: None)
-        self.backward = backward if callable(backward) else functools.partial(self._no_derivative, backward)
+        self.backward = functools.partial(self._no_derivative, backward) if isinstance(backward, str) else backward
         self.autocast = autocast
         self._ready_on: dict = {}
         self._register(schema)
-        self._function = self._autograd_function()
+        self._function = self._autograd_function() if self.backward is not None else None
         OPS[self.name] = self
 
     def __call__(self, *args):
+        if self._autocasts(args):
+            return self.overload(*args)  # checks what its rule makes of them
         self.check(*args)
         if torch.compiler.is_compiling():
             return self.overload(*args)
@@ -136,7 +167,7 @@ class Op:
             return self.reference(*args)
         if not self._plain(args):
             return self.overload(*args)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self.backward is not None:
             for a in args:
                 if isinstance(a, Tensor) and a.requires_grad:
                     return self._function.apply(*args)
@@ -153,11 +184,24 @@ class Op:
         if _forced is None:
             for backend in self._ready(device):
                 if backend.supports(*args) is True:
-                    return backend.run(*args)
+                    return self._faster(backend, device, args) if backend.measured else backend.run(*args)
+        return self._plainly(device, args)
+
+    def _faster(self, backend, device, args):
+        """The reference or this backend, whichever was measured to be faster."""
+        ways = {"reference": functools.partial(self._plainly, device, args), backend.name: lambda: backend.run(*args)}
+        vendor = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+        return ways[_tuning.choose((*_tuning.key_of(self.name, args), *vendor), ways, device)]()
+
+    def _plainly(self, device, args):
         if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
             with torch.autocast(device.type, enabled=False):
                 return self.reference(*args)
         return self.reference(*args)
+
+    def has_fast_backend(self, device) -> bool:
+        """Whether anything but the reference could run on `device`, which nobody forbids."""
+        return _forced is None and bool(self._ready(device))
 
     def _ready(self, device):
         """The backends that this machine can run on `device`, best first."""
@@ -186,12 +230,15 @@ class Op:
         if _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             return False
         for a in args:
-            if isinstance(a, Tensor):
-                if type(a) is not Tensor and type(a) is not Parameter:
-                    return False
-                if self.autocast is not None and torch.is_autocast_enabled(a.device.type):
-                    return False
+            if isinstance(a, Tensor) and type(a) is not Tensor and type(a) is not Parameter:
+                return False
         return True
+
+    def _autocasts(self, args) -> bool:
+        """Whether autocast is about to change the arguments by this operator's rule."""
+        if self.autocast is None or _are_functorch_transforms_active():
+            return False
+        return any(isinstance(a, Tensor) and torch.is_autocast_enabled(a.device.type) for a in args)
 
     def _no_derivative(self, reason, ctx, *grads):
         raise NotImplementedError(f"ganfast::{self.name} has no derivative: {reason}")
@@ -218,12 +265,13 @@ class Op:
 
         _LIBRARY.impl(self.name, functools.partial(checked, self.run), "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, functools.partial(checked, self.fake), lib=_LIBRARY)
-        torch.library.register_autograd(
-            qualified,
-            lambda ctx, *grads: self.backward(ctx, *grads),
-            setup_context=lambda ctx, inputs, output: self.setup(ctx, inputs, output),
-            lib=_LIBRARY,
-        )
+        if self.backward is not None:  # torch takes no derivative of what changes its arguments
+            torch.library.register_autograd(
+                qualified,
+                lambda ctx, *grads: self.backward(ctx, *grads),
+                setup_context=lambda ctx, inputs, output: self.setup(ctx, inputs, output),
+                lib=_LIBRARY,
+            )
         if self.autocast is not None:
             for device in ("cpu", "cuda"):
                 _LIBRARY.impl(self.name, functools.partial(self._autocasting, device), f"Autocast{device.upper()}")
@@ -231,7 +279,7 @@ class Op:
     def _autocasting(self, device, *args):
         dtype = torch.float32 if self.autocast == "float32" else torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return self.overload(*_cast(args, dtype))
+            return self.overload(*(self.autocast if callable(self.autocast) else cast)(args, dtype))
 
 
 def table() -> list[tuple]:

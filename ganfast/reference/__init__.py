@@ -1,5 +1,6 @@
 """Every operator in plain PyTorch: the specification the fast ones are tested against. Imports only torch."""
 
+from ganfast.reference.batch_norm_act import batch_norm_act
 from ganfast.reference.conv import conv_act, conv_transpose_bn_relu
 from ganfast.reference.gradient_penalty import gradient_penalty, sample_norms
 from ganfast.reference.interpolate import interpolate
@@ -7,6 +8,7 @@ from ganfast.reference.pairwise_l1 import pairwise_l1
 from ganfast.reference.sigmoid_bce import sigmoid_bce
 
 __all__ = [
+    "batch_norm_act",
     "conv_act",
     "conv_transpose_bn_relu",
     "gradient_penalty",

@@ -25,13 +25,13 @@ ACTIVATIONS = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(0.2), "tanh": nn.Ta
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("make", [up, down])
 def test_equals_torch_modules(make, batch_norm, activation):
-    layer = make(activation, batch_norm=batch_norm)
+    layer = make(activation, batch_norm=batch_norm).double()
     parts = copy.deepcopy([layer.conv, layer.bn or nn.Identity()])
     torch_layer = nn.Sequential(*parts, ACTIVATIONS[activation])
     for training in (True, False):
         layer.train(training)
         torch_layer.train(training)
-        x = torch.randn(4, 3, 6, 6)
+        x = torch.randn(4, 3, 6, 6, dtype=torch.float64)
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         out, wanted = layer(a), torch_layer(b)
         torch.testing.assert_close(out, wanted)

@@ -1,0 +1,132 @@
+"""The DCGAN that everybody starts from, of plain torch modules, trained with and without ganfast.fuse.
+
+    python bench/drop_in.py [--data SRC] [--steps N] [--width W] [--write docs/drop-in.md]
+
+Both runs start from the same weights and see the same batches. Prints, or writes into the page, a table of the losses.
+"""
+
+import argparse
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import ganfast
+from ganfast.data import Stream, open_dataset
+
+SHOWN = (1, 2, 3, 5, 10, 20, 30, 40, 50, 75, 100)
+
+
+class Generator(nn.Module):
+    """z [N, latent, 1, 1] → images [N, channels, 64, 64]."""
+
+    def __init__(self, latent=100, width=64, channels=3):
+        super().__init__()
+        widths = [latent, 8 * width, 4 * width, 2 * width, width]
+        layers = []
+        for i, (a, b) in enumerate(pairwise(widths)):
+            stride, padding = (2, 1) if i else (1, 0)  # 1 → 4 → 8 → 16 → 32
+            layers += [nn.ConvTranspose2d(a, b, 4, stride, padding, bias=False), nn.BatchNorm2d(b), nn.ReLU(True)]
+        layers += [nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, z):
+        return self.main(z)
+
+
+class Discriminator(nn.Module):
+    """images [N, channels, 64, 64] → probabilities [N]."""
+
+    def __init__(self, width=64, channels=3):
+        super().__init__()
+        layers = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+        for factor in (1, 2, 4):
+            a, b = factor * width, 2 * factor * width
+            layers += [nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2, inplace=True)]
+        layers += [nn.Conv2d(8 * width, 1, 4, bias=False), nn.Sigmoid()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, images):
+        return self.main(images).flatten()
+
+
+def initialize(module):
+    name = type(module).__name__
+    if "Conv" in name:
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif "BatchNorm" in name:
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def train(fuse, dataset, steps, width=64, batch=32, latent=100):
+    """[(discriminator's loss, generator's loss)] of each step."""
+    torch.manual_seed(0)
+    channels = dataset.samples.shape[-1]
+    netG, netD = Generator(latent, width, channels), Discriminator(width, channels)
+    netG.apply(initialize)
+    netD.apply(initialize)
+    if fuse:
+        ganfast.fuse(netG), ganfast.fuse(netD)
+    optimizers = [torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (netD, netG)]
+    stream = Stream(dataset, batch, seed=0)
+    real, fake = torch.ones(batch), torch.zeros(batch)
+    losses = []
+    for _ in range(steps):
+        images = netG(torch.randn(batch, latent, 1, 1))
+        bce = nn.functional.binary_cross_entropy
+        netD.zero_grad()
+        loss_d = bce(netD(stream.next()), real) + bce(netD(images.detach()), fake)
+        loss_d.backward()
+        optimizers[0].step()
+        netG.zero_grad()
+        loss_g = bce(netD(images), real)
+        loss_g.backward()
+        optimizers[1].step()
+        losses.append((loss_d.item(), loss_g.item()))
+    return losses
+
+
+def table(plain, fused):
+    """The losses of both runs in Markdown, with their largest relative difference so far."""
+    rows = [
+        "| step | loss D, plain | loss D, fused | loss G, plain | loss G, fused | largest difference so far |",
+        "|---|---|---|---|---|---|",
+    ]
+    largest = 0.0
+    for step, pair in enumerate(zip(plain, fused), 1):
+        (d, g), (fused_d, fused_g) = pair
+        largest = max(largest, abs(fused_d - d) / abs(d), abs(fused_g - g) / abs(g))
+        if step in SHOWN:
+            rows.append(f"| {step} | {d:.6f} | {fused_d:.6f} | {g:.6f} | {fused_g:.6f} | {largest:.1e} |")
+    return "\n".join(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits", help="what ganfast.data.open_dataset opens, at 64 pixels")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--write", type=Path, help="a page whose part between the marks is replaced")
+    options = parser.parse_args()
+    dataset = open_dataset(options.data, size=64)
+    plain, fused = (train(fuse, dataset, options.steps, options.width, options.batch) for fuse in (False, True))
+    text = (
+        f"{options.steps} steps on `{dataset.name}`, width {options.width}, batch {options.batch}, fp32, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, ganfast {ganfast.__version__}:\n\n"
+        + table(plain, fused)
+    )
+    print(text)
+    if options.write:
+        marks = re.compile(r"(<!-- losses: .*? -->\n).*?(<!-- end of losses -->)", re.S)
+        page, found = marks.subn(lambda m: f"{m[1]}{text}\n{m[2]}", options.write.read_text())
+        if not found:
+            raise SystemExit(f"{options.write} has no marks for the table")
+        options.write.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The launches of batch_norm_act; sizes are y's shape, whether its channels are last, and whether all is wanted.
+
+An element of a kernel over the tensor is what one read of y (and of g in the backward) brings.
+"""
+
+import torch
+
+SIZES = [((64, 64, 32, 32), True, True), ((64, 64, 32, 32), False, True), ((64, 512, 4, 4), False, False)]
+SIZES += [((64, 1024, 4, 4), True, False), ((3, 65, 7, 7), False, True), ((3, 3, 9, 9), True, True)]
+SIZES += [((64, 100), True, True)]
+AWKWARD = [((2, 1), True, True), ((3, 65, 7, 7), True, True), ((3, 5, 7, 7), False, False), ((1, 2, 65, 65), False, True)]
+ELEMENT = {"finish_kernel|update_kernel": None, "moments|apply": 1, "sums|gradient": 2}
+NARROW = {
+    "LAST=True (?!.*channels%16)": "a row of channels starts anywhere",
+    "LAST=False (?!.*inner%16)": "a plane starts anywhere",
+}
+
+
+def calls(t, shape, last, everything):
+    y, g = t(*shape), t(*shape)
+    if last and len(shape) > 2:
+        y, g = (v.contiguous(memory_format=torch.channels_last) for v in (y, g))
+    channels = [t(shape[1], dtype=torch.float32) for _ in range(4)]
+    weight, bias, mean, var = channels[0].abs(), channels[1], channels[2], channels[3].abs()
+    if not everything:
+        weight = bias = None
+    for act in ("relu", "leaky_relu", "tanh", None) if everything else ("relu",):
+        for use_batch in (True, False) if act == "relu" else (True,):
+            options = use_batch, 1e-5, act, 0.2
+            yield "batch_norm_act", (y, weight, bias, mean, var, *options)
+            yield "batch_norm_act_backward", (g, y, weight, bias, mean, var, *options)
+    yield "update_running_statistics_", (mean.clone(), var.clone(), mean, var, 0.1, 64)

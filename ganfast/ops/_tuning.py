@@ -1,0 +1,175 @@
+"""The measured choice: which of several ways to compute the same thing is fastest here, timed once and remembered.
+
+A choice belongs to a key (operator, shapes, dtypes, layouts) on one device under one set of versions. It is kept in
+memory and in $GANFAST_CACHE/tuning.json (by default ~/.cache/ganfast), which is read again and replaced as a whole for
+each new choice, so that processes side by side lose nothing but a race for the same key. The file is a cache: damaged
+or not writable it costs time, never a result, and is told of once.
+
+    {environment: {key: {"choice": name, "microseconds": {name: median}, "failed": {name: why}}}}
+"""
+
+import contextlib
+import functools
+import json
+import os
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+REPEATS = 5
+_known: dict[tuple[str, tuple], str] = {}  # (environment, key) → choice
+
+
+def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) -> str:
+    """The name of the fastest candidate. The first is the one to fall back on: nothing is measured while a CUDA graph
+    is captured or torch.compile traces, and a candidate that fails loses and is written down with its reason.
+
+    Candidates are called without arguments, several times, and must have no effect but their result.
+    """
+    place = environment(device)
+    choice = _known.get((place, key))
+    if choice in candidates:
+        return choice
+    row = _read().get(place, {}).get(str(key))
+    if row is None or row["choice"] not in candidates:
+        if _not_now(device):
+            return next(iter(candidates))
+        row = measure(candidates, device)
+        _keep(place, str(key), row)
+    _known[place, key] = row["choice"]
+    return row["choice"]
+
+
+def key_of(op: str, args) -> tuple:
+    """The key of a call: tensors by dtype, shape and strides, the rest by value."""
+    return op, *map(_describe, args)
+
+
+def _describe(value):
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype).removeprefix("torch."), tuple(value.shape), value.stride()
+    return tuple(value) if isinstance(value, list) else value
+
+
+@functools.cache
+def environment(device: torch.device) -> str:
+    """The device's name and the versions that its timings depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ganfast import __version__
+
+    try:
+        triton = version("triton")
+    except PackageNotFoundError:
+        triton = "none"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, torch {torch.__version__}, triton {triton}, ganfast {__version__}"
+
+
+def _not_now(device) -> bool:
+    if device.type == "meta" or torch.compiler.is_compiling():
+        return True
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure(candidates: dict[str, Callable], device: torch.device) -> dict:
+    """Time each candidate in turns, after one call that may compile: the medians and the fastest."""
+    seconds = {name: [] for name in candidates}
+    failed = {}
+    first = next(iter(candidates))
+    for repeat in range(-1, REPEATS):
+        for name, candidate in candidates.items():
+            if name in failed:
+                continue
+            try:
+                taken = _time(candidate, device)
+            except Exception as error:
+                if name == first:
+                    raise
+                failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                continue
+            if repeat >= 0:
+                seconds[name].append(taken)
+    medians = {name: round(statistics.median(s) * 1e6, 1) for name, s in seconds.items() if name not in failed}
+    row = {"choice": min(medians, key=medians.get), "microseconds": medians}
+    return {**row, "failed": failed} if failed else row
+
+
+def _time(candidate, device) -> float:
+    """Seconds of one call."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        candidate()
+        return time.perf_counter() - start
+    with torch.cuda.device(device):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        candidate()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def path() -> Path:
+    folder = os.environ.get("GANFAST_CACHE")
+    return (Path(folder) if folder else Path.home() / ".cache" / "ganfast") / "tuning.json"
+
+
+def table() -> list[tuple]:
+    """Rows (environment, key, choice, {name: microseconds}, {name: why it failed}) of the file."""
+    return [
+        (place, key, row["choice"], row["microseconds"], row.get("failed", {}))
+        for place, rows in _read().items()
+        for key, row in rows.items()
+    ]
+
+
+def _read() -> dict[str, dict]:
+    """The file's content; nothing where there is none, or where it is damaged."""
+    try:
+        content = json.loads(path().read_text())
+        for rows in content.values():
+            for row in rows.values():
+                if not isinstance(row["choice"], str) or row["choice"] not in row["microseconds"]:
+                    raise ValueError("a row without its choice")
+        return content
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _tell(f"{path()} cannot be read ({error}): what it held is measured anew.")
+        return {}
+
+
+def _keep(place, key, row) -> None:
+    """Write the row into the file, which is replaced as a whole."""
+    content = _read()
+    content.setdefault(place, {})[key] = row
+    file = path()
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".tuning-", delete=False) as out:
+            temporary = out.name
+            json.dump(content, out, indent=1)
+        os.replace(temporary, file)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        _tell(f"{file} cannot be written ({error.strerror}): choices last as long as this process.")
+
+
+@functools.cache
+def _tell(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)

@@ -1,0 +1,129 @@
+"""Batch normalisation with an activation, its two derivatives and its running statistics, in plain PyTorch.
+
+    x̂ = (y − mean)·r,  r = 1/√(var + eps),  z = weight·x̂ + bias,  a = act(z)
+
+Ioffe and Szegedy 2015. mean and var (biased) are those of each channel of y [N, C, ...], or given. Sums in fp32 (fp64
+for fp64).
+"""
+
+import torch
+
+from ganfast.reference.conv import activate
+
+
+def _wide(x):
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _around(v, y):
+    """v [C] against y [N, C, ...]."""
+    return v.reshape(-1, *[1] * (y.dim() - 2))
+
+
+def _sums(x):
+    """Σ over all dimensions but the channels': [C]."""
+    return x.sum([d for d in range(x.dim()) if d != 1])
+
+
+def _factors(y, weight, bias, var, eps):
+    """r, weight and bias [C], wide; without an affine map 1 and 0."""
+    r = (_wide(var) + eps).rsqrt()
+    return r, torch.ones_like(r) if weight is None else _wide(weight), None if bias is None else _wide(bias)
+
+
+def _normalised(y, weight, bias, mean, var, eps):
+    """x̂, z, r and weight."""
+    r, w, b = _factors(y, weight, bias, var, eps)
+    x = (_wide(y) - _around(_wide(mean), y)) * _around(r, y)
+    z = x * _around(w, y)
+    return x, z if b is None else z + _around(b, y), r, w
+
+
+def _slope(z, activation, negative_slope):
+    """act'(z), and act''(z) where it is not zero everywhere, else None."""
+    if activation == "tanh":
+        t = torch.tanh(z)
+        return 1 - t * t, -2 * t * (1 - t * t)
+    if activation is None:
+        return torch.ones_like(z), None
+    if activation == "relu":
+        return torch.where(z <= 0, 0.0, torch.ones_like(z)), None
+    return torch.where(z > 0, torch.ones_like(z), negative_slope), None
+
+
+def batch_norm_act(y, weight, bias, running_mean, running_var, use_batch, eps, activation, negative_slope):
+    """a like y, and mean and var [C]: those of the batch (use_batch) or the given ones."""
+    if use_batch:
+        dims = [d for d in range(y.dim()) if d != 1]
+        var, mean = torch.var_mean(_wide(y), dims, correction=0)
+    else:
+        mean, var = _wide(running_mean).clone(), _wide(running_var).clone()
+    z = _normalised(y, weight, bias, mean, var, eps)[1]
+    return activate(z, activation, negative_slope).to(y.dtype), mean, var
+
+
+def batch_norm_act_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, negative_slope):
+    """The cotangents of y, weight and bias from that of a: with dz = da·act'(z),
+
+    weight·r·(dz − (Σ dz + x̂·Σ dz·x̂)/n)  (of given statistics: weight·r·dz),  Σ dz·x̂  and  Σ dz.
+    """
+    x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
+    dz = _wide(da) * _slope(z, activation, negative_slope)[0]
+    dbias, dweight = _sums(dz), _sums(dz * x)
+    inner = _projected(dz, x, dbias, dweight) if use_batch else dz
+    return (inner * _around(w * r, y)).to(y.dtype), _as(weight, dweight), _as(bias, dbias)
+
+
+def batch_norm_act_double_backward(
+    c, c_weight, c_bias, da, y, weight, bias, mean, var, use_batch, eps, activation, negative_slope
+):
+    """From the cotangents of the backward's three results (any may be None), those of da, y, weight and bias.
+
+    With P v = v − (Σ v + x̂·Σ v·x̂)/n (given statistics: v), q = weight·r·P c + c_weight·x̂ + c_bias, s = q·da·act''(z):
+
+        da:      q·act'(z)                          weight: r·Σ c·P dz + Σ s·x̂
+        bias:    Σ s                                y:      r·P e − r²·x̂·weight·(Σ c·P dz)/n   (given statistics: r·e)
+        where e = c_weight·dz + weight·s − weight·r·(c·Σ dz·x̂ + dz·Σ c·x̂)/n   (given statistics: the first two)
+
+    s is absent where the activation has no second derivative.
+    """
+    x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
+    slope, bend = _slope(z, activation, negative_slope)
+    g = _wide(da)
+    dz = g * slope
+    c = torch.zeros_like(x) if c is None else _wide(c)
+    scale, n = _around(w * r, y), max(y.numel() // max(y.shape[1], 1), 1)
+    along, products = _sums(dz * x), _sums(c * x)
+    projected = _projected(dz, x, _sums(dz), along) if use_batch else dz
+    q = scale * (_projected(c, x, _sums(c), products) if use_batch else c)
+    e = torch.zeros_like(x)
+    if c_weight is not None:
+        q, e = q + _around(_wide(c_weight), y) * x, e + _around(_wide(c_weight), y) * dz
+    if c_bias is not None:
+        q = q + _around(_wide(c_bias), y)
+    across = _sums(c * projected)
+    dweight, dbias = r * across, torch.zeros_like(r)
+    if bend is not None:
+        s = q * g * bend
+        dweight, dbias, e = dweight + _sums(s * x), _sums(s), e + _around(w, y) * s
+    if use_batch:
+        e = e - scale / n * (c * _around(along, y) + dz * _around(products, y))
+        e = _projected(e, x, _sums(e), _sums(e * x)) - x * _around(r * w * across / n, y)
+    return (q * slope).to(da.dtype), (e * _around(r, y)).to(y.dtype), _as(weight, dweight), _as(bias, dbias)
+
+
+def update_running_statistics(running_mean, running_var, mean, var, momentum, count):
+    """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1)."""
+    unbiased = var * (count / (count - 1) if count > 1 else float("nan"))
+    for running, value in ((running_mean, mean), (running_var, unbiased)):
+        running.copy_((1 - momentum) * _wide(running) + momentum * value)
+
+
+def _projected(v, x, total, along):
+    """v − (Σ v + x̂·Σ v·x̂)/n."""
+    n = max(v.numel() // max(v.shape[1], 1), 1)
+    return v - (_around(total, v) + x * _around(along, v)) / n
+
+
+def _as(parameter, v):
+    return v if parameter is None else v.to(parameter.dtype)

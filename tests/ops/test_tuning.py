@@ -1,0 +1,184 @@
+"""The measured choice, with made-up candidates on the CPU: what is timed, remembered, and survived."""
+
+import functools
+import json
+import multiprocessing
+import threading
+import time
+
+import pytest
+import torch
+
+from ganfast.ops import Backend, Op, _registry, _tuning
+from ganfast.ops._tuning import choose, key_of
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GANFAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_tuning, "_known", {})
+    _tuning._tell.cache_clear()
+    return tmp_path / "cache" / "tuning.json"
+
+
+def forget():
+    """As a new process: only the file is left."""
+    _tuning._known.clear()
+
+
+class Candidates(dict):
+    """Functions that sleep for so many milliseconds and count their calls."""
+
+    def __init__(self, **milliseconds):
+        self.calls = dict.fromkeys(milliseconds, 0)
+
+        def make(name, duration):
+            def run():
+                self.calls[name] += 1
+                if duration is None:
+                    raise RuntimeError("out of shared memory\nand more")
+                time.sleep(duration / 1e3)
+
+            return run
+
+        super().__init__({name: make(name, duration) for name, duration in milliseconds.items()})
+
+
+def test_the_fastest_is_chosen_and_measured_once(cache):
+    candidates = Candidates(vendor=8, small=1, large=4)
+    assert [choose(("op", 1), candidates, CPU) for _ in range(3)] == ["small"] * 3
+    assert set(candidates.calls.values()) == {_tuning.REPEATS + 1}
+    forget()
+    assert choose(("op", 1), candidates, CPU) == "small"
+    assert set(candidates.calls.values()) == {_tuning.REPEATS + 1}
+    assert choose(("op", 2), Candidates(vendor=0, small=3), CPU) == "vendor"
+    (rows,) = json.loads(cache.read_text()).values()
+    assert [row["choice"] for row in rows.values()] == ["small", "vendor"]
+    assert 900 < rows["('op', 1)"]["microseconds"]["small"] < rows["('op', 1)"]["microseconds"]["vendor"]
+
+
+def test_another_version_or_device_measures_anew(monkeypatch):
+    candidates = Candidates(vendor=0, small=2)
+    choose(("op",), candidates, CPU)
+    monkeypatch.setattr(_tuning, "environment", lambda device: "another GPU")
+    before = candidates.calls["small"]
+    choose(("op",), candidates, CPU)
+    assert candidates.calls["small"] > before
+    assert {row[0] for row in _tuning.table()} > {"another GPU"}
+
+
+def test_keys_tell_shapes_dtypes_layouts_and_values_apart():
+    x = torch.randn(2, 3, 4, 4)
+    others = x[:1], x.half(), x.to(memory_format=torch.channels_last), None
+    keys = [key_of("op", (t, [1, 2], "relu")) for t in (x, *others)]
+    keys += [key_of("op", (x, [2, 1], "relu")), key_of("op", (x, [1, 2], None)), key_of("po", (x, [1, 2], "relu"))]
+    assert len(set(keys)) == len(set(map(str, keys))) == 8
+    assert keys[0] == key_of("op", (x + 1, [1, 2], "relu"))
+
+
+def test_a_candidate_that_fails_loses_and_is_written_down():
+    assert choose(("op",), Candidates(vendor=3, small=None), CPU) == "vendor"
+    ((_, _, _, microseconds, failed),) = _tuning.table()
+    assert failed == {"small": "RuntimeError: out of shared memory"}
+    assert list(microseconds) == ["vendor"]
+    with pytest.raises(RuntimeError, match="out of shared memory"):
+        choose(("other",), Candidates(vendor=None, small=1), CPU)
+
+
+def test_nothing_is_measured_while_a_graph_is_captured_or_traced(monkeypatch, cache):
+    candidates = Candidates(vendor=5, small=0)
+    monkeypatch.setattr(_tuning, "_not_now", lambda device: True)
+    assert choose(("op",), candidates, CPU) == "vendor"
+    assert not any(candidates.calls.values())
+    assert not cache.exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("GANFAST_CACHE", str(cache.parent))
+    assert choose(("op",), candidates, CPU) == "small"
+    forget()
+    monkeypatch.setattr(_tuning, "_not_now", lambda device: True)
+    assert choose(("op",), Candidates(vendor=5, small=0), CPU) == "small"  # from the file
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"cpu": 3}', '{"cpu": {"k": {"choice": "x"}}}', '{"a": {"k": {"choice": [], "m": 1}}}']
+)
+def test_a_damaged_file_is_told_of_and_replaced(cache, content):
+    cache.parent.mkdir()
+    cache.write_text(content)
+    with pytest.warns(UserWarning, match=r"tuning.json cannot be read \(.*measured anew"):
+        assert choose(("op",), Candidates(vendor=2, small=0), CPU) == "small"
+    assert [row[2] for row in _tuning.table()] == ["small"]
+
+
+def test_a_candidate_of_the_file_that_is_gone_is_measured_anew():
+    choose(("op",), Candidates(vendor=2, small=0), CPU)
+    forget()
+    assert choose(("op",), Candidates(vendor=2, large=0), CPU) == "large"
+
+
+def test_a_place_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GANFAST_CACHE", str(tmp_path / "file"))
+    candidates = Candidates(vendor=2, small=0)
+    with pytest.warns(UserWarning, match="cannot be (read|written).*"):
+        assert choose(("op",), candidates, CPU) == "small"
+    assert choose(("op",), candidates, CPU) == "small"
+    assert candidates.calls["vendor"] == _tuning.REPEATS + 1
+
+
+def test_threads_and_processes_side_by_side_leave_a_whole_file(cache):
+    def work(first):
+        for i in range(first, first + 5):
+            choose(("op", i), {"vendor": lambda: None, "small": lambda: None}, CPU)
+
+    threads = [threading.Thread(target=work, args=(5 * i,)) for i in range(4)]
+    processes = [multiprocessing.get_context("fork").Process(target=work, args=(100 + 5 * i,)) for i in range(3)]
+    for each in (*processes, *threads):
+        each.start()
+    for each in (*processes, *threads):
+        each.join()
+    assert all(process.exitcode == 0 for process in processes)
+    assert len(_tuning.table()) >= 5
+    assert [p.name for p in cache.parent.iterdir()] == ["tuning.json"]
+
+
+@pytest.fixture(scope="module")
+def doubled():
+    """An operator with a backend that is slower or faster than the reference, as `speed` says."""
+    speed, ran = {"reference": 0, "cpu": 0}, []
+
+    def way(name, x):
+        time.sleep(speed[name] / 1e3)
+        ran.append(name)
+        return x * 2
+
+    backend = Backend("cpu", functools.partial(way, "cpu"), lambda x: True, measured=True)
+    op = Op(
+        "toy_doubled(Tensor x) -> Tensor",
+        check=lambda x: None,
+        fake=torch.empty_like,
+        reference=functools.partial(way, "reference"),
+        backends=[backend],
+        backward="a toy",
+    )
+    op._ready_on[CPU] = [backend]  # with or without the extension
+    yield op, speed, ran
+    del _registry.OPS["toy_doubled"]
+
+
+@pytest.mark.parametrize("faster", ["reference", "cpu"])
+def test_an_operator_runs_the_faster_of_backend_and_reference(doubled, faster):
+    op, speed, ran = doubled
+    speed.update({name: 0 if name == faster else 4 for name in speed})
+    forget()
+    x = torch.randn(3)
+    with _registry.use_backend(None):
+        assert torch.equal(op(x), 2 * x)
+        ran.clear()
+        assert torch.equal(op(x), 2 * x)
+    assert ran == [faster]
+    with _registry.use_backend("reference"):
+        op(x)
+    assert ran[-1] == "reference"
