@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config, items):
     if done:
         items[:] = [item for item in items if not results.measured(name_of(item))]
         config.hook.pytest_deselected(items=done)
-    for item in items:
+    for item in (item for item in items if "measure" in item.fixturenames):
         item.add_marker(pytest.mark.benchmark(timer=measured_time))
 
 
@@ -52,12 +52,14 @@ def name_of(item) -> str:
     return f"{item.path.stem.removeprefix('test_')}/{item.name}"
 
 
+def _word(value) -> str:
+    return frame.words(value) if isinstance(value, tuple) else getattr(value, "__name__", str(value))
+
+
 def group_of(item) -> str:
     """Everything but the row's own name: rows of a group stand side by side."""
     params = item.callspec.params
-    others = [
-        frame.words(v) if isinstance(v, tuple) else str(v) for k, v in params.items() if k not in ("row", "place")
-    ]
+    others = [_word(v) for k, v in params.items() if k not in ("row", "place")]
     return " ".join([item.originalname.removeprefix("test_"), *others, "on", params["place"]])
 
 

@@ -1,12 +1,10 @@
-"""Networks of the step benchmarks as a user of plain PyTorch writes them, and DCGAN's of ganfast's layers."""
+"""Networks of the step benchmarks as a user of plain PyTorch writes them."""
 
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-from ganfast.nn import ConvAct2d, ConvTransposeBNReLU2d
 
 
 def generator(width: int, latent_dim: int = 100) -> nn.Sequential:
@@ -26,23 +24,6 @@ def discriminator(width: int, batch_norm: bool = True) -> nn.Sequential:
         layers += [nn.BatchNorm2d(b)] if batch_norm else []
         layers.append(nn.LeakyReLU(0.2))
     return nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4))
-
-
-def fused_generator(width: int, latent_dim: int = 100) -> nn.Sequential:
-    """generator() of ganfast's layers; the parameters in the same order."""
-    features = [latent_dim, 8 * width, 4 * width, 2 * width, width]
-    layers = [
-        ConvTransposeBNReLU2d(a, b, 4, 2 if i else 1, 1 if i else 0) for i, (a, b) in enumerate(pairwise(features))
-    ]
-    last = ConvTransposeBNReLU2d(width, 3, 4, 2, 1, bias=True, activation="tanh", batch_norm=False)
-    return nn.Sequential(*layers, last)
-
-
-def fused_discriminator(width: int) -> nn.Sequential:
-    """discriminator() of ganfast's layers; the parameters in the same order."""
-    layers = [ConvAct2d(3, width, 4, 2, 1)]
-    layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=True) for a, b in pairwise(width * n for n in (1, 2, 4, 8))]
-    return nn.Sequential(*layers, ConvAct2d(8 * width, 1, 4, activation=None))
 
 
 class Block(nn.Module):

@@ -5,7 +5,7 @@
 The rows, all from the same weights on the same batch, are checked to have the losses of the plain eager fp32 step for
 three updates. In the place "graph" each is captured in a CUDA graph.
 
-    ganfast       its layers, losses and penalties
+    ganfast       ganfast.fuse(networks), its losses and penalties; the rest as tuned
     eager         as tutorials have it: fp32, NCHW, Adam's default, weight gradients of D that nobody needs
     tuned         as well as torch does it: channels_last, fused Adam, TF32, cudnn.benchmark, no wasted gradients
     compiled      tuned, the networks (penalties: nested torch.func.grad) under torch.compile
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from frame import PLACES, Work
 
 from ganfast import functional, penalty
+from ganfast.fuse import fuse
 
 BOUNDS = {"fp32": 5e-3, "bf16": 5e-2}  # of the losses of three updates: Adam's first steps are signs, not sizes
 MODES = {"compiled": None, "max-autotune": "max-autotune-no-cudagraphs"}
@@ -55,12 +56,6 @@ def place_on(module, row, device):
 def adam(module, row, device):
     fast = {} if row == "eager" else {"fused": True}
     return torch.optim.Adam(module.parameters(), 2e-4, (0.5, 0.999), capturable=device == "cuda", **fast)
-
-
-def copy_weights(target, source):
-    for a, b in zip(target.parameters(), source.parameters(), strict=True):
-        a.data.copy_(b)
-    return target
 
 
 class Step:
@@ -111,7 +106,7 @@ def dcgan(row, precision, device, width, batch):
     """A function that updates D, then G with the same fakes: [loss_d, loss_g]."""
     g, d = nets.initialise(nets.generator(width), 1), nets.initialise(nets.discriminator(width), 2)
     if row == "ganfast":
-        g, d = copy_weights(nets.fused_generator(width), g), copy_weights(nets.fused_discriminator(width), d)
+        fuse(g), fuse(d)
     g, d = place_on(g, row, device), place_on(d, row, device)
     g_adam, d_adam = adam(g, row, device), adam(d, row, device)
     random = torch.Generator().manual_seed(3)

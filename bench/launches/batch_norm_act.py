@@ -8,7 +8,12 @@ import torch
 SIZES = [((64, 64, 32, 32), True, True), ((64, 64, 32, 32), False, True), ((64, 512, 4, 4), False, False)]
 SIZES += [((64, 1024, 4, 4), True, False), ((3, 65, 7, 7), False, True), ((3, 3, 9, 9), True, True)]
 SIZES += [((64, 100), True, True)]
-AWKWARD = [((2, 1), True, True), ((3, 65, 7, 7), True, True), ((3, 5, 7, 7), False, False), ((1, 2, 65, 65), False, True)]
+AWKWARD = [
+    ((2, 1), True, True),
+    ((3, 65, 7, 7), True, True),
+    ((3, 5, 7, 7), False, False),
+    ((1, 2, 65, 65), False, True),
+]
 ELEMENT = {"finish_kernel|update_kernel": None, "moments|apply": 1, "sums|gradient": 2}
 NARROW = {
     "LAST=True (?!.*channels%16)": "a row of channels starts anywhere",
