@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ganfast.penalty.rules import Elementwise, NoRuleError, Rule
+from ganfast.penalty.rules import Elementwise, NoRuleError, Rule, form_of, like
 
 aten = torch.ops.aten
 
@@ -186,6 +186,27 @@ class LeakyReLU(Rule):
         if not start:
             return aten.leaky_relu_backward(ts[0], y, self.slope, True)
         return y.copy_(aten.leaky_relu_backward(ts[0], y, self.slope, True))
+
+
+class AvgPool2d(Rule):
+    """Arguments as ``torch.nn.functional.avg_pool2d``."""
+
+    fresh = True
+
+    def __init__(
+        self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+    ):  # fmt: skip
+        sizes = [list(s) if isinstance(s, tuple) else [s] for s in (kernel_size, stride or kernel_size, padding)]
+        self.arguments = (*sizes, ceil_mode, count_include_pad, divisor_override)
+
+    def forward(self, run, values, weights, overwrite):
+        return aten.avg_pool2d(values[0], *self.arguments), form_of(values[0])
+
+    def vjp(self, saved, d, start=0):
+        return (aten.avg_pool2d_backward(d, like(saved), *self.arguments),)
+
+    def jvp(self, saved, ts, start=0):
+        return aten.avg_pool2d(ts[0], *self.arguments)
 
 
 class Masked(Rule):

@@ -18,7 +18,7 @@ def gradient_penalty(
 ):  # fmt: skip
     """P = (λ/B) Σ_i (‖∇D(x̂_i)‖₂ − target)², x̂_i = ε_i·real_i + (1 − ε_i)·fake_i: the penalty of WGAN-GP, a scalar.
 
-    critic     a module: samples [B, ...] and ``inputs`` → scores [B] or [B, k] (their sum is derived) or a tuple of them
+    critic     a module: samples [B, ...] and ``inputs`` → scores [B] or [B, k] (their sum is derived), or some
     real, fake [B, ...] of one shape, dtype (fp32, fp16, bf16, fp64) and device
     weight     λ;  target  1 in the paper;  one_sided  max(0, ‖∇D‖ − target)² instead (Petzka et al. 2018)
     eps        ε [B], fp32 (fp64 for fp64); without it ε ~ U[0, 1), one per sample, is drawn on the device
@@ -28,9 +28,9 @@ def gradient_penalty(
     The norm is over all dimensions of a sample, in fp32; where it is 0, so is its derivative. Returns fp32 (fp64 for
     fp64). ``backward`` gives the exact gradients of the critic's parameters, those of torch's double backward, without
     its cost (docs/gradient_penalty.md), and those of real and fake where they require grad (detach fakes in a critic's
-    update). Under autocast the critic runs in its dtype. The penalty cannot be derived twice: it says so. A critic whose
-    samples see each other (BatchNorm in training, minibatch layers) has no gradient per sample; that of the sum is
-    taken, as everywhere. The critic's forward hooks do not run; a critic with hooks falls back.
+    update). Under autocast the critic runs in its dtype. The penalty cannot be derived twice: it says so. Where samples
+    see each other (BatchNorm in training, minibatch layers) a sample's score has no gradient of its own; that of the
+    sum is taken, as everywhere. A critic with hooks takes double backward.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, arXiv:1704.00028.
     """
     x = functional.interpolate(real, fake, eps)
@@ -149,13 +149,14 @@ def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
 
 
 def _double_backward(critic, x, phi, inputs):
+    derived = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         scores = check_scores(critic(x, *inputs), len(x))
-        (g,) = torch.autograd.grad(sum(s.float().sum() if s.dtype != torch.float64 else s.sum() for s in scores), x,
-                                   create_graph=torch.is_grad_enabled())  # fmt: skip
+        total = sum(s.sum(dtype=functional._checks.sum_dtype(s)) for s in scores)
+        (g,) = torch.autograd.grad(total, x, create_graph=derived)
         penalty, norms, _ = functional.gradient_penalty_terms(g, *phi)
-    return penalty, norms.detach()
+    return penalty if derived else penalty.detach(), norms.detach()
 
 
 class _Penalty(torch.autograd.Function):

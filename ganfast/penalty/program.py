@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ganfast.penalty.layers import LeakyReLU
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule
 from ganfast.penalty.table import function_rule
 
 _PROGRAMS = weakref.WeakKeyDictionary()
-_HOOKS = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass
@@ -54,7 +56,7 @@ def program_of(critic: nn.Module, arguments: int = 1) -> Program:
     if torch.compiler.is_compiling():
         return _walk(critic)
     modules = list(critic.modules())
-    key = (arguments, *((id(m), m.training, len(m._forward_pre_hooks)) for m in modules))
+    key = (arguments, *((id(m), m.training, *(len(getattr(m, hooks)) for hooks in _HOOKS)) for m in modules))
     known = _PROGRAMS.get(critic)
     if known is None or known[0] != key:
         known = _PROGRAMS[critic] = (key, _make(critic, arguments, modules))
@@ -65,7 +67,8 @@ def program_of(critic: nn.Module, arguments: int = 1) -> Program:
 
 def _make(critic, arguments, modules):
     for module in modules:
-        if any(getattr(module, hooks) for hooks in _HOOKS):
+        hooks = [hook for kind in _HOOKS for hook in getattr(module, kind).values()]
+        if not all(isinstance(hook, (SpectralNorm, WeightNorm)) for hook in hooks):
             return NoRuleError(f"{type(module).__name__} with hooks")
     try:
         if arguments == 1 and all(type(m) in (*TABLE, nn.Sequential) for m in _leaves(critic)):

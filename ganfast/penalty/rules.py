@@ -78,6 +78,16 @@ class Elementwise(Rule):
         return (p if bent is None else p + bent,), ()
 
 
+def form_of(x):
+    """What :func:`like` needs of x."""
+    return x.shape, x.stride(), x.dtype, x.device
+
+
+def like(form):
+    """A tensor of that shape and order in memory, its numbers of no matter."""
+    return torch.empty_strided(form[0], form[1], dtype=form[2], device=form[3])
+
+
 class LinearMap(Rule):
     """y = f(x_1, …), linear and without weights: f tells everything."""
 
@@ -85,7 +95,7 @@ class LinearMap(Rule):
         self.function, self.merges = function, merges
 
     def forward(self, run, values, weights, overwrite):
-        saved = [(v.shape, v.dtype, v.device) if a else v for v, a in zip(values, run.active)]
+        saved = [form_of(v) if a else v for v, a in zip(values, run.active)]
         return self.function(*values), (saved, run.active)
 
     def _of_active(self, saved, active):
@@ -99,21 +109,15 @@ class LinearMap(Rule):
 
     def vjp(self, saved, d, start=0):
         saved, active = saved
-        zeros = [
-            torch.zeros((), dtype=s[1], device=s[2]).expand(s[0]) for s, a in zip(saved, active) if a
-        ]  # the values do not matter
-        _, pull = torch.func.vjp(self._of_active(saved, active), *zeros)
+        anything = [like(s) for s, a in zip(saved, active) if a]
+        _, pull = torch.func.vjp(self._of_active(saved, active), *anything)
         pulled = iter(pull(d))
         return [next(pulled) if a else None for a in active]
 
     def jvp(self, saved, ts, start=0):
         saved, active = saved
         rows = next(t.shape[0] for t in ts if t is not None)
-        given = [
-            torch.zeros((rows, *s[0][1:]), dtype=s[1], device=s[2]) if t is None else t
-            for s, t, a in zip(saved, ts, active)
-            if a
-        ]
+        given = [like(s).zero_()[:rows] if t is None else t for s, t, a in zip(saved, ts, active) if a]
         return self._of_active(saved, active)(*given)
 
 

@@ -24,7 +24,7 @@ def wgan_gp_step(
 ):  # fmt: skip
     """Adds ∂/∂θ (mean D(fake) − mean D(real) + penalty) to ``.grad`` of the critic's parameters; a :class:`WGANGPStep`.
 
-    Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂ alike; the critic returns one tensor.
+    Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂; the critic returns one tensor.
     A piecewise-linear critic takes [real; fake; x̂] as one batch: its weights are read once (one power iteration of a
     spectral norm), and each layer has one weight gradient. Any other takes real and fake through autograd, together
     unless its samples see each other, and x̂ through :func:`ganfast.gradient_penalty`. Real and fake get no gradients.

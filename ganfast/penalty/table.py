@@ -8,7 +8,7 @@ from torch import nn
 
 from ganfast import nn as gnn
 from ganfast.penalty import layers as L
-from ganfast.penalty.norms import Norm
+from ganfast.penalty.norms import GroupNorm, LayerNorm
 from ganfast.penalty.rules import Constant, Differentiable, LinearMap, NoRuleError, register
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -21,19 +21,7 @@ def _conv(module):
 def _instance_norm(module):
     if module.track_running_stats:
         return Differentiable(module=module)  # in training it adds to the running statistics
-    return Norm(module, groups=module.num_features) if module.affine else _Bare(module)
-
-
-class _Bare(Norm):
-    """InstanceNorm without γ and β may be told a wrong number of features: the channels count."""
-
-    def __init__(self, module):
-        super().__init__(module)
-        self.module = module
-
-    def forward(self, run, values, weights, overwrite):
-        self.groups = values[0].shape[1]
-        return super().forward(run, values, weights, overwrite)
+    return GroupNorm(module)
 
 
 def _pool(module, dims):
@@ -45,6 +33,13 @@ def _pool(module, dims):
         ),
         dims,
     )
+
+
+def _avg_pool(module):
+    return L.AvgPool2d(
+        module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad,
+        module.divisor_override,
+    )  # fmt: skip
 
 
 def _pad(module):
@@ -68,10 +63,6 @@ def _fused(module):
     return [_conv(module.conv), *norm, *_activation(module.activation, module.negative_slope)]
 
 
-def _linear_map(module):
-    return LinearMap(module)
-
-
 for _layer in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d):
     register(_layer, _conv)
 register(nn.Linear, L.Linear)
@@ -90,21 +81,22 @@ for _layer in (nn.Bilinear, nn.Embedding, nn.Softmax, nn.RMSNorm, nn.LocalRespon
 for _layer in (nn.Flatten, nn.Unflatten):
     register(_layer, lambda module: L.Reshape(module))
 for _layer in (
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AvgPool1d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.PixelShuffle, nn.PixelUnshuffle,
     nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.CircularPad1d,
     nn.CircularPad2d, nn.ChannelShuffle,
 ):  # fmt: skip
-    register(_layer, _linear_map)
+    register(_layer, LinearMap)
 for _layer in (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d):
     register(_layer, _pad)
+register(nn.AvgPool2d, _avg_pool)
 register(nn.MaxPool1d, lambda module: _pool(module, 1))
 register(nn.MaxPool2d, lambda module: _pool(module, 2))
 register(nn.MaxPool3d, lambda module: _pool(module, 3))
 for _layer in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
     register(_layer, _dropout)
-register(nn.LayerNorm, lambda module: Norm(module, shape=module.normalized_shape))
-register(nn.GroupNorm, lambda module: Norm(module, groups=module.num_groups))
+register(nn.LayerNorm, LayerNorm)
+register(nn.GroupNorm, lambda module: GroupNorm(module, module.num_groups))
 for _layer in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
     register(_layer, _instance_norm)
 for _layer in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, gnn.MinibatchDiscrimination, gnn.MinibatchStddev):
@@ -117,21 +109,28 @@ register(gnn.ConvTransposeBNReLU2d, _fused)
 # each takes (function of the input tensors, arguments by position, by name, number of input tensors) and gives a rule;
 # an argument that is an input is None
 
-RESHAPES = {torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, "flatten", "reshape", "view",
-            "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}  # fmt: skip
-LINEAR = {F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
-          F.interpolate, F.upsample, F.pixel_shuffle, F.pixel_unshuffle, torch.neg, operator.neg, "neg", "contiguous"}  # fmt: skip
-SMOOTH = {torch.tanh: L.Tanh, F.tanh: L.Tanh, "tanh": L.Tanh, torch.sigmoid: L.Sigmoid, F.sigmoid: L.Sigmoid,
-          "sigmoid": L.Sigmoid, F.silu: L.SiLU, F.softplus: L.Softplus, F.gelu: L.GELU}  # fmt: skip
+RESHAPES = {
+    torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, "flatten", "reshape", "view",
+    "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
+}  # fmt: skip
+LINEAR = {
+    F.avg_pool1d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    F.interpolate, F.upsample, F.pixel_shuffle, F.pixel_unshuffle, torch.neg, operator.neg, "neg", "contiguous",
+}  # fmt: skip
+SMOOTH = {
+    torch.tanh: L.Tanh, F.tanh: L.Tanh, "tanh": L.Tanh, torch.sigmoid: L.Sigmoid, F.sigmoid: L.Sigmoid,
+    "sigmoid": L.Sigmoid, F.silu: L.SiLU, F.softplus: L.Softplus, F.gelu: L.GELU,
+}  # fmt: skip
 DIFFERENTIABLE = {
-    torch.matmul, torch.bmm, torch.mm, torch.einsum, operator.matmul, "matmul", "bmm", "mm", F.linear, F.conv1d, F.conv2d,
-    F.conv3d, F.conv_transpose2d, F.bilinear, torch.exp, "exp", torch.log, "log", torch.sqrt, "sqrt", torch.rsqrt, "rsqrt",
-    torch.square, "square", torch.pow, operator.pow, "pow", torch.abs, "abs", torch.clamp, "clamp", F.normalize,
-    F.softmax, torch.softmax, "softmax", F.elu, F.layer_norm, F.group_norm, F.instance_norm, F.embedding, F.pad, "expand",
-    torch.where, F.max_pool2d, torch.norm, "norm", operator.truediv, torch.div, "div", "clone", torch.sum, "sum", torch.mean,
-    "mean", operator.getitem, torch.stack, torch.sin, torch.cos, "expand_as", "repeat", "to", "float",
-    torch.permute, "permute", torch.transpose, "transpose", torch.cat, torch.concat, torch.narrow, "narrow", torch.sub,
-    operator.sub, "sub", torch.add, operator.add, "add", torch.mul, operator.mul, "mul",
+    torch.add, operator.add, "add", torch.sub, operator.sub, "sub", torch.mul, operator.mul, "mul", torch.div,
+    operator.truediv, "div", torch.matmul, operator.matmul, "matmul", torch.bmm, "bmm", torch.mm, "mm", torch.einsum,
+    F.linear, F.bilinear, F.embedding, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose2d, F.pad, F.max_pool2d,
+    torch.exp, "exp", torch.log, "log", torch.sqrt, "sqrt", torch.rsqrt, "rsqrt", torch.square, "square", torch.pow,
+    operator.pow, "pow", torch.abs, "abs", torch.sin, "sin", torch.cos, "cos", torch.clamp, "clamp", F.elu,
+    F.normalize, torch.norm, "norm", F.softmax, torch.softmax, "softmax", F.layer_norm, F.group_norm, F.instance_norm,
+    torch.sum, "sum", torch.mean, "mean", torch.cat, torch.concat, torch.stack, torch.where, operator.getitem,
+    torch.narrow, "narrow", torch.permute, "permute", torch.transpose, "transpose", "expand", "expand_as", "repeat",
+    "clone", "to", "float",
 }  # fmt: skip
 PLAIN = {getattr, "size", "dim", "numel", "new_zeros", "new_ones", operator.floordiv, operator.mod}
 
@@ -152,6 +151,8 @@ def function_rule(target, function, args, kwargs, count):
         return SMOOTH[target]()
     if target in (F.relu, torch.relu, "relu", F.relu_):
         return L.LeakyReLU()
+    if target is F.avg_pool2d and count == 1:
+        return L.AvgPool2d(*args[1:], **kwargs)
     if target is F.leaky_relu:
         slope = kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01)
         return L.LeakyReLU(slope)
@@ -161,9 +162,9 @@ def function_rule(target, function, args, kwargs, count):
         return L.Add() if count == 2 else L.Keep(function)
     if target in (operator.sub, torch.sub, "sub") and count == 1 and args[0] is None and not kwargs:
         return L.Keep(function)
-    if target in (operator.mul, torch.mul, "mul", operator.truediv, torch.div, "div") and count == 1 and not kwargs:
-        if args[0] is None or target is operator.mul:
-            return LinearMap(function)
+    times, over = (operator.mul, torch.mul, "mul"), (operator.truediv, torch.div, "div")
+    if count == 1 and not kwargs and (target in times or (target in over and args[0] is None)):
+        return LinearMap(function)
     if target in (torch.cat, torch.concat):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         return LinearMap(function) if dim > 0 else Differentiable(function, mixes=dim == 0)

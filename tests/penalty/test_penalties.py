@@ -1,0 +1,349 @@
+"""gradient_penalty and its relatives in a user's hands."""
+
+import os
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+from penalty.truth import (
+    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, grads, residual, samples, trained, wgan,
+)  # fmt: skip
+from torch import nn
+
+import ganfast
+from ganfast import penalty
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_critics_of_every_kind(name):
+    torch.manual_seed(0)
+    critic, shape, inputs = CRITICS[name]()
+    critic = critic.double()
+    real, fake, eps = samples(shape)
+    x = between(real, fake, eps).requires_grad_()
+    value, _ = double_backward(critic, x, wgan, inputs)
+    wanted = gradients(value, critic, x)
+    mine = ganfast.gradient_penalty(critic, x, x, eps=eps, inputs=inputs, strict=True)
+    assert distance([mine.detach()], [value.detach()]) < 1e-10
+    assert distance(gradients(mine, critic, x), wanted) < 1e-10
+
+
+def test_two_heads_count_as_their_sum():
+    critic = TwoHeads().double()
+    real, fake, eps = samples((5, 6))
+    value, _ = double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    assert distance(gradients(mine, critic), gradients(value, critic)) < 1e-10
+
+
+def test_single_precision_and_channels_last():
+    torch.manual_seed(0)
+    critic = conv_critic(16)
+    real, fake, eps = samples((8, 3, 8, 8), torch.float32)
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    assert mine.dtype == torch.float32 and mine.shape == ()
+    got = gradients(mine, critic)
+    wide = conv_critic(16).double()
+    wide.load_state_dict(critic.state_dict())
+    x = between(real.double(), fake.double(), eps.double()).requires_grad_()
+    wanted = gradients(double_backward(wide, x, wgan)[0], wide)
+    assert distance(got, wanted) < 1e-5
+    critic.to(memory_format=torch.channels_last)
+    last = (t.to(memory_format=torch.channels_last) for t in (real, fake))
+    assert distance(gradients(penalty.gradient_penalty(critic, *last, eps=eps), critic), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("make", [conv_critic, lambda: residual(lambda f: nn.GroupNorm(1, f))], ids=["conv", "norm"])
+def test_autocast_in_bf16(make):
+    """bf16 rounds to 2^-9 = 0.2 %; over the sweeps of three layers a few times that."""
+    torch.manual_seed(0)
+    critic = make()
+    real, fake, eps = samples((8, 3, 8, 8), torch.float32)
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    got = gradients(mine, critic)
+    assert all(g.dtype == torch.float32 for g in got)
+    assert 1e-5 < distance(got, wanted) < 0.05
+    critic.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step = penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+    assert step.loss.dtype == torch.float32 and bool(step.loss.isfinite())
+
+
+KINDS = {
+    "r1": (lambda c, r, f, e: penalty.r1(c, r, 3.0), lambda r, f, e: r, lambda n: 1.5 * n**2),
+    "r2": (lambda c, r, f, e: penalty.r2(c, f, 3.0), lambda r, f, e: f, lambda n: 1.5 * n**2),
+    "zero_centered": (lambda c, r, f, e: penalty.zero_centered(c, r, f, 3.0, e), between, lambda n: 1.5 * n**2),
+    "lipschitz": (
+        lambda c, r, f, e: penalty.lipschitz(c, r, f, 3.0, 0.5, e), between, lambda n: 3 * (n - 0.5).clamp(min=0) ** 2,
+    ),
+    "one_sided": (
+        lambda c, r, f, e: penalty.gradient_penalty(c, r, f, 3.0, 0.5, True, e), between,
+        lambda n: 3 * (n - 0.5).clamp(min=0) ** 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_penalties(kind):
+    torch.manual_seed(0)
+    mine, place, phi = KINDS[kind]
+    critic = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    with torch.no_grad():
+        critic[2].weight *= 3
+    data = samples((7, 6))
+    value, norms = double_backward(critic, place(*data).requires_grad_(), phi)
+    assert bool((norms > 0.5).any()) and bool((norms < 0.5).any())
+    got = mine(critic, *data)
+    assert distance([got.detach()], [value.detach()]) < 1e-10
+    assert distance(gradients(got, critic), gradients(value, critic)) < 1e-10
+
+
+def test_dragan_looks_around_the_real_samples():
+    critic = conv_critic().double()
+    real, _, eps = samples((5, 3, 8, 8))
+    torch.manual_seed(5)
+    got = penalty.dragan(critic, real, eps=eps)
+    torch.manual_seed(5)
+    x = between(real, real + 0.5 * real.std() * torch.rand_like(real), eps).requires_grad_()
+    value, _ = double_backward(critic, x, wgan)
+    assert distance(gradients(got, critic), gradients(value, critic)) < 1e-10
+
+
+def test_what_other_libraries_compute_differs():
+    torch.manual_seed(0)
+    critic = conv_critic().double()
+    real, fake, eps = samples((5, 3, 8, 8))
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps).detach()
+    x = between(real, fake, eps).requires_grad_()
+    (g,) = torch.autograd.grad(critic(x).sum(), x)
+    variants = {
+        "norm over the batch": 10 * (g.norm() - 1).square(),
+        "norm of each pixel": 10 * (g.norm(dim=1) - 1).square().mean(),
+        "flat norm of rows": 10 * (g.norm(dim=-1) - 1).square().mean(),
+    }
+    wild = torch.rand_like(real)
+    x = (wild * real + (1 - wild) * fake).requires_grad_()
+    variants["ε of each pixel"] = double_backward(critic, x, wgan)[0].detach()
+    for name, value in variants.items():
+        assert abs(float(value - mine)) > 1e-3 * float(mine), name
+
+
+def test_part_of_an_expression_accumulated_and_repeated():
+    torch.manual_seed(0)
+    critic = conv_critic().double()
+    real, fake, eps = samples((5, 3, 8, 8))
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    for _ in range(2):
+        (0.5 * penalty.gradient_penalty(critic, real, fake, eps=eps) + 3).backward()
+    assert distance(grads(critic), wanted) < 1e-10
+    again = penalty.gradient_penalty(critic, real, fake, eps=eps)
+    first = torch.autograd.grad(again, trained(critic), retain_graph=True, allow_unused=True)
+    second = torch.autograd.grad(again, trained(critic), allow_unused=True)
+    for a, b in zip(first, second):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_gradients_reach_the_fakes():
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    real, fake, eps = samples((5, 6))
+    fake.requires_grad_()
+    wanted = torch.autograd.grad(double_backward(critic, between(real, fake, eps), wgan)[0], fake)
+    got = torch.autograd.grad(penalty.gradient_penalty(critic, real, fake, eps=eps), fake)
+    assert distance(got, wanted) < 1e-10
+
+
+def test_frozen_and_idle_parameters():
+    torch.manual_seed(0)
+    critic = conv_critic().double()
+    critic[0].weight.requires_grad_(False)
+    critic[5].bias.requires_grad_(False)
+    critic.idle = nn.Parameter(torch.zeros(3))
+    real, fake, eps = samples((5, 3, 8, 8))
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    penalty.gradient_penalty(critic, real, fake, eps=eps).backward()
+    assert critic[0].weight.grad is None and critic[5].bias.grad is None and critic.idle.grad is None
+    assert distance(grads(critic), wanted) < 1e-10
+    with torch.no_grad():
+        assert not penalty.gradient_penalty(critic, real, fake, eps=eps).requires_grad
+
+
+def test_safe_where_the_gradient_is_zero():
+    critic = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+    with torch.no_grad():
+        critic[0].bias.fill_(-100)
+    value = penalty.gradient_penalty(critic, *samples((5, 6), torch.float32)[:2])
+    value.backward()
+    assert float(value.detach()) == 10
+    assert all(p.grad is None or bool((p.grad == 0).all()) for p in critic.parameters())
+
+
+def test_no_second_derivative_of_the_penalty():
+    critic = conv_critic()
+    real, fake, _ = samples((5, 3, 8, 8), torch.float32)
+    value = penalty.gradient_penalty(critic, real, fake)
+    with pytest.raises(NotImplementedError, match="has no second derivative: call backward"):
+        value.backward(create_graph=True)
+
+
+def test_epsilon_is_drawn_by_sample_and_repeats_with_the_seed():
+    critic = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))
+    real, fake, _ = samples((5, 6), torch.float32)
+    values = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        values.append(penalty.gradient_penalty(critic, real, fake).detach())
+    assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+
+
+# --- layers without a rule --------------------------------------------------------------------------------------------
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+class Hooked(nn.Linear):
+    pass
+
+
+def test_a_layer_without_a_rule_falls_back_and_says_so_once():
+    critic = nn.Sequential(nn.Linear(6, 8), Odd(), nn.Tanh(), nn.Linear(8, 1)).double()
+    real, fake, eps = samples((5, 6))
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    with pytest.warns(UserWarning, match=r"cumsum.* has no rule, so Sequential takes torch's double backward"):
+        got = gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic)
+    assert distance(got, wanted) < 1e-10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step = penalty.wgan_gp_step(critic, real, fake, eps=eps)
+        with torch.no_grad():
+            assert not penalty.gradient_penalty(critic, real, fake, eps=eps).requires_grad
+    assert bool(step.loss.isfinite())
+    with pytest.raises(penalty.NoRuleError, match="cumsum.* has no rule; name one with ganfast.penalty.register"):
+        penalty.gradient_penalty(critic, real, fake, strict=True)
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.f(x) if x.sum() > 0 else self.f(-x)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.act = nn.Linear(6, 1), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        h = self.f(x)
+        return self.act(h) + h
+
+
+def test_other_reasons_to_fall_back():
+    real, fake, _ = samples((5, 6), torch.float32)
+    for critic, reason in ((Branching(), "torch.fx cannot trace"), (InPlace(), "in place, over an input")):
+        with pytest.raises(penalty.NoRuleError, match=reason):
+            penalty.gradient_penalty(critic, real, fake, strict=True)
+    critic = nn.Sequential(nn.Linear(6, 1))
+    penalty.gradient_penalty(critic, real, fake, strict=True)
+    critic[0].register_forward_hook(lambda *args: None)
+    with pytest.raises(penalty.NoRuleError, match="Linear with hooks"):
+        penalty.gradient_penalty(critic, real, fake, strict=True)
+
+
+def test_a_critic_that_changes_is_read_again():
+    critic = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).double()
+    real, fake, eps = samples((5, 6))
+    for replacement in (nn.Tanh(), nn.GELU()):
+        critic[1] = replacement
+        wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+        assert distance(gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic), wanted) < 1e-10
+
+
+# --- wrong use --------------------------------------------------------------------------------------------------------
+
+
+class Rows(nn.Module):
+    def forward(self, x):
+        return torch.cat([x[:, 0], x[:, 1]])
+
+
+def test_wrong_use():
+    critic = conv_critic()
+    real, fake, _ = samples((5, 3, 8, 8), torch.float32)
+    for function in (penalty.gradient_penalty, penalty.wgan_gp_step):
+        with pytest.raises(ValueError, match=r"fake: got shape \(4, 3, 8, 8\), needs \(5, 3, 8, 8\)"):
+            function(critic, real, fake[:4])
+        with pytest.raises(TypeError, match="real: got dtype torch.int64"):
+            function(critic, real.long(), fake.long())
+        with pytest.raises(ValueError, match="critic: has no parameters"):
+            function(nn.Flatten(), real, fake)
+        with pytest.raises(TypeError, match="critic: got function, needs a torch.nn.Module"):
+            function(lambda x: x, real, fake)
+        with pytest.raises(ValueError, match=r"critic: reshapes .* needs to keep the batch first"):
+            function(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 48)), nn.Linear(48, 6)), real, fake)
+        with pytest.raises(ValueError, match=r"critic: returned shape \(\d+, 1\) for \d+ samples, needs"):
+            function(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 96)), nn.Linear(96, 1), Rows()), real, fake)
+    with pytest.raises(TypeError, match="fake: got dtype torch.int64"):
+        penalty.r2(critic, fake.long())
+    with pytest.raises(ValueError, match="weight: got -1"):
+        penalty.r1(critic, real, -1)
+    with torch.no_grad():
+        critic[5].weight[0, 0] = float("nan")
+    for function in (penalty.gradient_penalty, penalty.wgan_gp_step):
+        with pytest.raises(ValueError, match="critic: returned a value that is not finite"):
+            function(critic, real, fake)
+
+
+# --- beside the rest of torch -----------------------------------------------------------------------------------------
+
+
+def test_inside_torch_compile():
+    torch.manual_seed(0)
+    critic = conv_critic()
+    real, fake, eps = samples((5, 3, 8, 8), torch.float32)
+
+    def loss(real, fake):
+        return critic(fake).mean() - critic(real).mean() + penalty.gradient_penalty(critic, real, fake, eps=eps)
+
+    wanted = gradients(loss(real, fake), critic)
+    assert distance(gradients(torch.compile(loss, backend="aot_eager")(real, fake), critic), wanted) < 1e-5
+    assert distance(gradients(penalty.gradient_penalty(torch.compile(critic), real, fake, eps=eps), critic),
+                    gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic)) < 1e-6  # fmt: skip
+
+
+def _ranks(rank, world, path, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
+    torch.manual_seed(0)
+    critic = conv_critic().double()
+    real, fake, eps = samples((6, 3, 8, 8))
+    mine = slice(rank * 3, rank * 3 + 3)
+    wrapped = nn.parallel.DistributedDataParallel(critic)
+    value = penalty.gradient_penalty(wrapped, real[mine], fake[mine], eps=eps[mine])
+    (wrapped(fake[mine]).mean() - wrapped(real[mine]).mean() + value).backward()
+    loss = critic(fake).mean() - critic(real).mean()
+    loss = loss + double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0]
+    queue.put(distance([p.grad for p in critic.parameters()], gradients(loss, critic)))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_distributed_data_parallel(tmp_path):
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    ranks = [context.Process(target=_ranks, args=(r, 2, os.fspath(tmp_path / "store"), queue)) for r in range(2)]
+    for rank in ranks:
+        rank.start()
+    found = [queue.get(timeout=100) for _ in ranks]
+    for rank in ranks:
+        rank.join(timeout=20)
+    assert max(found) < 1e-10
