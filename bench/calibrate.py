@@ -7,7 +7,6 @@ Every floor beside a time comes from here. Each number is the best of several tr
 
 import argparse
 import datetime
-import functools
 import importlib.metadata
 import json
 import os
@@ -108,7 +107,7 @@ def seconds(function, device: str, repeat: int = 1) -> float:
     return start.elapsed_time(end) / 1e3 / repeat
 
 
-def best(function, device: str, repeat: int = 1, tries: int = 8) -> float:
+def best(function, device: str, repeat: int = 1, tries: int = 15) -> float:
     """The least of several measurements, after two calls to warm up."""
     function()
     function()
@@ -147,7 +146,6 @@ def _launch_times(device: str) -> dict:
     return found
 
 
-@functools.cache
 def calibration(device: str) -> dict:
     """{"device", "copy": bytes/s, "matmul": {dtype: operations/s}, "launch": {where: s}} of this very device."""
     names = ("fp32", "bf16", "fp16") if device == "cpu" else tuple(DTYPES)
@@ -156,6 +154,16 @@ def calibration(device: str) -> dict:
         "copy": _copy_rate(device),
         "matmul": {name: _matmul_rate(device, name) for name in names},
         "launch": _launch_times(device),
+    }
+
+
+def better(a: dict, b: dict) -> dict:
+    """The best of two calibrations of a device, number by number."""
+    return {
+        "device": a["device"],
+        "copy": max(a["copy"], b["copy"]),
+        "matmul": {name: max(rate, b["matmul"][name]) for name, rate in a["matmul"].items()},
+        "launch": {where: min(time, b["launch"][where]) for where, time in a["launch"].items()},
     }
 
 

@@ -14,7 +14,7 @@ A test is one row of a group: one implementation, on one shape, in one place. It
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import calibrate
 import pytest
@@ -202,20 +202,34 @@ def in_turns(ours: Timer, theirs: Timer, budget: float) -> tuple[list, list]:
     return a, b
 
 
-def row_of(times: list, ours: list, work: Work, place: str, calibration: dict, memory: int) -> dict:
-    """What is noted of a row; AssertionError where the floor is above what was measured."""
-    low, median, high = quartiles(times)
-    ratio_low, ratio, ratio_high = quartiles(t / o for t, o in zip(times, ours))
+class WrongFloorError(AssertionError):
+    """A time below what can be: the work counts too much, or the calibration was disturbed."""
+
+
+def beside_floor(seconds: float, work: Work, place: str, calibration: dict) -> dict:
+    """floor, limit and over_floor of a row; WrongFloorError where nothing can be as fast as that."""
     parts = work.floor(calibration, place)
     limit = max(parts, key=parts.get)
     floor = parts[limit]
-    assert floor > 0 and median / floor > IMPOSSIBLE, (
-        f"{median:.3g} s is {median / floor:.2f} of the floor, {floor:.3g} s of {limit}: {work} counts too much, "
-        "or the calibration was disturbed"
-    )
+    if not (floor > 0 and seconds / floor > IMPOSSIBLE):
+        raise WrongFloorError(
+            f"{seconds:.3g} s is {seconds / floor:.2f} of the floor, {floor:.3g} s of {limit}: {work} counts too much, "
+            "or the calibration was disturbed"
+        )
+    return {"floor": floor, "limit": limit, "over_floor": seconds / floor}
+
+
+def row_of(times: list, ours: list, work: Work, memory: int) -> dict:
+    """What is noted of a row, without its floor."""
+    low, median, high = quartiles(times)
+    ratio_low, ratio, ratio_high = quartiles(t / o for t, o in zip(times, ours))
     return {
         "seconds": median, "quartiles": [low, high], "rounds": len(times), "ratio": ratio,
-        "ratio_quartiles": [ratio_low, ratio_high], "bytes": work.bytes, "operations": work.operations,
-        "dtype": work.dtype, "launches": work.launches, "floor": floor, "limit": limit, "over_floor": median / floor,
-        "peak_memory": memory,
+        "ratio_quartiles": [ratio_low, ratio_high], **asdict(work), "peak_memory": memory,
     }  # fmt: skip
+
+
+def with_floor(row: dict, calibration: dict) -> dict:
+    """A noted row beside the floor of another calibration."""
+    work = Work(**{field.name: row[field.name] for field in fields(Work)})
+    return row | beside_floor(row["seconds"], work, row["place"], calibration)

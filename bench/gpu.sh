@@ -33,6 +33,9 @@ end=$(( $(date +%s) + $("$python" -c "print(round(60 * float('$budget')))") )) |
 mkdir -p "$out" && out=$(cd "$out" && pwd)
 failed=0 unfinished=0
 
+child=
+trap '[ -z "$child" ] || kill "$child" 2>/dev/null; wait; exit 143' TERM INT HUP  # timeout ends all below it
+
 left() { echo $(( end - $(date +%s) )); }
 
 # run PART COMMAND…: its log in OUTDIR; ended when the budget is
@@ -42,12 +45,14 @@ run() {
     if [ -e "$out/$part.done" ]; then echo "gpu.sh: $part: done before"; return 0; fi
     if [ "$(left)" -le 0 ]; then echo "gpu.sh: $part: no time left"; unfinished=1; return 0; fi
     start=$(date +%s)
-    timeout --signal=INT --kill-after=20 "$(left)" "$@" >>"$out/$part.log" 2>&1
+    timeout --kill-after=20 "$(left)" "$@" >>"$out/$part.log" 2>&1 &
+    child=$!
+    wait $child
     code=$?
     echo "gpu.sh: $part: exit $code after $(( $(date +%s) - start )) s"
     case $code in
         0|5) touch "$out/$part.done" ;;  # 5: pytest has nothing to run that is not there already
-        124|137|2|130) unfinished=1 ;;
+        124|137) unfinished=1 ;;
         *) failed=1; tail -n 15 "$out/$part.log" ;;
     esac
 }
