@@ -145,7 +145,7 @@ def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
     """weight and bias of the convolution that does the normalisation, too; a few operations, differentiable."""
     factor = bn_weight * torch.rsqrt(var + eps)
     shift = -mean if bias is None else bias - mean
-    shift = shift * factor if bn_bias is None else torch.addcmul(bn_bias, shift, factor)
+    shift = shift * factor if bn_bias is None else shift * factor + bn_bias
     weight_factor = factor.view((1, -1, 1, 1) if transposed else (-1, 1, 1, 1))
     return (weight * weight_factor).to(weight.dtype), shift.to(weight.dtype)
 

@@ -156,17 +156,20 @@ def backward_weight_kernel(
 
 @triton.jit
 def bias_kernel(
-    dy, y, p, q, mean, slope, partials, rows, cn, OUT: tl.constexpr, UNIT: tl.constexpr, BM: tl.constexpr,
-    BN: tl.constexpr,
+    dy, y, p, q, mean, slope, partials, rows, cn, OUT: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """partials[tile, cn] = Σ dz over a tile's pixels."""
+    """partials[tile, cn] = Σ dz over ROWS pixels."""
     cn = cn * UNIT
-    m = tl.program_id(0).to(tl.int64) * BM + tl.arange(0, BM)
     n = tl.program_id(1) * BN + tl.arange(0, BN)
     va, vb, vm = gemm.vector(p, n, n < cn), gemm.vector(q, n, n < cn), gemm.vector(mean, n, n < cn)
-    inside = (m < rows)[:, None] & (n < cn)[None, :]
-    dz = gemm.operand(dy, y, p, q, mean, m[:, None] * cn + n[None, :], va, vb, vm, inside, slope, OUT)
-    tl.store(partials + tl.program_id(0).to(tl.int64) * cn + n, tl.sum(dz.to(tl.float32), axis=0), mask=n < cn)
+    total = tl.zeros([BM, BN], tl.float32)
+    for first in range(0, ROWS, BM):
+        m = tl.program_id(0).to(tl.int64) * ROWS + first + tl.arange(0, BM)
+        inside = (m < rows)[:, None] & (n < cn)[None, :]
+        at = m[:, None] * cn + n[None, :]
+        total += gemm.operand(dy, y, p, q, mean, at, va, vb, vm, inside, slope, OUT).to(tl.float32)
+    tl.store(partials + tl.program_id(0).to(tl.int64) * cn + n, tl.sum(total, axis=0), mask=n < cn)
 
 
 @triton.jit
@@ -402,13 +405,13 @@ def bias_gradient(dy, partials, db, y=None, p=None, q=None, mean=None, out_activ
     channels = dy.shape[3]
     rows, unit, bn = dy.numel() // channels, _unit(channels), min(128, triton.next_power_of_2(channels))
     bias_kernel[partials.shape[0], triton.cdiv(channels, bn)](
-        dy, y, p, q, mean, out_slope, partials, rows, channels // unit, OUT=out_activation, UNIT=unit, BM=BIAS_ROWS,
-        BN=bn, num_warps=4,
+        dy, y, p, q, mean, out_slope, partials, rows, channels // unit, OUT=out_activation, UNIT=unit, ROWS=BIAS_ROWS,
+        BM=min(BIAS_ROWS, 4096 // bn), BN=bn, num_warps=4,
     )  # fmt: skip
     total(partials, db)
 
 
-BIAS_ROWS = 64
+BIAS_ROWS = 256
 
 
 def bias_rows(dy):

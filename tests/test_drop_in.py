@@ -25,11 +25,11 @@ def test_the_example_prints_what_the_page_says():
 
 def test_losses_agree():
     dataset = open_dataset("digits", size=64)
-    plain, fused = (drop_in.train(fuse, dataset, steps=5, width=4, batch=8, latent=16) for fuse in (False, True))
+    plain, fused = (drop_in.train(fuse, dataset, steps=3, width=4, batch=8, latent=16) for fuse in (False, True))
     for a, b in zip(plain, fused):
-        assert b == pytest.approx(a, rel=2e-3)  # fp32 rounding, five steps of Adam
-    assert len({d for d, _ in plain}) == 5  # it does train
-    assert drop_in.table(plain, fused).count("\n") == 1 + 4  # steps 1, 2, 3, 5
+        assert b == pytest.approx(a, rel=2e-3)  # fp32 rounding, three steps of Adam
+    assert len({d for d, _ in plain}) == 3  # it does train
+    assert drop_in.table(plain, fused, plain).count("\n") == 1 + 3  # steps 1, 2, 3
 
 
 def test_the_dcgan_is_fused_but_for_its_sigmoid():

@@ -10,7 +10,7 @@ from fuse_nets import Attributes, Bottleneck, critic, generator
 from torch import nn
 
 import ganfast
-from ganfast.nn import GroupedSequential
+from ganfast.nn import FusedSequential
 
 
 def run(net, x, steps=2):
@@ -75,9 +75,9 @@ def test_a_gradient_penalty_is_equal():
     for either in (net, fused_copy(net, 5)):
         (g,) = torch.autograd.grad(either(x).sum(), x, create_graph=True)
         penalty = (g.flatten(1).norm(dim=1) - 1).square().mean()
-        grads.append(torch.autograd.grad(penalty, list(either.parameters()), allow_unused=True))
+        grads.append(torch.autograd.grad(penalty, list(either.parameters()), materialize_grads=True))
     for a, b in zip(*grads):
-        torch.testing.assert_close(torch.zeros(()) if a is None else a, torch.zeros(()) if b is None else b)
+        torch.testing.assert_close(a, b)
 
 
 def test_arguments_keep_their_names_and_defaults():
@@ -311,7 +311,7 @@ def test_a_sequential_may_grow_shrink_and_be_cut():
     torch.testing.assert_close(net(x), fused(x))
     torch.testing.assert_close(net[:2](x), fused[:2](x))
     torch.testing.assert_close(net[0](x), fused[0](x))
-    assert type(fused[:2]) is GroupedSequential
+    assert type(fused[:2]) is FusedSequential
 
 
 def test_synchronised_batch_norm_after_fusing():
@@ -329,5 +329,5 @@ def test_torchs_errors_stay():
     fused = fused_copy(generator(), 3)
     with pytest.raises(ValueError, match="expected 4D input"):
         fused(torch.randn(6, 1, 1))
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
+    with pytest.raises(ValueError, match=r"more than (1|one) value per channel"):
         fused_copy(nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)), 1)(torch.randn(1, 2, 1, 1))

@@ -56,8 +56,6 @@ SEQUENTIALS = {
     "dilation": (lambda: layers(nn.Conv2d(3, 4, 3, dilation=2)), r"dilation=\(2, 2\)"),
     "padding mode": (lambda: layers(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "padding_mode='reflect'"),
     "padding same": (lambda: layers(nn.Conv2d(3, 4, 3, padding="same")), "padding='same'"),
-    "no scale": (lambda: layers(bn=nn.BatchNorm2d(4, affine=False)), "affine=False"),
-    "cumulative statistics": (lambda: layers(bn=nn.BatchNorm2d(4, momentum=None)), "momentum=None"),
     "negative slope": (lambda: layers(act=nn.LeakyReLU(-0.5)), "negative_slope=-0.5"),
     "another norm": (lambda: layers(bn=nn.InstanceNorm2d(4)), "InstanceNorm2d follows, which is none of"),
     "another activation": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), "GELU follows"),

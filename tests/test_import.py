@@ -94,7 +94,7 @@ def test_arrows_point_one_way(file):
 
 
 @pytest.mark.parametrize(
-    "room, allowed", [("ganfast/reference", {"torch", "ganfast", "math"}), ("kernels", {"triton", "ganfast"})]
+    "room, allowed", [("ganfast/reference", {"torch", "ganfast", "math"}), ("kernels", {"triton", "ganfast", "math"})]
 )
 def test_specifications_and_kernels_import_one_library(room, allowed):
     for file in (ROOT / room).glob("*.py"):

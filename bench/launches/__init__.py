@@ -6,7 +6,8 @@
     SIZES              sizes of the launches to compile, so that each configuration that size chooses is there
     AWKWARD            small sizes for the memory checks: 1, odd, just past a tile
     ELEMENT            pattern of "kernel configuration" → an element of the main loop: a number n (what one read of n
-                       tensors brings), an instruction (one of them an element, "MUFU.EX2"), or None: no main loop
+                       tensors brings), an instruction (one of them an element, "MUFU.EX2"), or the names that it
+                       has on different chips, or None: no main loop
     TUNE               may be left out: constant of kernels/<op>.py → values that bench/tune.py tries
     NARROW             may be left out: pattern → why that one must load less than 4 bytes at a time
 

@@ -5,7 +5,6 @@ The convolutions' state_dict keys are those of torch's own layers under ``conv.`
 
 from ganfast.nn.chain import FusedSequential
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
-from ganfast.nn.group import GroupedSequential
 from ganfast.nn.loss import BCEWithLogitsGANLoss
 from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 
@@ -14,7 +13,6 @@ __all__ = [
     "ConvAct2d",
     "ConvTransposeBNReLU2d",
     "FusedSequential",
-    "GroupedSequential",
     "MinibatchDiscrimination",
     "MinibatchStddev",
 ]

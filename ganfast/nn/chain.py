@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ganfast import functional
-from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
+from ganfast.nn.conv import FusedConv
+from ganfast.nn.group import group_at, group_of, has_hooks, obstacle, takes
 from ganfast.ops import _tuning
 from ganfast.ops.batch_norm_act import update_running_statistics_
 from ganfast.ops.conv_link import conv_link
@@ -16,94 +17,114 @@ _NOTHING = (None, None, None, 0.0)  # scale, shift, activation, slope of what is
 
 
 class FusedSequential(nn.Sequential):
-    """``torch.nn.Sequential`` whose neighbouring convolution layers can run as one chain; equal in all it computes.
+    """``torch.nn.Sequential`` that runs each convolution with its BatchNorm2d and activation as one operator.
 
-    In a chain a layer that normalises by the batch's statistics leaves its output as the convolution wrote it; the next
-    layer's convolution applies scale, shift and activation while it reads, so that each activation is read and written
-    once. ``chain`` is None (where two layers in training were measured to be faster so, which needs a kernel that
-    applies them: on a CPU and under torch.compile never), True or False. A layer with hooks runs on its own.
+    Its layers are ganfast's (``ConvAct2d``, ``ConvTransposeBNReLU2d``), torch's own in a row (``ConvTranspose2d,
+    BatchNorm2d, ReLU``), or any others, which run as they are. Keys, parameters and indexing are those of
+    ``torch.nn.Sequential``. Layers are matched at each call: they may be appended, replaced or given hooks at any time.
+
+    Neighbouring convolutions can run as a chain: one that normalises by the batch's statistics leaves its output as it
+    wrote it, and the next applies scale, shift and activation while it reads, so that each activation is read and
+    written once. ``chain`` is None (where the two in training were measured to be faster so, which needs a kernel that
+    applies them: on a CPU and under torch.compile never), True or False.
     """
 
     chain: bool | None = None
 
-    def forward(self, x):
-        layers = list(self)
-        before = _NOTHING
-        for layer, following in zip(layers, [*layers[1:], None]):
-            if self._links(layer, following, x):
-                x, before = _link(layer, x, before)
-            elif before is _NOTHING:
+    def forward(self, input):
+        return _run(_steps(list(self)), input, self.chain)
+
+
+def _steps(layers) -> list:
+    """(group or None, the layers that it is made of), in their order."""
+    steps, i = [], 0
+    while i < len(layers):
+        layer, group, size = layers[i], None, 1
+        if isinstance(layer, FusedConv) and type(layer).forward is FusedConv.forward and not has_hooks(layer):
+            group = layer.group()
+        else:
+            bn, act, found = group_at(layers, i)
+            if found > 1 and not obstacle(layer, bn, act):
+                group, size = group_of(layer, bn, act), found
+        steps.append((group, layers[i : i + size]))
+        i += size
+    return steps
+
+
+def _run(steps, x, chain):
+    before = _NOTHING
+    for (group, layers), (following, _) in zip(steps, [*steps[1:], (None, ())]):
+        if group is None or not takes(x):
+            for layer in layers:
                 x = layer(x)
-            else:
-                x, before = _end(layer, x, before), _NOTHING
-        return x
-
-    def _links(self, layer, following, x) -> bool:
-        """Whether `layer` leaves its normalisation to `following`."""
-        if self.chain is False or not (_fused(layer) and _fused(following) and layer.uses_batch):
-            return False
-        return self.chain or _chain_is_faster(layer, following, x)
+        elif _links(group, following, x, chain):
+            x, before = _link(group, x, before)
+        elif before is _NOTHING:
+            x = group(x)
+        else:
+            x, before = _end(group, x, before), _NOTHING
+    return x
 
 
-def _fused(layer) -> bool:
-    return type(layer) in (ConvAct2d, ConvTransposeBNReLU2d) and not (
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    )
+def _links(group, following, x, chain) -> bool:
+    """Whether `group` leaves its normalisation to `following`."""
+    if chain is False or following is None or not group.uses_batch:
+        return False
+    return chain or _chain_is_faster(group, following, x)
 
 
-def _chain_is_faster(layer, following, x) -> bool:
-    """Measured once per shape: forward and backward of the two layers, as a chain and one after the other."""
+def _chain_is_faster(group, following, x) -> bool:
+    """Measured once per shape: forward and backward of the two, as a chain and one after the other."""
     if torch.compiler.is_compiling() or not conv_link.has_fast_backend(x.device):
         return False
     device = x.device.type
     lowered = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
-    key = _tuning.key_of("chain", (x, _geometry(layer), _geometry(following), lowered))
-    ways = {name: functools.partial(_try, layer, following, x, name == "chain") for name in ("layers", "chain")}
+    key = _tuning.key_of("chain", (x, _geometry(group), _geometry(following), lowered))
+    ways = {name: functools.partial(_try, group, following, x, name == "chain") for name in ("layers", "chain")}
     return _tuning.choose(key, ways, x.device) == "chain"
 
 
-def _geometry(layer) -> tuple:
-    conv = layer.conv
+def _geometry(group) -> tuple:
+    conv = group.conv
     sizes = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.output_padding
-    return type(layer).__name__, *sizes, layer.bn is not None, layer.activation
+    return conv.transposed, *sizes, group.bn is not None, group.activation
 
 
-def _try(layer, following, x, chain):
-    """Both layers' outputs and gradients, from copies: running statistics and parametrizations stay as they are."""
-    pair = FusedSequential(copy.deepcopy(layer), copy.deepcopy(following)).train()
-    pair.chain = chain
+def _try(group, following, x, chain):
+    """Both groups' outputs and gradients, from copies: running statistics and parametrizations stay as they are."""
+    pair = copy.deepcopy((group, following))
     with torch.enable_grad():
-        out = pair(x.detach().requires_grad_())
+        out = _run([(each, ()) for each in pair], x.detach().requires_grad_(), chain)
         out.backward(torch.ones_like(out))
 
 
-def _convolve(layer, weight, x, before, activation, slope, statistics):
+def _convolve(group, weight, x, before, activation, slope, statistics):
     scale, shift, *in_activation = before
-    conv = layer.conv
+    conv = group.conv
     geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
     return conv_link(x, scale, shift, weight, conv.bias, *geometry, *in_activation, activation, slope, statistics)
 
 
-def _link(layer, x, before):
-    """The layer's convolution alone, and what the next layer is to apply to it."""
-    weight = layer.conv.weight
-    y, mean, var = _convolve(layer, weight, x, before, None, 0.0, True)
+def _link(group, x, before):
+    """The convolution alone, and what the next one is to apply to it."""
+    weight = group.conv.weight
+    y, mean, var = _convolve(group, weight, x, before, None, 0.0, True)
     count = y.numel() // y.shape[1]
     if count == 1:
         raise ValueError(f"x: got one value per channel in training, {tuple(y.shape)}, needs more to normalise by")
-    gain, offset, running_mean, running_var, _, momentum, eps = layer.batch_norm(weight)
+    gain, offset, running_mean, running_var, _, momentum, eps = group.batch_norm(weight)
     if running_mean is not None and count:
         update_running_statistics_(running_mean, running_var, mean.detach(), var.detach(), momentum, count)
     scale = gain * torch.rsqrt(var + eps)
     shift = -mean * scale if offset is None else offset - mean * scale
-    return y, (scale.to(mean.dtype), shift.to(mean.dtype), layer.activation, layer.negative_slope)
+    return y, (scale.to(mean.dtype), shift.to(mean.dtype), group.activation, group.slope)
 
 
-def _end(layer, x, before):
-    """The layer's output; its convolution applies what the one before has left."""
-    weight = layer.conv.weight
-    if layer.bn is None:
-        return _convolve(layer, weight, x, before, layer.activation, layer.negative_slope, False)[0]
-    y = _convolve(layer, weight, x, before, None, 0.0, False)[0]
-    gain, offset, mean, var, *rest = layer.batch_norm(weight)
-    return functional.batch_norm_act(y, mean, var, gain, offset, *rest, layer.activation, layer.negative_slope)
+def _end(group, x, before):
+    """The output; its convolution applies what the one before has left."""
+    weight = group.conv.weight
+    if group.bn is None:
+        return _convolve(group, weight, x, before, group.activation, group.slope, False)[0]
+    y = _convolve(group, weight, x, before, None, 0.0, False)[0]
+    gain, offset, mean, var, *rest = group.batch_norm(weight)
+    return functional.batch_norm_act(y, mean, var, gain, offset, *rest, group.activation, group.slope)

@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from ganfast import functional
+from ganfast.nn.group import Group
 from ganfast.ops.conv_link import ACTIVATIONS
 
 
-class _FusedConv(nn.Module):
+class FusedConv(nn.Module):
     """Holds ``conv`` and ``bn`` (None without batch normalisation), torch's modules, for their parameters alone.
 
     Parametrizations (spectral norm) of ``conv`` work; forward hooks on ``conv`` and ``bn`` do not run. ``bn.eval()``,
@@ -22,36 +22,18 @@ class _FusedConv(nn.Module):
         self.activation = activation
         self.negative_slope = negative_slope
 
-    @property
-    def uses_batch(self) -> bool:
-        """Whether it normalises by the batch's own statistics."""
-        return self.bn is not None and (self.bn.training or self.bn.running_mean is None)
+    def group(self) -> Group:
+        return Group(self.conv, self.bn, self.activation, self.negative_slope)
 
-    def batch_norm(self, weight):
-        """What the operators take of ``bn`` beside a convolution's ``weight``; counts the batch in training."""
-        bn = self.bn
-        if bn is None:
-            return (None, None, None, None, False, 0.0, 0.0)
-        gain = weight.new_ones(bn.num_features) if bn.weight is None else bn.weight
-        mean, var, momentum = bn.running_mean, bn.running_var, bn.momentum
-        if bn.training and not bn.track_running_stats:
-            mean = var = None
-        elif bn.training and bn.num_batches_tracked is not None:
-            bn.num_batches_tracked.add_(1)
-            momentum = 1.0 / float(bn.num_batches_tracked) if momentum is None else momentum
-        return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
-
-    def _arguments(self):
-        """What both operators take after x, up to stride and padding."""
-        weight = self.conv.weight  # once: a parametrization computes it, and may count
-        return (weight, self.conv.bias, *self.batch_norm(weight), self.conv.stride, self.conv.padding)
+    def forward(self, x):
+        return self.group()(x)
 
     def extra_repr(self):
         slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
         return f"activation={self.activation!r}{slope}"
 
 
-class ConvTransposeBNReLU2d(_FusedConv):
+class ConvTransposeBNReLU2d(FusedConv):
     """act(batch_norm(conv_transpose2d(x))): a layer of a DCGAN generator; [N, C_in, H, W] → [N, C_out, H', W'].
 
     H' = (H − 1)·stride − 2·padding + kernel_size + output_padding. Arguments as ``torch.nn.ConvTranspose2d`` and
@@ -66,13 +48,8 @@ class ConvTransposeBNReLU2d(_FusedConv):
         conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias)
         super().__init__(conv, batch_norm, eps, momentum, activation, negative_slope)
 
-    def forward(self, x):
-        return functional.conv_transpose_bn_relu(
-            x, *self._arguments(), self.conv.output_padding, self.activation, self.negative_slope
-        )
 
-
-class ConvAct2d(_FusedConv):
+class ConvAct2d(FusedConv):
     """act(batch_norm(conv2d(x))): a layer of a critic; [N, C_in, H, W] → [N, C_out, H', W'].
 
     Arguments as ``torch.nn.Conv2d`` and ``torch.nn.BatchNorm2d``. Without ``batch_norm`` (the default) there is a
@@ -86,6 +63,3 @@ class ConvAct2d(_FusedConv):
         bias = not batch_norm if bias is None else bias
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
         super().__init__(conv, batch_norm, eps, momentum, activation, negative_slope)
-
-    def forward(self, x):
-        return functional.conv_act(x, *self._arguments(), self.activation, self.negative_slope)

@@ -1,4 +1,6 @@
-"""torch's own convolution, BatchNorm2d and activation modules, called as one operator."""
+"""A convolution, the BatchNorm2d and the activation behind it, called as one operator."""
+
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +12,47 @@ ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
 _PLAIN = {"relu": lambda x, _: F.relu(x), "leaky_relu": F.leaky_relu, "tanh": lambda x, _: x.tanh()}
 
 
+class Group(NamedTuple):
+    """torch's own modules, for their parameters and options; ``group(x)`` is act(bn(conv(x))) as one operator.
+
+    ``bn`` may be None. ``bn.eval()``, ``affine=False``, ``momentum=None`` and ``track_running_stats=False`` mean what
+    they mean to ``torch.nn.BatchNorm2d``. A parametrized weight is computed once a call.
+    """
+
+    conv: nn.Conv2d | nn.ConvTranspose2d
+    bn: nn.BatchNorm2d | None
+    activation: str | None
+    slope: float
+
+    @property
+    def uses_batch(self) -> bool:
+        """Whether it normalises by the batch's own statistics."""
+        return self.bn is not None and (self.bn.training or self.bn.running_mean is None)
+
+    def batch_norm(self, weight):
+        """What the operators take of ``bn`` beside a convolution's ``weight``; counts the batch in training."""
+        bn = self.bn
+        if bn is None:
+            return (None, None, None, None, False, 0.0, 0.0)
+        gain = weight.new_ones(bn.num_features) if bn.weight is None else bn.weight
+        mean, var, momentum = bn.running_mean, bn.running_var, bn.momentum
+        if bn.training and not bn.track_running_stats:
+            mean = var = None
+        elif bn.training and bn.num_batches_tracked is not None:
+            bn.num_batches_tracked.add_(1)
+            momentum = 1.0 / float(bn.num_batches_tracked) if momentum is None else momentum
+        return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
+
+    def __call__(self, x):
+        conv, weight = self.conv, self.conv.weight
+        arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
+        if conv.transposed:
+            return functional.conv_transpose_bn_relu(*arguments, conv.output_padding, self.activation, self.slope)
+        return functional.conv_act(*arguments, self.activation, self.slope)
+
+
 def group_at(layers, i):
-    """(bn, act, size) of the group that starts at layers[i]; either may be None; size 1 means that there is none."""
+    """(bn, act, size) of the group of torch's modules at layers[i]; either may be None; size 1 says there is none."""
     bn = act = None
     end = i + 1
     if type(layers[i]) in CONVOLUTIONS:
@@ -23,9 +64,9 @@ def group_at(layers, i):
 
 
 def obstacle(conv, bn=None, act=None) -> str:
-    """Why the group cannot be one operator, in words; empty where it can. ``act`` is as in :func:`run_group`."""
+    """Why the modules cannot be one operator, in words; empty where they can. ``act`` is as in :func:`run_group`."""
     for module in (conv, bn, act):
-        if isinstance(module, nn.Module) and _has_hooks(module):
+        if isinstance(module, nn.Module) and has_hooks(module):
             return f"{type(module).__name__} has hooks"
     if "parametrizations" in conv._modules:
         return "its weight is parametrized (spectral norm, weight norm)"
@@ -43,33 +84,37 @@ def obstacle(conv, bn=None, act=None) -> str:
         return f"{type(bn).__name__} is not torch's own BatchNorm2d"
     if bn is not None and bn.num_features != conv.out_channels:
         return f"BatchNorm2d has {bn.num_features} features, the convolution {conv.out_channels} channels"
-    if bn is not None and (bn._parameters["weight"] is None or bn.momentum is None):
-        return "BatchNorm2d with affine=False or momentum=None"
     if isinstance(act, nn.Module) and type(act) not in ACTIVATIONS:
         return f"{type(act).__name__} is not torch's own ReLU, LeakyReLU or Tanh"
     slope = _activation(act)[1]
     return f"negative_slope={slope}" if slope < 0 else ""
 
 
+def group_of(conv, bn, act) -> Group:
+    """The group of torch's modules that have no :func:`obstacle`."""
+    return Group(conv, bn, *_activation(act))
+
+
 def run_group(x, conv, bn, act):
     """act(bn(conv(x))) as one operator, or module by module where there is an :func:`obstacle` at this very call.
 
-    So hooks, spectral norm or another norm may be added, and modules replaced, at any time. x [N, C, H, W]; bn may be
-    None; act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None. torch.fx traces the modules.
+    So hooks, spectral norm or another norm may be added, and modules replaced, at any time. bn may be None;
+    act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None.
     """
-    if not isinstance(x, Tensor) or x.dim() != 4 or obstacle(conv, bn, act):
-        x = conv(x) if bn is None else bn(conv(x))
-        if act is None:
-            return x
-        return act(x) if isinstance(act, nn.Module) else _PLAIN[act[0]](x, act[1])
-    geometry = (conv.stride, conv.padding)
-    operator = functional.conv_act
-    if isinstance(conv, nn.ConvTranspose2d):
-        geometry, operator = (*geometry, conv.output_padding), functional.conv_transpose_bn_relu
-    return operator(x, conv.weight, conv.bias, *_batch_norm(bn), *geometry, *_activation(act))
+    if takes(x) and not obstacle(conv, bn, act):
+        return group_of(conv, bn, act)(x)
+    x = conv(x) if bn is None else bn(conv(x))
+    if act is None:
+        return x
+    return act(x) if isinstance(act, nn.Module) else _PLAIN[act[0]](x, act[1])
 
 
-def _has_hooks(module) -> bool:
+def takes(x) -> bool:
+    """Whether the operators take x: neither torch.fx's proxies nor one sample without a batch dimension."""
+    return isinstance(x, Tensor) and x.dim() == 4
+
+
+def has_hooks(module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
@@ -80,33 +125,3 @@ def _activation(act):
     if isinstance(act, nn.Module):
         return ACTIVATIONS[type(act)], act.negative_slope if type(act) is nn.LeakyReLU else 0.0
     return (None, 0.0) if act is None else act
-
-
-def _batch_norm(bn):
-    """The operators' arguments from bn_weight to eps; counts the batch in training."""
-    if bn is None:
-        return None, None, None, None, False, 0.0, 0.0
-    mean, var = bn.running_mean, bn.running_var
-    if bn.training and not bn.track_running_stats:
-        mean = var = None
-    elif bn.training and bn.num_batches_tracked is not None:
-        bn.num_batches_tracked.add_(1)
-    return bn.weight, bn.bias, mean, var, bn.training, bn.momentum, bn.eps
-
-
-class GroupedSequential(nn.Sequential):
-    """``torch.nn.Sequential`` that runs each convolution with the BatchNorm2d and activation behind it as one operator.
-
-    Its layers are torch's own, for example ``ConvTranspose2d, BatchNorm2d, ReLU``, so keys, parameters, indexing and
-    initialisation by class name are those of ``torch.nn.Sequential``. They are matched at each call: layers may be
-    appended or replaced at any time. ``ganfast.fuse`` makes these of the Sequentials of a model.
-    """
-
-    def forward(self, input):
-        layers = list(self)
-        i = 0
-        while i < len(layers):
-            bn, act, size = group_at(layers, i)
-            input = layers[i](input) if size == 1 else run_group(input, layers[i], bn, act)
-            i += size
-        return input

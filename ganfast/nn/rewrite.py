@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ganfast.nn.group import ACTIVATIONS, GroupedSequential, group_at, obstacle, run_group
+from ganfast.nn.chain import FusedSequential
+from ganfast.nn.group import ACTIVATIONS, group_at, obstacle, run_group
 from ganfast.nn.straight import Impossible, graph_of, names, syntax
 
 _FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.leaky_relu: "leaky_relu", F.tanh: "tanh", torch.tanh: "tanh"}
@@ -20,7 +21,7 @@ def fuse(module, reason=None):
     """
     if isinstance(module, _Adopted):
         module.__class__ = module._plain
-    sequential = type(module).forward in (nn.Sequential.forward, GroupedSequential.forward)
+    sequential = type(module).forward in (nn.Sequential.forward, FusedSequential.forward)
     if "forward" in vars(module):
         reason = "the module has a forward set on it"
     if reason:
@@ -45,9 +46,9 @@ def _fuse_sequential(module):
         following = layers[i + 1] if i + 1 < len(layers) else None
         reason = obstacle(layer, bn, act) or (_alone(following) if size == 1 else "")
         rows.append((name, _found(layer, bn, act), reason))
-    if any(not reason for _, _, reason in rows) and not isinstance(module, GroupedSequential):
+    if any(not reason for _, _, reason in rows) and not isinstance(module, FusedSequential):
         plain = type(module)
-        module.__class__ = GroupedSequential if plain is nn.Sequential else _adopted(plain, None)
+        module.__class__ = FusedSequential if plain is nn.Sequential else _adopted(plain, None)
     return rows
 
 
@@ -184,11 +185,11 @@ class _Adopted:
 
 @functools.cache
 def _adopted(plain, source):
-    """A subclass of ``plain``, alike in name, whose forward is ``source``; without it, as GroupedSequential's."""
+    """A subclass of ``plain``, alike in name, whose forward is ``source``; without it, as FusedSequential's."""
     body = {name: getattr(plain, name) for name in ("__module__", "__qualname__", "__doc__")}
     body |= {"_plain": plain, "_source": source}
     if source is None:
-        return type(plain)(plain.__name__, (_Adopted, GroupedSequential, plain), body)
+        return type(plain)(plain.__name__, (_Adopted, FusedSequential, plain), body)
     space = dict(names())
     exec(compile(source, f"<ganfast.fuse of {plain.__qualname__}.forward>", "exec"), space)
     return type(plain)(plain.__name__, (_Adopted, plain), body | {"forward": space["forward"]})

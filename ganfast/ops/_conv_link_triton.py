@@ -53,7 +53,7 @@ def _fastest(what, configurations, launch, tensors, rest):
 
 
 def _tf32(x):
-    return x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return x.dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def forward(

@@ -190,7 +190,7 @@ class Op:
     def _faster(self, backend, device, args):
         """The reference or this backend, whichever was measured to be faster."""
         ways = {"reference": functools.partial(self._plainly, device, args), backend.name: lambda: backend.run(*args)}
-        vendor = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+        vendor = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
         return ways[_tuning.choose((*_tuning.key_of(self.name, args), *vendor), ways, device)]()
 
     def _plainly(self, device, args):
@@ -229,10 +229,7 @@ class Op:
         """Whether ordinary tensors run eagerly with nothing watching the dispatcher."""
         if _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             return False
-        for a in args:
-            if isinstance(a, Tensor) and type(a) is not Tensor and type(a) is not Parameter:
-                return False
-        return True
+        return all(type(a) is Tensor or type(a) is Parameter for a in args if isinstance(a, Tensor))
 
     def _autocasts(self, args) -> bool:
         """Whether autocast is about to change the arguments by this operator's rule."""

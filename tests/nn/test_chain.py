@@ -51,7 +51,7 @@ def pair(name):
     plain = gnn.FusedSequential(*NETWORKS[name]()).double()
     plain.eval()(x)
     for layer in plain:
-        layer.train(not (isinstance(layer, chain.ConvTransposeBNReLU2d) and layer.bn and name == "frozen within"))
+        layer.train(not (isinstance(layer, gnn.ConvTransposeBNReLU2d) and layer.bn and name == "frozen within"))
     if name == "frozen within":
         plain[0].train(), plain[2].train()
     chained = copy.deepcopy(plain)

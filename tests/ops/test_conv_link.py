@@ -7,7 +7,7 @@ import torch
 from ops.links import ACTS, BOUNDS, Link, composed
 from torch.autograd import gradcheck, gradgradcheck
 
-from ganfast import functional
+from ganfast import functional, ops
 from ganfast.ops.conv_link import conv_link, conv_link_backward
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -76,9 +76,12 @@ def test_a_third_derivative(transposed):
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_dtype_equals_fp64(dtype, channels_last, device):
-    """Forward and all gradients, by ‖a − b‖/‖b‖: the rounding of the inputs and of each result once or twice."""
+    """Forward and all gradients, by ‖a − b‖/‖b‖: the rounding of each step's result.
+
+    No kinked activation behind: an output that rounds to the other side of it turns a gradient by more than rounding.
+    """
     for transposed, (affine, in_activation), (out_activation, statistics) in itertools.product(
-        (False, True), [(False, None), (True, "relu"), (True, "tanh")], [("leaky_relu", False), (None, True)]
+        (False, True), [(False, None), (True, "relu"), (True, "tanh")], [("tanh", False), (None, True)]
     ):
         link = Link(
             transposed, affine=affine, in_activation=in_activation, out_activation=out_activation,
@@ -95,7 +98,7 @@ def test_every_dtype_equals_fp64(dtype, channels_last, device):
         assert all(r.dtype == torch.float32 for r in results[1:])
         assert [g.dtype for g in gradients] == [t.dtype for t in link.leaves]
         for got, true in zip((*results, *gradients), (*wanted, *true_gradients)):
-            assert (got.double() - true).norm() <= 4 * BOUNDS[dtype] * true.norm()
+            assert (got.double() - true).norm() <= 8 * BOUNDS[dtype] * true.norm()
 
 
 def test_statistics_far_from_zero():
@@ -300,3 +303,36 @@ def test_transforms_of_torch_func():
     got = torch.func.grad(lambda w: conv_link(*link.put([x.detach(), w]))[0].sum())(weight.detach())
     (wanted,) = torch.autograd.grad(conv_link(*link.put([x, weight]))[0].sum(), weight)
     torch.testing.assert_close(got, wanted)
+
+
+# --- with a GPU -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_triton_backend_and_its_graph(transposed, dtype, monkeypatch):
+    """Forced, against fp64; and the replay of a captured forward and backward gives the same bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    link = Link(
+        transposed, affine=True, in_activation="tanh", statistics=True, size=(8, 32, 8, 8), c_out=48, kernel=(4, 4),
+        stride=(2, 2), padding=(1, 1), output_padding=(0, 0), dtype=dtype, device="cuda", channels_last=True,
+    )  # fmt: skip
+    seed = torch.randn_like(composed(*link.put(link.leaves))[0])
+
+    def step():
+        y, mean, var = conv_link(*link.put(link.leaves))
+        return y, mean, var, *torch.autograd.grad((y, var), link.leaves, (seed, torch.ones_like(var)))
+
+    with ops.use_backend("triton"):
+        eager = step()  # measures its configurations
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = step()
+        graph.replay()
+    wide = [t.detach().double().requires_grad_() for t in link.leaves]
+    y, mean, var = composed(*link.put(wide))
+    true = y, mean, var, *torch.autograd.grad((y, var), wide, (seed.double(), torch.ones_like(var)))
+    for a, b, c in zip(eager, captured, true):
+        assert torch.equal(a, b)
+        assert (a.double() - c).norm() <= 8 * BOUNDS[dtype] * c.norm()
