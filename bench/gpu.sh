@@ -57,7 +57,7 @@ run() {
     esac
 }
 
-bench() { "$python" -m pytest bench -q -p no:cacheprovider --benchmark-only --benchmark-columns=median,iqr,rounds \
+bench() { "$python" -m pytest -q -p no:cacheprovider --benchmark-only --benchmark-columns=median,iqr,rounds \
     --results "$out/results.json" "$@"; }
 export -f bench; export python out
 
@@ -77,7 +77,7 @@ import json, sys; sys.path.insert(0, \"bench\"); import calibrate; print(json.du
 " > "$out/environment.json" && cat "$out/environment.json" && { nvidia-smi || true; } && cat ganfast/_C.txt'
 run tests bash -c '"$python" bench/gpu_tests.py | tee "$out/tests.txt"; exit ${PIPESTATUS[0]}'
 run calibration "$python" bench/calibrate.py --results "$out/results.json"
-run ops bash -c 'bench --ignore=bench/test_steps.py -k "$select"'
+run ops bash -c 'bench $(grep -l "^from frame import" bench/test_*.py | grep -v test_steps) -k "$select"'
 run steps bash -c 'bench bench/test_steps.py -k "$select" -m "not long"'
 run long bash -c 'bench bench/test_steps.py -k "$select" -m long'
 

@@ -67,15 +67,18 @@ class Run:
 
     def reverse(self, seed) -> Tensor:
         """d at every call, from that of the result; returns that of the rows of the penalty at x."""
-        d = {}
+        d, self.met = {}, set()
         for i, s in zip(*self._results(seed)):
             _add(d, i, s)
+        del seed
         for n in reversed(range(len(self.program.nodes))):
             node = self.program.nodes[n]
             got = d.pop(node.output, None)
             if got is None or not any(i in self.of_x for i in node.inputs):
                 continue
-            self.d[n] = got
+            self.met.add(n)
+            if node.rule.curved or self.weights[n]:
+                self.d[n] = got
             start = self.start if node.rule.trims and node.inputs == [0] else 0
             for i, di in zip(node.inputs, node.rule.vjp(self.saved[n], got, start)):
                 if i in self.of_x and di is not None:
@@ -95,9 +98,9 @@ class Run:
         t = {0: v}
         last = {i: n for n, node in enumerate(self.program.nodes) for i in node.inputs}
         for n, node in enumerate(self.program.nodes):
-            d = self.d.get(n)
-            if d is None:
+            if n not in self.met:
                 continue
+            d = self.d.get(n)
             ts = [t.get(i) for i in node.inputs]
             if any(x is not None for x in ts):
                 t[node.output] = node.rule.jvp(self.saved[n], ts, self.start)
@@ -105,7 +108,9 @@ class Run:
             if node.rule.curved:
                 self.t[n] = ts
             if self.program.flat and self.start:  # a merged step: nothing comes back here
-                self.saved.pop(n), self.d.pop(n)
+                del self.saved[n]
+                self.d.pop(n, None)
+                del d
             for i in node.inputs:
                 if last[i] == n:
                     t.pop(i, None)

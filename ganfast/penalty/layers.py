@@ -168,6 +168,8 @@ def plain_conv(module) -> bool:
 class LeakyReLU(Rule):
     """x where positive, else slope·x, slope ≥ 0: y has the sign of x, which is all that a derivative asks."""
 
+    spends = False  # whether vjp may overwrite d, which then is a new tensor of a layer above
+
     def __init__(self, slope=0.0):
         if slope < 0:
             raise NoRuleError(f"LeakyReLU with negative_slope={slope}")
@@ -178,14 +180,20 @@ class LeakyReLU(Rule):
         y = F.leaky_relu(x, self.slope, overwrite) if self.slope else F.relu(x, overwrite)
         return y, y
 
+    def _masked(self, d, y, out=None):
+        """d where y is positive, else slope·d; into ``out`` where that is given."""
+        if out is None:
+            return aten.leaky_relu_backward(d, y, self.slope, True)
+        if torch.compiler.is_compiling():  # which fuses the copy
+            return out.copy_(aten.leaky_relu_backward(d, y, self.slope, True))
+        return aten.leaky_relu_backward.grad_input(d, y, self.slope, True, grad_input=out)
+
     def vjp(self, saved, d, start=0):
-        return (aten.leaky_relu_backward(d, saved, self.slope, True),)
+        return (self._masked(d, saved, d if self.spends and d.stride() == saved.stride() else None),)
 
     def jvp(self, saved, ts, start=0):
         y = saved[start:]
-        if not start:
-            return aten.leaky_relu_backward(ts[0], y, self.slope, True)
-        return y.copy_(aten.leaky_relu_backward(ts[0], y, self.slope, True))
+        return self._masked(ts[0], y, y if start else None)
 
 
 class AvgPool2d(Rule):

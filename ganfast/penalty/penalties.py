@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ganfast import functional
+from ganfast.ops import _checks
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.program import program_of
 from ganfast.penalty.rules import NoRuleError
@@ -136,7 +137,7 @@ def read_weights(program) -> list:
 
 def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     """(P, norms) at x."""
-    functional._checks.samples(name, x)
+    _checks.samples(name, x)
     critic = unwrapped(critic)
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     program = find_program(critic, 1 + len(inputs), strict)
@@ -153,7 +154,7 @@ def _double_backward(critic, x, phi, inputs):
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         scores = check_scores(critic(x, *inputs), len(x))
-        total = sum(s.sum(dtype=functional._checks.sum_dtype(s)) for s in scores)
+        total = sum(s.sum(dtype=_checks.sum_dtype(s)) for s in scores)
         (g,) = torch.autograd.grad(total, x, create_graph=derived)
         penalty, norms, _ = functional.gradient_penalty_terms(g, *phi)
     return penalty if derived else penalty.detach(), norms.detach()

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ganfast.penalty.layers import LeakyReLU
+from ganfast.penalty.layers import Affine, LeakyReLU
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule
 from ganfast.penalty.table import function_rule
 
@@ -41,19 +41,22 @@ class Program:
         self.flat = not any(rule.curved for rule in rules) and all(rule.merges for rule in rules)
         self.flat = self.flat and self.arguments == 1 and isinstance(self.output, int)
         self.mixes = any(rule.mixes for rule in rules)
-        uses, maker = {}, {}
+        uses, maker, reader = {}, {}, {}
         for node in self.nodes:
             maker[node.output] = node.rule
             for i in node.inputs:
                 uses[i] = uses.get(i, 0) + 1
+                reader[i] = node.rule
         for node in self.nodes:
             i = node.inputs[0] if node.inputs else None
             node.overwrite = isinstance(node.rule, LeakyReLU) and i in maker and maker[i].fresh and uses[i] == 1
+            if isinstance(node.rule, LeakyReLU):
+                node.rule.spends = uses.get(node.output) == 1 and isinstance(reader[node.output], Affine)
 
 
 def program_of(critic: nn.Module, arguments: int = 1) -> Program:
     """The critic's program, made once for each structure; raises NoRuleError that names what has no rule."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(critic) in TABLE:
         return _walk(critic)
     modules = list(critic.modules())
     key = (arguments, *((id(m), m.training, *(len(getattr(m, hooks)) for hooks in _HOOKS)) for m in modules))
@@ -121,11 +124,11 @@ class _Held(Rule):
 
     merges = False
 
-    def __init__(self, root, path):
-        self.root, self.path = root, path
+    def __init__(self, critic, path):
+        self.critic, self.path = weakref.ref(critic), path  # the critic is a weak key of _PROGRAMS
 
     def _tensor(self):
-        found = self.root
+        found = self.critic()
         for name in self.path.split("."):
             found = getattr(found, name)
         return found

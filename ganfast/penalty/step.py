@@ -35,16 +35,17 @@ def wgan_gp_step(
     critic = unwrapped(critic)
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     with torch.no_grad():
-        x = functional.interpolate(real, fake, eps)
+        batches = [real, fake, functional.interpolate(real, fake, eps)]
     program = find_program(critic, 1 + len(inputs), strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
     if program is None or not program.flat:
-        return _in_parts(critic, program, real, fake, x, phi, inputs)
-    return _merged(program, real, fake, x, phi)
+        return _in_parts(critic, program, batches, phi, inputs)
+    return _merged(program, batches, phi)
 
 
-def _in_parts(critic, program, real, fake, x, phi, inputs):
-    real, fake, batch = real.detach(), fake.detach(), len(real)
+def _in_parts(critic, program, batches, phi, inputs):
+    real, fake, x = (b.detach() for b in batches)
+    batch = len(real)
     if program is None or program.mixes:
         of_real, of_fake = check_scores(critic(real, *inputs), batch), check_scores(critic(fake, *inputs), batch)
     else:
@@ -68,22 +69,25 @@ def _results(wasserstein, penalty, norms):
     return WGANGPStep(penalty - wasserstein, wasserstein, penalty, norms.mean())
 
 
-def _merged(program, real, fake, x, phi):
-    batch = len(real)
+def _merged(program, batches, phi):
+    batch, device, kind = len(batches[0]), batches[0].device, batches[0].dtype
     with torch.enable_grad():  # for the graph of parametrizations
         weights = read_weights(program)
-    dtype = autocast_dtype(real.device)
-    with torch.no_grad(), torch.autocast(real.device.type, enabled=False):
+    dtype = autocast_dtype(device)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         run = Run(program, [[w.detach() for w in ws] for ws in weights], dtype, start=2 * batch)
-        together = torch.cat([real, fake, x])
+        together = torch.cat(batches)
+        batches.clear()
         scores = run.forward(together)
+        del together
         check_scores(scores, 3 * batch)
         seed = torch.ones_like(scores)  # of x̂ 1, of the others that of the loss
         seed[:batch] = -3.0 / scores.numel()
         seed[batch : 2 * batch] = 3.0 / scores.numel()
         g = run.reverse(seed)
         del seed
-        penalty, norms, v = functional.gradient_penalty_terms(g.to(real.dtype), *phi)
+        penalty, norms, v = functional.gradient_penalty_terms(g.to(kind), *phi)
+        del g
         run.tangent(v, [[w.requires_grad for w in ws] for ws in weights])
         wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
         _accumulate(weights, run.gradients)

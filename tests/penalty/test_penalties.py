@@ -1,13 +1,26 @@
 """gradient_penalty and its relatives in a user's hands."""
 
+import gc
 import os
 import warnings
+import weakref
 
 import pytest
 import torch
 import torch.distributed as dist
 from penalty.truth import (
-    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, grads, residual, samples, trained, wgan,
+    CRITICS,
+    TwoHeads,
+    between,
+    conv_critic,
+    distance,
+    double_backward,
+    gradients,
+    grads,
+    residual,
+    samples,
+    trained,
+    wgan,
 )  # fmt: skip
 from torch import nn
 
@@ -185,7 +198,7 @@ def test_no_second_derivative_of_the_penalty():
     critic = conv_critic()
     real, fake, _ = samples((5, 3, 8, 8), torch.float32)
     value = penalty.gradient_penalty(critic, real, fake)
-    with pytest.raises(NotImplementedError, match="has no second derivative: call backward"):
+    with pytest.raises(NotImplementedError, match=r"has no second derivative: call backward"):
         value.backward(create_graph=True)
 
 
@@ -224,7 +237,7 @@ def test_a_layer_without_a_rule_falls_back_and_says_so_once():
         with torch.no_grad():
             assert not penalty.gradient_penalty(critic, real, fake, eps=eps).requires_grad
     assert bool(step.loss.isfinite())
-    with pytest.raises(penalty.NoRuleError, match="cumsum.* has no rule; name one with ganfast.penalty.register"):
+    with pytest.raises(penalty.NoRuleError, match=r"cumsum.* has no rule; name one with ganfast.penalty.register"):
         penalty.gradient_penalty(critic, real, fake, strict=True)
 
 
@@ -255,7 +268,7 @@ def test_other_reasons_to_fall_back():
     critic = nn.Sequential(nn.Linear(6, 1))
     penalty.gradient_penalty(critic, real, fake, strict=True)
     critic[0].register_forward_hook(lambda *args: None)
-    with pytest.raises(penalty.NoRuleError, match="Linear with hooks"):
+    with pytest.raises(penalty.NoRuleError, match=r"Linear with hooks"):
         penalty.gradient_penalty(critic, real, fake, strict=True)
 
 
@@ -266,6 +279,17 @@ def test_a_critic_that_changes_is_read_again():
         critic[1] = replacement
         wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
         assert distance(gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic), wanted) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["conv", "conditional", "residual"])
+def test_a_critic_is_not_kept_alive(name):
+    critic, shape, inputs = CRITICS[name]()
+    real, fake, _ = samples(shape, torch.float32)
+    penalty.gradient_penalty(critic, real, fake, inputs=inputs).backward()
+    alive = weakref.ref(critic)
+    del critic
+    gc.collect()
+    assert alive() is None
 
 
 # --- wrong use --------------------------------------------------------------------------------------------------------
@@ -282,24 +306,24 @@ def test_wrong_use():
     for function in (penalty.gradient_penalty, penalty.wgan_gp_step):
         with pytest.raises(ValueError, match=r"fake: got shape \(4, 3, 8, 8\), needs \(5, 3, 8, 8\)"):
             function(critic, real, fake[:4])
-        with pytest.raises(TypeError, match="real: got dtype torch.int64"):
+        with pytest.raises(TypeError, match=r"real: got dtype torch.int64"):
             function(critic, real.long(), fake.long())
-        with pytest.raises(ValueError, match="critic: has no parameters"):
+        with pytest.raises(ValueError, match=r"critic: has no parameters"):
             function(nn.Flatten(), real, fake)
-        with pytest.raises(TypeError, match="critic: got function, needs a torch.nn.Module"):
+        with pytest.raises(TypeError, match=r"critic: got function, needs a torch.nn.Module"):
             function(lambda x: x, real, fake)
         with pytest.raises(ValueError, match=r"critic: reshapes .* needs to keep the batch first"):
             function(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 48)), nn.Linear(48, 6)), real, fake)
         with pytest.raises(ValueError, match=r"critic: returned shape \(\d+, 1\) for \d+ samples, needs"):
             function(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 96)), nn.Linear(96, 1), Rows()), real, fake)
-    with pytest.raises(TypeError, match="fake: got dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"fake: got dtype torch.int64"):
         penalty.r2(critic, fake.long())
-    with pytest.raises(ValueError, match="weight: got -1"):
+    with pytest.raises(ValueError, match=r"weight: got -1"):
         penalty.r1(critic, real, -1)
     with torch.no_grad():
         critic[5].weight[0, 0] = float("nan")
     for function in (penalty.gradient_penalty, penalty.wgan_gp_step):
-        with pytest.raises(ValueError, match="critic: returned a value that is not finite"):
+        with pytest.raises(ValueError, match=r"critic: returned a value that is not finite"):
             function(critic, real, fake)
 
 

@@ -182,5 +182,5 @@ def test_a_rule_of_one_s_own():
         check(nn.Sequential(*critic), (5, 6))
     finally:
         del TABLE[Bent]
-    with pytest.raises(TypeError, match="layer: got 3, needs a subclass of torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"layer: got 3, needs a subclass of torch.nn.Module"):
         penalty.register(3)

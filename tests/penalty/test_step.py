@@ -3,7 +3,17 @@
 import pytest
 import torch
 from penalty.truth import (
-    CRITICS, TwoHeads, between, conv_critic, distance, double_backward, gradients, grads, residual, samples, wgan,
+    CRITICS,
+    TwoHeads,
+    between,
+    conv_critic,
+    distance,
+    double_backward,
+    gradients,
+    grads,
+    residual,
+    samples,
+    wgan,
 )  # fmt: skip
 from torch import nn
 
