@@ -73,6 +73,7 @@ def environment() -> dict:
         "python": platform.python_version(),
         **{package: _version(package) for package in ("torch", "triton", "numpy")},
         "system": platform.system(),
+        "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("OMP_", "GOMP_", "GANFAST_"))},
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)

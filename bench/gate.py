@@ -150,13 +150,16 @@ def _plain_names(names: list[str]) -> list[tuple]:
 
 
 def cuda_rows(op: str, archs=("80", "90")) -> list[dict]:
-    """The rows of csrc/cuda/<op>.cu."""
+    """The rows of csrc/cuda/<op>.cu; none where there is no such file."""
+    source = ROOT / "csrc" / "cuda" / f"{op}.cu"
+    if not source.exists():
+        return []
     declaration = launches.declared()[op]
     version = subprocess.run([machine_code.nvcc(), "--version"], capture_output=True, text=True, check=True).stdout
     compiler = "nvcc " + re.search(r"release ([\d.]+)", version)[1]
     rows = []
     for arch in (a for a in archs if a in CUDA):
-        functions = machine_code.read(machine_code.nvcc_cubin(ROOT / "csrc" / "cuda" / f"{op}.cu", CUDA[arch]))
+        functions = machine_code.read(machine_code.nvcc_cubin(source, CUDA[arch]))
         for function, (name, configuration, dtype) in zip(functions, _plain_names([f.name for f in functions])):
             where = {"op": op, "kernel": name, "configuration": configuration, "dtype": dtype}
             rows.append(_row(declaration, function, arch, 0, compiler=compiler, **where))

@@ -111,7 +111,9 @@ class Function:
 
     @property
     def atomics(self) -> int:
-        return sum(i.kind in ("ATOM", "ATOMG", "ATOMS", "RED", "REDG") for i in self.code)
+        """Those of sums; bits are set and cleared in any order, as where sm_100 takes its tensor memory."""
+        kinds = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG")
+        return sum(i.kind in kinds and not {"OR", "AND"} & set(i.opcode.split(".")) for i in self.code)
 
     @property
     def spills(self) -> int:

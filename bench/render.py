@@ -66,7 +66,7 @@ def heading(results: dict) -> str:
         f"- machine: {machine}",
         f"- versions: Python {e['python']}, torch {e['torch']}, triton {e['triton']}, numpy {e['numpy']}",
         f"- ganfast: revision {e['revision']}, {e['date']}",
-        f"- command: `{e['command']}`",
+        f"- command: `{' '.join([*(f'{k}={v}' for k, v in e.get('settings', {}).items()), e['command']])}`",
         *(f"- measured ceilings, {device}: {ceilings(c)}" for device, c in results["calibration"].items()),
     ])  # fmt: skip
 

@@ -168,8 +168,8 @@ def batch_norm_act(
 ):  # fmt: skip
     """a = act(weight·(y − mean)/√(var + eps) + bias), like y: F.batch_norm, with its arguments, and an activation.
 
-    y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C], in
-    the dtype of y or in fp32, may be None. In training mean and (biased) variance are those of y, made in fp32, and
+    y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C],
+    in the dtype of y or in fp32, may be None. In training mean and (biased) variance are those of y, made in fp32, and
     running statistics that are given are updated in place: running += momentum·(batch − running), with the unbiased
     variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is "relu",
     "leaky_relu" (with ``negative_slope``), "tanh" or None.

@@ -1,9 +1,9 @@
 """batch_norm_act in Triton: moments of the batch, normalisation with activation, and its backward; no atomics.
 
 A tensor is [outer, channels, inner] as it lies: planes (inner = P), or rows with the channels last (inner = 1, LAST). A
-program takes tiles of BO outer × BI inner elements: of one channel, or with LAST of BI channels. Moments are those of each
-element's slot in the tile over the steps (Welford), merged at the end (Chan); `chunks` programs a channel leave theirs in
-`partial`, and one more launch merges them in a fixed order. Differences are to the channel's first element.
+program takes tiles of BO outer × BI inner elements: of one channel, or with LAST of BI channels. Moments are those of
+each element's slot in the tile over the steps (Welford), merged at the end (Chan); `chunks` programs a channel leave
+theirs in `partial`, and one more launch merges them in a fixed order. Differences are to the channel's first element.
 ACT: 0 none, 1 ReLU, 2 LeakyReLU, 3 tanh. An absent weight or bias is None.
 """
 
@@ -316,7 +316,12 @@ def _cut(outer, channels, inner, last):
     outer_chunks = triton.cdiv(blocks, steps)
     warps = min(max(height * width // 512, 1), 8)
     tile = {"LAST": last, "BO": height, "BI": width, "num_warps": warps, "enable_fp_fusion": True}
-    return (groups * inner_blocks * outer_chunks,), outer_chunks * inner_blocks, (outer_chunks, inner_blocks, steps), tile
+    return (
+        (groups * inner_blocks * outer_chunks,),
+        outer_chunks * inner_blocks,
+        (outer_chunks, inner_blocks, steps),
+        tile,
+    )
 
 
 def _finish(channels):
@@ -348,7 +353,9 @@ def forward(y, sizes, last, weight, bias, use_batch, eps, activation, slope, par
     apply_kernel[grid](y, weight, bias, mean, var, eps, slope, *sizes, *cut, a, **flags, **tile)
 
 
-def backward(g, y, sizes, last, weight, bias, mean, var, use_batch, eps, activation, slope, partial, dy, dweight, dbias):
+def backward(
+    g, y, sizes, last, weight, bias, mean, var, use_batch, eps, activation, slope, partial, dy, dweight, dbias
+):
     """dy, dweight and dbias of g, the cotangent of a."""
     outer, channels, inner = sizes
     grid, chunks, cut, tile = _cut(*sizes, last)

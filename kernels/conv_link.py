@@ -275,7 +275,7 @@ def weight_choices(x, dy, dw, geometry, tf32=False, multiprocessors=MULTIPROCESS
     bk, widest = (16, 64) if exact else (128 // x.element_size(), 128)
     bm, bn = (max(16, min(widest, triton.next_power_of_2(c))) for c in (cs, cl))
     if cl < NARROW:
-        bn = max(16, min(64, triton.next_power_of_2(kh * kw * cl)))
+        bn, bk = max(16, min(64, triton.next_power_of_2(kh * kw * cl))), min(bk, 32)
     found = []
     for tm, tn in dict.fromkeys(((bm, bn), (bm, min(bn, 64)), (min(bm, 64), min(bn, 64)))):
         tiles = triton.cdiv(cs, tm) * _columns(kh, kw, cl, tn)

@@ -5,9 +5,8 @@ An element of a kernel over the tensor is what one read of y (and of g in the ba
 
 import torch
 
-SIZES = [((64, 64, 32, 32), True, True), ((64, 64, 32, 32), False, True), ((64, 512, 4, 4), False, False)]
-SIZES += [((64, 1024, 4, 4), True, False), ((3, 65, 7, 7), False, True), ((3, 3, 9, 9), True, True)]
-SIZES += [((64, 100), True, True)]
+SIZES = [((64, 64, 32, 32), True, True), ((64, 64, 32, 32), False, False), ((64, 512, 4, 4), False, False)]
+SIZES += [((3, 65, 7, 7), False, False), ((3, 3, 9, 9), True, False)]
 AWKWARD = [
     ((2, 1), True, True),
     ((3, 65, 7, 7), True, True),
@@ -17,6 +16,7 @@ AWKWARD = [
 ELEMENT = {"finish_kernel|update_kernel": None, "moments|apply": 1, "sums|gradient": 2}
 NARROW = {
     "LAST=True (?!.*channels%16)": "a row of channels starts anywhere",
+    "moments_kernel .*LAST=False": "one load of the channel's first element beside the tile's",
     "LAST=False (?!.*inner%16)": "a plane starts anywhere",
 }
 
@@ -29,9 +29,8 @@ def calls(t, shape, last, everything):
     weight, bias, mean, var = channels[0].abs(), channels[1], channels[2], channels[3].abs()
     if not everything:
         weight = bias = None
-    for act in ("relu", "leaky_relu", "tanh", None) if everything else ("relu",):
-        for use_batch in (True, False) if act == "relu" else (True,):
-            options = use_batch, 1e-5, act, 0.2
-            yield "batch_norm_act", (y, weight, bias, mean, var, *options)
-            yield "batch_norm_act_backward", (g, y, weight, bias, mean, var, *options)
+    for act, use_batch in (("relu", True), ("tanh", False)) if everything else (("leaky_relu", True),):
+        options = use_batch, 1e-5, act, 0.2
+        yield "batch_norm_act", (y, weight, bias, mean, var, *options)
+        yield "batch_norm_act_backward", (g, y, weight, bias, mean, var, *options)
     yield "update_running_statistics_", (mean.clone(), var.clone(), mean, var, 0.1, 64)

@@ -10,7 +10,7 @@ import torch
 HALVES = (torch.float16, torch.bfloat16)
 SIZES = [
     ("generator", 128, 128, 16, 256, 4, 2, 1, (torch.float32, torch.bfloat16)),
-    ("critic", 128, 128, 32, 256, 4, 2, 1, (torch.float32, torch.float16)),
+    ("critic", 128, 128, 32, 256, 4, 2, 1, (torch.float16,)),
     ("exact", 128, 128, 16, 256, 4, 2, 1, (torch.float32,)),
     ("critic", 128, 3, 64, 64, 4, 2, 1, HALVES[1:]),
     ("images", 128, 64, 32, 3, 4, 2, 1, HALVES[1:]),

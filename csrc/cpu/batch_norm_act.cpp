@@ -288,13 +288,17 @@ std::vector<Unit> all_channels(const BatchNorm& n) {
 struct Moments {
   double count = 0, mean = 0, m2 = 0;
   void add(double n, double m, double s) {
-    const double d = m - mean, total = count + n;
-    mean += d * n / total;
-    m2 += s + d * d * count * n / total;
-    count = total;
+    const double d = m - mean, part = n / (count + n);
+    mean += d * part;
+    m2 += s + d * d * count * part;
+    count += n;
   }
   // first, mean and m2 of a strip's columns
   void add(const float* const* v, int64_t k, Share share, int64_t rows) {
+    if (share.count == 1) {
+      const int64_t only = k * share.start;
+      return add((double)rows, (double)v[0][only] + v[1][only], v[2][only]);
+    }
     double middle = 0, squares = 0;
     auto at = [&](int64_t i) { return k * share.start + i * share.step; };
     for (int64_t i = 0; i < share.count; ++i) middle += (double)v[0][at(i)] + v[1][at(i)];
@@ -420,7 +424,7 @@ void batch_norm_act_backward(const void* da, const void* y, BatchNorm n, const f
       n, threads, true, [&](int64_t c) { return column_of(n, c, mean[c], var[c]); },
       [&](const Strip& s, const Columns& columns, float* const* out) { sums(da, y, n, s, columns, out[0], out[1]); },
       [&](int64_t c, const Sums& s) {
-        const double r = inverse_of(n, var[c]);
+        const double r = n.batch * n.plane ? inverse_of(n, var[c]) : 0;
         Column column = column_of(n, c, mean[c], var[c]);
         dweight[c] = (float)(r * s.along), dbias[c] = (float)s.total;
         column.bend = (float)(-column.scale * share * r * r * s.along), column.lift = (float)(-column.scale * share * s.total);

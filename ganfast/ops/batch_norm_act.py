@@ -61,7 +61,7 @@ def _check(y, weight, bias, running_mean, running_var, use_batch, eps, activatio
             raise ValueError(f"{name}: got None, needs a tensor [{y.shape[1]}] in evaluation")
     if use_batch and y.numel() == y.shape[1] != 0:
         raise ValueError(
-            f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training: a larger batch, or eval()"
+            f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training (or eval())"
         )
 
 

@@ -135,6 +135,7 @@ def read_weights(program) -> list:
     return [tuple(node.rule.weights()) for node in program.nodes]
 
 
+@torch.compiler.disable  # the sweeps run as they are: autograd's functions and torch.fx are not for the compiler
 def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     """(P, norms) at x."""
     _checks.samples(name, x)

@@ -1,4 +1,4 @@
-"""A critic as a list of calls with rules: a walk over nn.Sequential, torch.fx for anything else."""
+"""A critic as a list of calls with rules: a walk over a Sequential, torch.fx for anything else."""
 
 import weakref
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ganfast.nn import FusedSequential
 from ganfast.penalty.layers import Affine, LeakyReLU
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule
 from ganfast.penalty.table import function_rule
@@ -74,16 +75,21 @@ def _make(critic, arguments, modules):
         if not all(isinstance(hook, (SpectralNorm, WeightNorm)) for hook in hooks):
             return NoRuleError(f"{type(module).__name__} with hooks")
     try:
-        if arguments == 1 and all(type(m) in (*TABLE, nn.Sequential) for m in _leaves(critic)):
+        if arguments == 1 and walks(critic):
             return _walk(critic)
         return _trace(critic, arguments)
     except NoRuleError as error:
         return error
 
 
+def walks(critic: nn.Module) -> bool:
+    """Whether the critic is a plain nn.Sequential of layers with rules."""
+    return all(_plain_type(leaf) in TABLE for leaf in _leaves(critic))
+
+
 def _leaves(module):
     """The modules that a walk meets."""
-    if type(module) is nn.Sequential:
+    if type(module) in (nn.Sequential, FusedSequential):
         return [leaf for child in module for leaf in _leaves(child)]
     return [module]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ganfast import functional
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.penalties import _penalty, check_scores, find_program, read_weights, unwrapped
+from ganfast.penalty.program import walks
 
 
 class WGANGPStep(NamedTuple):
@@ -32,6 +33,8 @@ def wgan_gp_step(
     DistributedDataParallel do not run: all-reduce the gradients afterwards.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
+    if torch.compiler.is_compiling() and (inputs or not walks(unwrapped(critic))):
+        return _uncompiled(critic, real, fake, weight, target, one_sided, eps, inputs, strict=strict)
     critic = unwrapped(critic)
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     with torch.no_grad():
@@ -43,6 +46,10 @@ def wgan_gp_step(
     return _merged(program, batches, phi)
 
 
+_uncompiled = torch.compiler.disable(wgan_gp_step)  # what the compiler cannot take
+
+
+@torch.compiler.disable
 def _in_parts(critic, program, batches, phi, inputs):
     real, fake, x = (b.detach() for b in batches)
     batch = len(real)

@@ -5,10 +5,9 @@ from typing import Literal
 
 import torch
 
-from ganfast import functional
+from ganfast import penalty
 from ganfast.errors import InputError
 from ganfast.models import dcgan, resnet
-from ganfast.objectives import wasserstein
 from ganfast.recipes.base import Recipe
 
 
@@ -51,15 +50,9 @@ class WGANGP(Recipe):
         return generator, dcgan.Discriminator(size, channels, self.width, batch_norm=False)
 
     def discriminator_gradients(self, discriminator, real, fake, autocast):
-        x = functional.interpolate(real, fake).requires_grad_()
         with autocast():
-            distance = wasserstein(discriminator(real), discriminator(fake))
-            scores = discriminator(x)
-        (g,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-        penalty, norms, _ = functional.gradient_penalty_terms(g, self.penalty_weight)
-        loss = penalty - distance
-        loss.backward()
-        return torch.stack([loss.detach(), distance.detach(), norms.detach().mean()]).float()
+            step = penalty.wgan_gp_step(discriminator, real, fake, self.penalty_weight)
+        return torch.stack([step.loss, step.wasserstein, step.gradient_norm])
 
     def generator_loss(self, discriminator, fake, real):
         return -discriminator(fake).mean()

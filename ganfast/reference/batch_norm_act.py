@@ -116,7 +116,7 @@ def update_running_statistics(running_mean, running_var, mean, var, momentum, co
     """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1)."""
     unbiased = var * (count / (count - 1) if count > 1 else float("nan"))
     for running, value in ((running_mean, mean), (running_var, unbiased)):
-        running.copy_((1 - momentum) * _wide(running) + momentum * value)
+        running.copy_(_wide(running).lerp(value, momentum))
 
 
 def _projected(v, x, total, along):

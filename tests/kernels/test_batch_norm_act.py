@@ -106,3 +106,25 @@ def test_running_statistics_in_the_interpreter(interpret):
         print("ok")
     """,
     )
+
+
+ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
+READ = {"moments_kernel": 1, "apply_kernel": 1, "sums_kernel": 2, "gradient_kernel": 2}  # tensors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+def test_machine_code(arch, gate_rows):
+    """16 elements a thread of each tensor, 16 bytes at a time, where rows or planes are whole runs of 16 elements."""
+    seen = set()
+    for row in gate_rows("batch_norm_act", arch):
+        assert row["faults"] == [], row
+        last, kernel = "LAST=True" in row["configuration"], row["kernel"]
+        if kernel not in READ or ("channels%16" if last else "inner%16") not in row["configuration"]:
+            continue
+        wide = 16 * (4 if row["dtype"] == "fp32" else 2) // 16
+        assert row["loads"][128] == READ[kernel] * wide, row
+        assert row["stores"].get(128, 0) == (wide if kernel in ("apply_kernel", "gradient_kernel") else 0), row
+        assert row["blocks"] * row["threads"] >= 768, row
+        seen.add((kernel, last, row["dtype"]))
+    assert len(seen) == 4 * 2 * 3

@@ -175,6 +175,8 @@ Resource usage:
         /*00b0*/                   STG.E.U16 desc[UR4][R2.64], R5 ;
         /*00c0*/                   EXIT ;
         /*00d0*/                   BRA 0xd0 ;
+        /*00e0*/                   ATOMS.OR RZ, [UR7+0x14], R3 ;
+        /*00f0*/                   ATOMS.ADD RZ, [UR7+0x14], R3 ;
 """
 
 
@@ -182,6 +184,7 @@ def test_machine_code_is_read():
     (function,) = machine_code.parse(SASS)
     assert (function.registers, function.stack, function.shared, function.threads) == (40, 8, 1056, 256)
     assert function.spills == 1
+    assert function.atomics == 1  # the sum
     path = machine_code.main_path(function, gate._counts(1))
     assert path.loop
     assert [i.address for i in path.code] == [0x20, 0x30, 0x60, 0x70, 0x80, 0x90]  # not the call

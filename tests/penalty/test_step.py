@@ -146,6 +146,18 @@ def test_compiled_whole(layout):
     assert distance(grads(critic), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["residual, normalised", "LayerNorm", "conditional"])
+def test_what_the_compiler_cannot_take_runs_beside_it(name):
+    torch.manual_seed(0)
+    critic, shape, inputs = CRITICS[name]()
+    real, fake, eps = samples(shape, torch.float32)
+    scalars, wanted = of_loss(critic, real, fake, eps, inputs)
+    compiled = torch.compile(penalty.wgan_gp_step, backend="aot_eager")
+    step = compiled(critic, real, fake, eps=eps, inputs=inputs, strict=True)
+    assert distance(step, scalars) < 1e-5
+    assert distance(grads(critic), wanted) < 1e-5
+
+
 @pytest.mark.gpu
 def test_captured_in_a_cuda_graph():
     torch.manual_seed(0)

@@ -1,0 +1,300 @@
+"""batch_norm_act: truth is the reference in fp64, and its against F.batch_norm; fast paths, layouts, bits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from ganfast import functional, ops, reference
+from ganfast.ops._registry import available
+from ganfast.ops.batch_norm_act import (
+    ACTIVATIONS,
+    batch_norm_act,
+    batch_norm_act_backward,
+    batch_norm_act_double_backward,
+    update_running_statistics_,
+)
+from ganfast.reference.batch_norm_act import batch_norm_act_backward as reference_backward
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# fp32: sums of fp32 lanes and the rounding of mean and r; half types: the rounding of the result
+BOUNDS = {torch.float32: 3e-6, torch.float16: 2**-11 + 3e-6, torch.bfloat16: 2**-8 + 3e-6}
+
+
+def backends(device):
+    names = ("cpu",) if device == "cpu" else ("triton",)
+    return [n for n in names if available(n, torch.device(device)) is True] + ["reference"]
+
+
+def laid(x, layout):
+    """The same numbers, contiguous, with the channels last, or with gaps."""
+    if layout == "last":
+        return x.movedim(1, -1).contiguous().movedim(-1, 1)
+    return torch.stack([x, x], -1)[..., 0] if layout == "gaps" else x
+
+
+def torch_composition(y, mean, var, weight, bias, training, activation):
+    return reference.conv.activate(F.batch_norm(y, mean, var, weight, bias, training), activation)
+
+
+def make(shape, dtype=torch.float32, device="cpu", layout="contiguous"):
+    """y, da, weight, bias, running mean and variance."""
+    y, da = (laid(torch.randn(shape, device=device), layout) for _ in range(2))
+    weight, bias, mean = (torch.randn(shape[1], device=device) for _ in range(3))
+    return (2 * y + 3).to(dtype), da.to(dtype), weight, bias, mean, 0.5 + torch.rand(shape[1], device=device)
+
+
+def check(y, da, weight, bias, mean, var, use_batch, activation):
+    """Forward and backward against fp64; a sum is relative to the sum of its terms' magnitudes."""
+    options, wide = (use_batch, 1e-5, activation, 0.2), [None if v is None else v.double() for v in (weight, bias)]
+    a, m, v = batch_norm_act(y, weight, bias, mean, var, *options)
+    dy, dweight, dbias = batch_norm_act_backward(da, y, weight, bias, m, v, *options)
+    a64, m64, v64 = reference.batch_norm_act(y.double(), *wide, mean.double(), var.double(), *options)
+    truth = reference_backward(da.double(), y.double(), *wide, m64, v64, *options)
+    bound, terms = BOUNDS[y.dtype], da.double().abs().sum() + 1e-30
+    assert a.dtype == dy.dtype == y.dtype
+    assert a.shape == dy.shape == y.shape
+
+    def near(got, wanted, bound, size):
+        assert float((got.double() - wanted).norm()) <= bound * float(size)
+
+    near(m, m64, 1e-6, m64.norm() + 1)
+    near(v, v64, 3e-6, v64.norm())
+    near(a, a64, bound, a64.norm() + a64.numel() ** 0.5)
+    spread = (torch.ones(1) if weight is None else weight).abs().max() / (v64 + 1e-5).sqrt().min()
+    near(dy, truth[0], bound, truth[0].norm() + float(spread) * da.double().norm())
+    near(dweight, truth[1], 4e-6, 3 * terms)
+    half = bias is not None and bias.dtype != torch.float32  # so is its gradient
+    near(dbias, truth[2], BOUNDS[y.dtype] if half else 4e-6, terms)
+
+
+# --- derivatives ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("training", [True, False])
+def test_derivatives_to_second_order(training, activation, device):
+    def tensor(*shape):
+        return torch.randn(*shape, dtype=torch.float64, device=device, requires_grad=True)
+
+    y, weight, bias = tensor(3, 2, 2, 2), tensor(2), tensor(2)
+    mean, var = torch.randn(2, device=device).double(), torch.rand(2, device=device).double() + 0.5
+    ours, theirs = [mean.clone(), var.clone()], [mean.clone(), var.clone()]
+    a = functional.batch_norm_act(y, *ours, weight, bias, training, activation=activation)
+    torch.testing.assert_close(a, torch_composition(y, *theirs, weight, bias, training, activation))
+    torch.testing.assert_close(ours, theirs)
+
+    def all_results(y, *affine):
+        out = batch_norm_act(y, *(affine or (None, None)), mean, var, training, 1e-5, activation, 0.2)
+        return out if training else out[0]
+
+    for arguments in ((y, weight, bias), (y,)):
+        assert gradcheck(all_results, arguments)
+        assert gradgradcheck(all_results, arguments)
+
+
+def test_a_third_derivative_says_that_there_is_none():
+    y = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(functional.batch_norm_act(y, training=True).sum(), y, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), y, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"batch_norm_act_double_backward has no derivative: .* a third"):
+        second.sum().backward()
+
+
+# --- fast paths against the reference ---------------------------------------------------------------------------------
+
+SHAPES = [
+    (64, 64, 4, 4), (5, 7, 7, 7), (2, 100, 16, 16), (3, 2, 33, 17), (1, 5, 40, 40), (9, 1, 5, 5), (33, 65, 3, 3),
+    (3, 1000), (130, 20), (4, 6, 300), (2, 2, 3, 4, 5), (2, 3, 50, 50), (70, 3, 8, 8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["contiguous", "last", "gaps"])
+def test_every_backend_equals_the_reference(layout, dtype, device):
+    for name in backends(device):
+        with ops.use_backend(name):
+            for i, shape in enumerate(SHAPES):
+                arguments = make(shape, dtype, device, layout)
+                for use_batch in (True, False):
+                    check(*arguments, use_batch, list(ACTIVATIONS)[(i + use_batch) % 4])
+            for activation in ACTIVATIONS:
+                y, da, _, bias, *running = make((6, 3, 5, 5), dtype, device, layout)
+                check(y, da, None, bias.to(dtype), *running, True, activation)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_variance_far_below_the_mean(device):
+    """Mean 1e4, std 1: E[x²] − E[x]² in fp32 would be off by 8 or more."""
+    for layout in ("contiguous", "last"):
+        y = laid(1e4 + torch.randn(32, 4, 16, 16, device=device), layout)
+        v64, m64 = torch.var_mean(y.double(), (0, 2, 3), correction=0)
+        for name in backends(device):
+            with ops.use_backend(name):
+                _, mean, var = batch_norm_act(y, None, None, None, None, True, 0.0, None, 0.2)
+            assert float(((var - v64) / v64).abs().max()) <= 1e-6
+            assert float((mean - m64).abs().max()) <= 5e-4  # half a unit of fp32 at 1e4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_same_bits_on_every_run_and_any_number_of_threads(device):
+    before = torch.get_num_threads()
+    try:
+        for layout in ("contiguous", "last"):
+            y, da, *rest = make((40, 24, 9, 9), device=device, layout=layout)
+            for name in set(backends(device)) - {"reference"}:
+                found = []
+                for threads in (1, 2, 3):
+                    torch.set_num_threads(threads)
+                    with ops.use_backend(name):
+                        out = batch_norm_act(y, *rest, True, 1e-5, "relu", 0.2)
+                        found.append(
+                            [*out, *batch_norm_act_backward(da, y, *rest[:2], *out[1:], True, 1e-5, "relu", 0.2)]
+                        )
+                for other in found[1:]:
+                    assert all(torch.equal(a, b) for a, b in zip(found[0], other))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_nan_spreads_over_its_channel_only(device):
+    for name in backends(device):
+        for layout in ("contiguous", "last"):
+            y = laid(torch.randn(6, 3, 5, 5, device=device), layout)
+            y[2, 1, 3, 3] = float("nan")
+            for activation in ACTIVATIONS:
+                leaf = y.clone().requires_grad_()
+                with ops.use_backend(name):
+                    a = functional.batch_norm_act(leaf, training=True, activation=activation)
+                    a.sum().backward()
+                for t in (a, leaf.grad):
+                    assert t[:, 1].isnan().all()
+                    assert t[:, ::2].isfinite().all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_activations_at_zero_and_infinity_as_torch(device):
+    """A zero has no slope under relu; with given statistics an infinity or nan stays where it is."""
+    y = torch.tensor([0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 0.2], device=device).repeat(2, 3)
+    zero, one = torch.zeros(24, device=device), torch.ones(24, device=device)
+    for name in backends(device):
+        for activation in ACTIVATIONS:
+            with ops.use_backend(name):
+                a = batch_norm_act(y, None, None, zero, one, False, 0.0, activation, 0.2)[0]
+                ones = torch.ones_like(y[:, :4])
+                dy = batch_norm_act_backward(
+                    ones, y[:, :4], None, None, zero[:4], one[:4], False, 0.0, activation, 0.2
+                )[0]
+            leaf = y[:, :4].clone().requires_grad_()
+            (wanted,) = torch.autograd.grad(reference.conv.activate(leaf, activation), leaf, ones)
+            torch.testing.assert_close(a, reference.conv.activate(y, activation), equal_nan=True)
+            torch.testing.assert_close(dy, wanted)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 3), (2, 3, 0)])
+def test_empty_sizes_as_torch(shape, device):
+    for name in backends(device):
+        mean, var = torch.zeros(shape[1], device=device), torch.ones(shape[1], device=device)
+        weight = torch.ones(shape[1], device=device, requires_grad=True)
+        y = torch.randn(shape, device=device, requires_grad=True)
+        with ops.use_backend(name):
+            a = functional.batch_norm_act(y, mean, var, weight, None, True)
+            a.sum().backward()
+        assert a.shape == y.grad.shape == y.shape
+        assert not weight.grad.any()
+        assert not mean.any() and (var == 1).all()  # unchanged
+
+
+# --- the operators ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "last", "gaps"])
+def test_opcheck(layout, device):
+    y, da, weight, bias, mean, var = make((3, 4, 2, 3), device=device, layout=layout)
+    leaves = [v.detach().requires_grad_() for v in (y, weight, bias)]
+    options = True, 1e-5, "tanh", 0.2
+    torch.library.opcheck(batch_norm_act.overload, (*leaves, mean, var, *options))
+    torch.library.opcheck(batch_norm_act_backward.overload, (da, *leaves, mean, var, *options))
+    given = (y, weight, bias, da, y, weight, bias, mean, var, *options)
+    torch.library.opcheck(batch_norm_act_double_backward.overload, given)
+    torch.library.opcheck(update_running_statistics_.overload, (mean, var, weight, bias, 0.1, 7))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled_equals_eager(training, device):
+    y, da, weight, bias, mean, var = make((6, 4, 5, 3), device=device)
+
+    def step(y, weight, bias, mean, var):
+        return functional.batch_norm_act(2 * y, mean, var, weight, bias, training).sin()
+
+    results = []
+    for function in (step, torch.compile(step, fullgraph=True)):
+        leaves = [v.clone().requires_grad_() for v in (y, weight, bias)]
+        running = mean.clone(), var.clone()
+        a = function(*leaves, *running)
+        results.append([a.detach(), *torch.autograd.grad(a, leaves, da), *running])
+    for got, wanted in zip(*results):
+        torch.testing.assert_close(got, wanted)
+    assert (results[1][-2] != mean).all() == training
+
+
+def test_autocast_leaves_the_dtype_and_half_parameters_keep_theirs():
+    y, _, weight, *_ = make((6, 4, 5, 3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert functional.batch_norm_act(y, weight=weight, training=True).dtype == torch.float32
+        assert functional.batch_norm_act(y.bfloat16(), weight=weight, training=True).dtype == torch.bfloat16
+    half = weight.bfloat16().requires_grad_()
+    running = weight.bfloat16(), weight.bfloat16().abs()
+    functional.batch_norm_act(y.bfloat16(), *running, half, None, True).sum().backward()
+    assert half.grad.dtype == running[0].dtype == torch.bfloat16
+
+
+def test_arguments_are_checked():
+    y, _, weight, bias, mean, var = make((6, 4, 5, 3))
+    run = functional.batch_norm_act
+    for error, words, arguments, options in (
+        (TypeError, "y: got list, needs a torch.Tensor", ([1.0],), {}),
+        (TypeError, "y: got dtype torch.int64", (y.long(),), {}),
+        (ValueError, r"y: got shape \(4,\), needs \[batch, channels", (weight,), {}),
+        (ValueError, r"y: got shape \(1, 4\), needs more than one value per channel", (y[:1, :, 0, 0],), {}),
+        (ValueError, r"weight: got shape \(3,\), needs \(4,\)", (y, mean, var, weight[:3]), {}),
+        (TypeError, "bias: got dtype torch.float16, needs torch.float32", (y, mean, var, weight, bias.half()), {}),
+        (ValueError, "running_mean: got None, needs a tensor", (y,), {"training": False}),
+        (ValueError, "running_var: got device meta, needs cpu", (y, mean, var.to("meta")), {}),
+        (ValueError, "activation: got 'gelu', needs one of 'relu'", (y,), {"activation": "gelu"}),
+        (ValueError, "negative_slope: got nan", (y,), {"negative_slope": float("nan")}),
+        (ValueError, "eps: got -1.0", (y,), {"eps": -1.0}),
+        (ValueError, "momentum: got 2", (y, mean, var), {"momentum": 2}),
+    ):
+        with pytest.raises(error, match=words):
+            run(*arguments, **{"training": True, **options})
+    with pytest.raises(ValueError, match=r"da: got shape \(5, 4, 5, 3\), needs \(6, 4, 5, 3\)"):
+        torch.ops.ganfast.batch_norm_act_backward(y[1:], y, None, None, mean, var, True, 1e-5, None, 0.2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", ["contiguous", "last"])
+def test_graph_replay_equals_eager(layout):
+    y, da, weight, bias, mean, var = make((16, 40, 9, 9), device="cuda", layout=layout)
+
+    def step(mean, var):
+        a = functional.batch_norm_act(y, mean, var, weight, bias, True)
+        return a, batch_norm_act_backward(da, y, weight, bias, mean, var, True, 1e-5, "relu", 0.2)[0]
+
+    step(mean.clone(), var.clone())
+    running, graph = (mean.clone(), var.clone()), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        replayed = step(*running)
+    y.copy_(torch.randn_like(y))
+    for v, start in zip(running, (mean, var)):
+        v.copy_(start)
+    graph.replay()
+    plain = mean.clone(), var.clone()
+    assert all(torch.equal(a, b) for a, b in zip((*replayed, *running), (*step(*plain), *plain)))
