@@ -53,7 +53,9 @@ def name_of(item) -> str:
 
 
 def _word(value) -> str:
-    return frame.words(value) if isinstance(value, tuple) else getattr(value, "__name__", str(value))
+    if isinstance(value, tuple):
+        return frame.words(value) if isinstance(value[0], int) and len(value) > 2 else " ".join(map(str, value))
+    return getattr(value, "__name__", str(value))
 
 
 def group_of(item) -> str:
