@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ganfast import functional
 from ganfast.ops import _checks
 from ganfast.penalty.engine import Run, autocast_dtype
-from ganfast.penalty.program import program_of
+from ganfast.penalty.program import program_of, uncompiled
 from ganfast.penalty.rules import NoRuleError
 
 _WARNED: set = set()
@@ -135,7 +135,7 @@ def read_weights(program) -> list:
     return [tuple(node.rule.weights()) for node in program.nodes]
 
 
-@torch.compiler.disable  # the sweeps run as they are: autograd's functions and torch.fx are not for the compiler
+@uncompiled  # the sweeps run as they are: autograd's functions and torch.fx are not for the compiler
 def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     """(P, norms) at x."""
     _checks.samples(name, x)

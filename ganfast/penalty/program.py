@@ -1,5 +1,6 @@
 """A critic as a list of calls with rules: a walk over a Sequential, torch.fx for anything else."""
 
+import functools
 import weakref
 from dataclasses import dataclass, field
 
@@ -12,6 +13,19 @@ from ganfast.nn import FusedSequential
 from ganfast.penalty.layers import Affine, LeakyReLU
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule
 from ganfast.penalty.table import function_rule
+
+
+def uncompiled(function):
+    """As torch.compiler.disable, which loads torch's compiler: only where that is at work already."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
+
 
 _PROGRAMS = weakref.WeakKeyDictionary()
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -8,7 +8,7 @@ from torch import Tensor
 from ganfast import functional
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.penalties import _penalty, check_scores, find_program, read_weights, unwrapped
-from ganfast.penalty.program import walks
+from ganfast.penalty.program import uncompiled, walks
 
 
 class WGANGPStep(NamedTuple):
@@ -46,10 +46,10 @@ def wgan_gp_step(
     return _merged(program, batches, phi)
 
 
-_uncompiled = torch.compiler.disable(wgan_gp_step)  # what the compiler cannot take
+_uncompiled = uncompiled(wgan_gp_step)  # what the compiler cannot take
 
 
-@torch.compiler.disable
+@uncompiled
 def _in_parts(critic, program, batches, phi, inputs):
     real, fake, x = (b.detach() for b in batches)
     batch = len(real)
