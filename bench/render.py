@@ -5,6 +5,7 @@ python bench/render.py            # writes docs/benchmarks.md, docs/benchmarks/*
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def heading(results: dict) -> str:
         f"- versions: Python {e['python']}, torch {e['torch']}, triton {e['triton']}, numpy {e['numpy']}",
         f"- ganfast: revision {e['revision']}, {e['date']}",
         f"- command: `{' '.join([*(f'{k}={v}' for k, v in e.get('settings', {}).items()), e['command']])}`",
+        *(f"- note: {note}" for note in results.get("notes", [])),
         *(f"- measured ceilings, {device}: {ceilings(c)}" for device, c in results["calibration"].items()),
     ])  # fmt: skip
 
@@ -177,10 +179,10 @@ def batches(rows: dict) -> dict:
     """(what, row) → [(batch, samples a second)] of the steps that were measured at two batches or more."""
     found: dict = {}
     for name, row in rows.items():
-        size = next((part for part in name.split("-") if part.startswith("batch")), None)
+        size = re.search(r"-batch(\d+)", name)
         if size and "seconds" in row:
-            batch = int(size.removeprefix("batch"))
-            what = name.replace(f"-{size}", "").partition("[")[2].removesuffix(f"-{row['row']}]")
+            batch = int(size[1])
+            what = name.replace(size[0], "").partition("[")[2].removesuffix(f"-{row['row']}]")
             test = name.partition("[")[0].rpartition("test_")[2]
             found.setdefault((f"{test} {what}", row["row"]), []).append((batch, batch / row["seconds"]))
     return {key: sorted(points) for key, points in found.items() if len(points) > 1}
