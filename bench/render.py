@@ -4,6 +4,7 @@ python bench/render.py            # writes docs/benchmarks.md, docs/benchmarks/*
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -227,18 +228,18 @@ def draw_one(name: str, results: dict, folder: Path) -> list[str]:
 
 
 def headline(files: dict, path: Path) -> bool:
-    """README's plot: the largest case of each operator and step, on a GPU if there are results of one."""
+    """README's plot: the largest case of each operator and kind of step, on a GPU if there are results of one."""
     chosen = sorted(files.items(), key=lambda item: kind_of(item[1]) != "gpu")
     if not chosen:
         return False
     results = chosen[0][1]
     rows = good(places(results, kind_of(results)))
-    kept = []
-    for what in HEADLINE:
-        groups = {row["group"]: row["floor"] for row in rows if row["group"].split()[0] == what}
-        if groups:
-            largest = max(groups, key=groups.get)
-            kept += [row for row in rows if row["group"] == largest]
+    largest: dict = {}
+    for row in rows:
+        what = tuple(itertools.takewhile(lambda word: not word[0].isdigit(), row["group"].split()))
+        if what[0] in HEADLINE:
+            largest[what] = max(largest.get(what, row), row, key=lambda r: r["floor"])
+    kept = [row for row in rows if row["group"] in {best["group"] for best in largest.values()}]
     return speedups(kept, title_of(results), path)
 
 
