@@ -41,8 +41,8 @@ lint: $(VENV)/.dev  ## check style with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(VENV)/.dev  ## time the operators against plain PyTorch
-	$(BIN)/python -m pytest bench --benchmark-only $(ARGS)
+bench: $(VENV)/.dev  ## time operators and whole steps against plain PyTorch (the quick set: about five minutes)
+	$(BIN)/python -m pytest bench -q --benchmark-only --benchmark-columns=median,iqr,rounds -m "not full" $(ARGS)
 
 clean:  ## remove .venv and build products
 	rm -rf $(VENV) build dist *.egg-info ganfast/_C*

@@ -1,23 +1,22 @@
 """Batch normalisation with ReLU, training, forward and backward, against torch's two calls, eager and compiled.
 
-pytest bench/test_batch_norm_act.py --benchmark-only
+    pytest bench/test_batch_norm_act.py --benchmark-only
 
-The floor is the bytes and nothing else: y read and a written; y and da read and dy written.
+The least that must be moved: y read and a written; y and da read and dy written.
 """
 
-import statistics
-import time
+import functools
+import math
 
+import frame
 import pytest
 import torch
 import torch.nn.functional as F
+from frame import PLACES, Work
 
 from ganfast import functional
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
-SHAPES = [(64, 64, 32, 32), (64, 128, 16, 16), (64, 256, 8, 8), (64, 512, 4, 4)]
-NAMES = ["x".join(map(str, shape)) for shape in SHAPES]
+SHAPES = [(64, 64, 32, 32), *frame.in_full((64, 128, 16, 16), (64, 256, 8, 8), (64, 512, 4, 4))]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -32,70 +31,28 @@ FORWARDS = {
 }
 
 
-def make(shape, layout, device):
-    """y, running statistics, weight and bias; da."""
-    y, da = (torch.randn(shape, device=device).to(memory_format=LAYOUTS[layout]) for _ in range(2))
-    channels = [torch.rand(shape[1], device=device) + 0.5 for _ in range(4)]
-    return [y.requires_grad_(), *channels[:2], *(v.requires_grad_() for v in channels[2:])], da
+def step(forward, y, mean, var, weight, bias, da):
+    """a, dy, dweight and dbias."""
+    leaves = [v.detach().requires_grad_() for v in (y, weight, bias)]
+    a = forward(leaves[0], mean, var, *leaves[1:])
+    return a.detach(), *torch.autograd.grad(a, leaves, da)
 
 
-def step(name, args, da):
-    a = FORWARDS[name](*args)
-    grads = torch.autograd.grad(a, (args[0], *args[3:]), da)
-    if da.is_cuda:
-        torch.cuda.synchronize()
-    return a.detach(), *grads
+@pytest.mark.parametrize("row", ["ganfast", "torch", *frame.in_full("compiled")])
+@pytest.mark.parametrize("layout", [*frame.in_full("contiguous"), "channels_last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=frame.words)
+@pytest.mark.parametrize("place", PLACES)
+def test_batch_norm_act(measure, place, shape, layout, row):
+    def make():
+        y, da = (torch.randn(shape, device=measure.device).to(memory_format=LAYOUTS[layout]) for _ in range(2))
+        channels = [torch.rand(shape[1], device=measure.device) + 0.5 for _ in range(4)]
+        return y, *channels, da
 
-
-def check(name, args, da):
-    """Against fp64; where z is 0 but for rounding, relu's slope may be the other one."""
-    found = step(name, args, da)
-    wide = [v.detach().double().requires_grad_(v.requires_grad) for v in args]
-    for got, wanted in zip(found, step("torch", wide, da.double())):
-        assert float((got.double() - wanted).norm() / wanted.norm()) < 1e-3
-
-
-@pytest.mark.parametrize("name", FORWARDS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
-@pytest.mark.parametrize("device", DEVICES)
-def test_step(benchmark, device, shape, layout, name):
-    benchmark.group = f"batch_norm_act {device} {'x'.join(map(str, shape))} {layout}"
-    args, da = make(shape, layout, device)
-    check(name, args, da)
-    benchmark(step, name, args, da)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
-@pytest.mark.parametrize("device", DEVICES)
-def test_floor(benchmark, device, shape, layout):
-    benchmark.group = f"batch_norm_act {device} {'x'.join(map(str, shape))} {layout}"
-    (y, *_), da = make(shape, layout, device)
-    y = y.detach()
-
-    def run():
-        result = y.clone(), y + da
-        if y.is_cuda:
-            torch.cuda.synchronize()
-        return result
-
-    assert torch.equal(run()[0], y)
-    benchmark(run)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=NAMES)
-def test_ratios(benchmark, shape, layout):
-    """torch over ganfast on the CPU, taken in turns; median of neighbours."""
-    args, da = make(shape, layout, "cpu")
-    check("ganfast", args, da)
-
-    def seconds(name):
-        start = time.perf_counter()
-        step(name, args, da)
-        return time.perf_counter() - start
-
-    ratio = benchmark.pedantic(lambda: statistics.median(seconds("torch") / seconds("ganfast") for _ in range(40)))
-    benchmark.extra_info["torch over ganfast"] = ratio
-    print(f"\n{'x'.join(map(str, shape))} {layout}: torch takes {ratio:.2f} times as long")
+    numbers = math.prod(shape)
+    measure(
+        {name: functools.partial(step, forward) for name, forward in FORWARDS.items()},
+        make=make,
+        # where the result is 0 but for rounding, relu's slope may be the other one
+        check=frame.close(1e-3, functools.partial(step, torch_composition)),
+        work=Work(bytes=20 * numbers, operations=14 * numbers, launches=2),
+    )

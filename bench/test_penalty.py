@@ -18,6 +18,7 @@ from torch.func import functional_call, grad
 from ganfast import penalty
 from ganfast.models.resnet import Discriminator
 
+pytestmark = pytest.mark.full  # it compiles for minutes, and its bars want a quiet machine; test_steps.py has the rows
 ROUNDS = 7
 
 

@@ -5,8 +5,11 @@ Tensors have one order in memory with the samples one after another; an absent s
 
 import triton
 import triton.language as tl
+from ganfast.kernels import tuned
 
 BLOCK = 4096
+WARPS = 8
+globals().update(tuned.constants("interpolate"))
 
 
 @triton.jit
@@ -35,5 +38,5 @@ def interpolate(real, fake, epsilon, out):
     blocks = triton.cdiv(size, BLOCK)
     interpolate_kernel[(out.shape[0] * blocks,)](
         out if real is None else real, out if fake is None else fake, epsilon, size, blocks, out,
-        HAS_REAL=real is not None, HAS_FAKE=fake is not None, BLOCK=BLOCK, num_warps=8,
+        HAS_REAL=real is not None, HAS_FAKE=fake is not None, BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip

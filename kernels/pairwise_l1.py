@@ -11,10 +11,12 @@ run of others, so that sums over the others stay within the thread. Any kd: a pr
 
 import triton
 import triton.language as tl
+from ganfast.kernels import tuned
 
 BLOCK_I = 32
 WARPS = 1
 PART = 8  # dimensions of the gradient in one program, at most
+globals().update(tuned.constants("pairwise_l1"))
 
 
 def block_j(kd):

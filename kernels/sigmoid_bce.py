@@ -5,10 +5,12 @@ Tensors are contiguous; an absent side is None. The launchers run on the current
 
 import triton
 import triton.language as tl
+from ganfast.kernels import tuned
 
 BLOCK = 1024
 STEPS = 4  # blocks that one program takes
-TILE = BLOCK * STEPS
+WARPS = 8
+globals().update(tuned.constants("sigmoid_bce"))
 FINISH = 1024
 
 
@@ -180,7 +182,7 @@ def _over(x):
 
 
 def _tiles(x):
-    return triton.cdiv(_count(x), TILE)
+    return triton.cdiv(_count(x), BLOCK * STEPS)
 
 
 def programs(real, fake):
@@ -202,7 +204,7 @@ def loss(real, fake, t_real, t_fake, partial, out):
     if programs(real, fake):
         loss_kernel[(programs(real, fake),)](
             *_pair(real, fake), _count(real), _count(fake), t_real, t_fake, _tiles(real), partial,
-            BLOCK=BLOCK, STEPS=STEPS, num_warps=8,
+            BLOCK=BLOCK, STEPS=STEPS, num_warps=WARPS,
         )  # fmt: skip
     _finish(real, fake, partial, out)
 
@@ -212,7 +214,7 @@ def backward(g, real, fake, t_real, t_fake, dreal, dfake):
     if programs(real, fake):
         backward_kernel[(programs(real, fake),)](
             g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real), _over(fake), t_real, t_fake,
-            _tiles(real), BLOCK=BLOCK, STEPS=STEPS, num_warps=8,
+            _tiles(real), BLOCK=BLOCK, STEPS=STEPS, num_warps=WARPS,
         )  # fmt: skip
 
 
@@ -224,6 +226,6 @@ def double_backward(c_real, c_fake, g, real, fake, t_real, t_fake, partial, dg, 
     if programs(real, fake):
         double_kernel[(programs(real, fake),)](
             *_pair(c_real, c_fake), g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real),
-            _over(fake), t_real, t_fake, _tiles(real), partial, BLOCK=BLOCK, STEPS=STEPS, num_warps=8,
+            _over(fake), t_real, t_fake, _tiles(real), partial, BLOCK=BLOCK, STEPS=STEPS, num_warps=WARPS,
         )  # fmt: skip
     _finish(real, fake, partial, dg)

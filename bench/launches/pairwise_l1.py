@@ -3,6 +3,7 @@
 SIZES = [(256, 0, 100, 5), (64, 256, 100, 5), (256, 0, 50, 16), (255, 0, 7, 41)]
 AWKWARD = [(1, 0, 1, 1), (33, 0, 3, 5), (5, 17, 2, 40), (0, 4, 2, 2)]
 ELEMENT = {"sum_kernel|pull_kernel": "MUFU.EX2"}  # a pair: a row and another, in one kernel
+TUNE = {"BLOCK_I": (32, 64, 128), "WARPS": (1, 2, 4)}
 
 
 def calls(t, rows, others, nk, kd):

@@ -5,6 +5,7 @@ import torch
 SIZES = [(65_537, 70_001)]  # nothing is chosen by size, and sizes divisible by 16 change nothing: tiles are not masked
 AWKWARD = [(1, 3), (0, 5), (4097, 2047)]
 ELEMENT = {"loss_kernel": 1, "backward_kernel": 1, "double_kernel": 2, "finish_kernel": None}
+TUNE = {"BLOCK": (512, 1024, 2048), "STEPS": (1, 2, 4, 8), "WARPS": (4, 8)}
 
 
 def calls(t, real, fake):

@@ -1,0 +1,138 @@
+"""Shared by all benchmarks: the fixture `measure`, the results file, the table at the end.
+
+pytest bench --benchmark-only                          # everything
+pytest bench --benchmark-only -m "not full"            # the quick set: make bench
+pytest bench --benchmark-only --results FILE.json      # writes each row at once; rows that FILE has are skipped
+"""
+
+import calibrate
+import frame
+import pytest
+import store
+import table
+import torch
+
+_now = [0.0]
+
+
+def measured_time() -> float:
+    """The clock that pytest-benchmark reads: it goes on by what a frame.Timer measured."""
+    return _now[0]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--results", help="JSON file of the rows; those that it has already are not measured again")
+    parser.addoption("--budget-row", type=float, default=1.0, help="seconds of measuring a row (default 1)")
+
+
+RESULTS = pytest.StashKey[store.Results]()
+
+
+def pytest_configure(config):
+    try:
+        config.stash[RESULTS] = store.Results(config.getoption("results"), calibrate.environment())
+    except store.Mismatch as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(config, items):
+    for mark in ("full", "long"):  # stable: the quick set first, the long baselines last
+        items.sort(key=lambda item: item.get_closest_marker(mark) is not None)
+    results = config.stash[RESULTS]
+    done = [item for item in items if results.measured(name_of(item))]
+    if done:
+        items[:] = [item for item in items if not results.measured(name_of(item))]
+        config.hook.pytest_deselected(items=done)
+    for item in (item for item in items if "measure" in item.fixturenames):
+        item.add_marker(pytest.mark.benchmark(timer=measured_time))
+
+
+def name_of(item) -> str:
+    """sigmoid_bce/test_sigmoid_bce[cpu-64-torch], of whatever directory pytest was started in."""
+    return f"{item.path.stem.removeprefix('test_')}/{item.name}"
+
+
+def _word(value) -> str:
+    if isinstance(value, tuple):
+        return frame.words(value) if isinstance(value[0], int) and len(value) > 2 else " ".join(map(str, value))
+    return getattr(value, "__name__", str(value))
+
+
+def group_of(item) -> str:
+    """Everything but the row's own name: rows of a group stand side by side."""
+    params = item.callspec.params
+    others = [_word(v) for k, v in params.items() if k not in ("row", "place")]
+    return " ".join([item.originalname.removeprefix("test_"), *others, "on", params["place"]])
+
+
+class Measure:
+    """measure(steps, make, check, work) in a test with parameters `place` and `row`; see frame.py.
+
+    steps      name → step(*args), ganfast's first; results are tuples of tensors
+    make       make() → args, new random ones each time
+    check      check(results, *args) raises AssertionError where they are wrong
+    work       frame.Work: what must be done at least
+    """
+
+    def __init__(self, item, benchmark, results, budget):
+        self.item, self.benchmark, self.results, self.budget = item, benchmark, results, budget
+        self.place = item.callspec.params["place"]
+        self.device = "cpu" if self.place == "cpu" else "cuda"
+
+    def __call__(self, steps, make, check, work):
+        name, row = name_of(self.item), self.item.callspec.params["row"]
+        head = {"group": group_of(self.item), "row": row, "place": self.place}
+        self.benchmark.group = head["group"]
+        try:
+            found = self._measured(steps, row, make, check, work)
+        except Exception as error:
+            self.results.add(name, {**head, "error": f"{type(error).__name__}: {error}".split("\n")[0][:300]})
+            raise
+        if found:
+            self.benchmark.extra_info.update(head | found)
+            self.results.add(name, head | found)
+
+    def _measured(self, steps, row, make, check, work):
+        sets = frame.input_sets(make, self.device)
+        ours, theirs = (frame.Timer(steps[name], sets, self.place) for name in (next(iter(steps)), row))
+        for timer in (ours, theirs):
+            check(timer.result, *sets[0])
+            timer.result = None
+        if self.benchmark.disabled:
+            self.benchmark.pedantic(lambda: None)
+            return None
+        memory = frame.peak_memory(steps[row], sets[0], self.device)
+        ours, theirs = frame.in_turns(ours, theirs, self.budget)
+        left = iter(theirs)
+        self.benchmark.pedantic(_tick, setup=lambda: ((next(left),), {}), rounds=len(theirs))
+        found = frame.row_of(theirs, ours, work, memory)
+        calibration = self.results.calibrate(self.device, calibrate.calibration)
+        try:
+            return found | frame.beside_floor(found["seconds"], work, self.place, calibration)
+        except frame.WrongFloorError:  # was the calibration disturbed? once more, and the better of both
+            again = calibrate.better(calibration, calibrate.calibration(self.device))
+            self.results.recalibrate(self.device, again, frame.with_floor)
+            return found | frame.beside_floor(found["seconds"], work, self.place, again)
+
+
+def _tick(seconds):
+    _now[0] += seconds
+
+
+@pytest.fixture
+def measure(request, benchmark):
+    torch.manual_seed(0)
+    config = request.config
+    yield Measure(request.node, benchmark, config.stash[RESULTS], config.getoption("budget_row"))
+    torch.compiler.reset()
+
+
+def pytest_benchmark_update_json(config, benchmarks, output_json):
+    output_json |= {key: config.stash[RESULTS].data[key] for key in ("environment", "calibration")}
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash[RESULTS].rows
+    if rows:
+        terminalreporter.section("beside ganfast, and beside the floor")
+        terminalreporter.write_line(table.text(rows))

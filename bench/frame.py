@@ -1,0 +1,235 @@
+"""What every benchmark here does: check, then time in turns, then compare with the floor.
+
+A test is one row of a group: one implementation, on one shape, in one place. It calls the fixture `measure`, which
+
+1. runs ganfast's implementation (the first of `steps`) and the row's and gives both results to `check`;
+2. times them in turns, A B A B, so that other work on the machine meets both; the ratio of the row is the median of
+   the neighbours' ratios, with its quartiles. On a GPU the time is between two events around enough calls, or of a
+   replay of a CUDA graph of them; the inputs rotate through more memory than the caches hold;
+3. notes bytes, operations, the floor that follows from them and the calibration, time over floor, and peak memory.
+
+"cpu", "cuda" (called from Python) and "graph" (captured in a CUDA graph) are the places.
+"""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+import calibrate
+import pytest
+import torch
+
+CACHES = {"cpu": 64 * 2**20, "cuda": 128 * 2**20}  # more than the last cache of today's chips
+MOST_SETS = 32
+LONG_ENOUGH = {"cpu": 5e-4, "cuda": 2e-3, "graph": 1e-3}  # seconds of one measurement
+ROUNDS = (7, 60)  # of a row, at least and at most
+IMPOSSIBLE = 0.5  # a stream of reads is faster than a copy, but not twice: below this share the floor is wrong
+
+_needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+PLACES = ["cpu", *(pytest.param(place, marks=_needs_cuda) for place in ("cuda", "graph"))]
+full = pytest.mark.full
+
+
+def in_full(*values):
+    """Parameters that only the full set has: `make bench` leaves them out."""
+    return [pytest.param(value, marks=full) for value in values]
+
+
+def words(shape) -> str:
+    """64x3x32x32, the id of a shape."""
+    return "x".join(map(str, shape))
+
+
+# --- the floor --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """What must be done at least: bytes (each input read once, each output written once), operations, launches."""
+
+    bytes: float = 0.0
+    operations: float = 0.0
+    dtype: str = "fp32"  # whose matmul rate bounds the operations
+    launches: int = 1
+
+    def floor(self, calibration: dict, place: str) -> dict:
+        """Seconds that each of the three takes at the measured rates."""
+        return {
+            "bytes": self.bytes / calibration["copy"],
+            "operations": self.operations / calibration["matmul"][self.dtype],
+            "launches": self.launches * calibration["launch"][place],
+        }
+
+
+# --- derivatives and results ------------------------------------------------------------------------------------------
+
+PASSES = ["forward", "backward", "double"]
+
+
+def passes(function: Callable, which: str) -> Callable:
+    """function(*tensors) → tensor, as a step: alone, with its gradients, or with those of their norms, too.
+
+    The result is the tuple of the output and the gradients; tensors that require no gradient are constants.
+    """
+
+    def forward(*args):
+        with torch.no_grad():
+            return (function(*args),)
+
+    def derived(*args):
+        leaves = [a.detach().requires_grad_() if _floating(a) else a for a in args]
+        wanted = [a for a in leaves if _floating(a)]
+        out = function(*leaves)
+        first = torch.autograd.grad(out.sum(), wanted, create_graph=which == "double")
+        if which == "backward":
+            return out.detach(), *first
+        return out.detach(), *torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
+
+    return forward if which == "forward" else derived
+
+
+def _floating(a) -> bool:
+    return isinstance(a, torch.Tensor) and a.is_floating_point()
+
+
+def distance(got, wanted) -> float:
+    """‖got − wanted‖/‖wanted‖ in fp64; NaN where either has one."""
+    got, wanted = got.double(), wanted.double()
+    return float((got - wanted).norm() / wanted.norm().clamp_min(1e-300))
+
+
+def close(bound: float, wanted: Callable) -> Callable:
+    """check(results, *args): each is within `bound` (relative, of norms) of those of wanted(*args in fp64)."""
+
+    def check(results, *args):
+        truth = wanted(*(a.double() if _floating(a) else a for a in args))
+        assert len(results) == len(truth)
+        errors = [distance(a, b) for a, b in zip(results, truth)]
+        assert all(error <= bound for error in errors), f"relative errors {errors}, at most {bound} is right"
+
+    return check
+
+
+# --- time and memory --------------------------------------------------------------------------------------------------
+
+
+class Timer:
+    """Calling it measures: seconds of one call of step(*args). `result` is that of the first inputs."""
+
+    def __init__(self, step: Callable, sets: list[tuple], place: str):
+        self.place, self.device = place, "cpu" if place == "cpu" else "cuda"
+        self.turn = 0
+
+        def run():
+            out = step(*sets[self.turn % len(sets)])
+            self.turn += 1
+            return out
+
+        self.run, self.calls = run, 1
+        self.result = step(*sets[0])
+        run()
+        alone = min(calibrate.seconds(run, self.device) for _ in range(2))
+        self.inner = min(max(math.ceil(LONG_ENOUGH[place] / alone), 1), 1000)
+        if place == "graph":
+            self._capture(step, sets)
+
+    def _capture(self, step, sets):
+        """One graph of all calls; the first is that of the first inputs."""
+        self.turn, self.calls = 0, self.inner
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step(*sets[0])
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.result = self.run()
+            for _ in range(self.calls - 1):
+                self.run()
+        graph.replay()
+        torch.cuda.synchronize()
+        self.run, self.inner = graph.replay, 1
+
+    def __call__(self) -> float:
+        return calibrate.seconds(self.run, self.device, self.inner) / self.calls
+
+
+def input_sets(make: Callable, device: str) -> list[tuple]:
+    """As many sets of inputs as fill more than the caches."""
+    sets = [make()]
+    held = sum(a.nbytes for a in sets[0] if isinstance(a, torch.Tensor))
+    count = min(math.ceil(CACHES[device] / held), MOST_SETS) if held else 1
+    return sets + [make() for _ in range(count - 1)]
+
+
+def peak_memory(step: Callable, args: tuple, device: str) -> int:
+    """Bytes that step(*args) holds at most beyond what was there: what torch allocates, results included."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        held = step(*args)
+        del held
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        held = step(*args)
+        del held
+    now = most = 0
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+def quartiles(values) -> tuple[float, float, float]:
+    values = sorted(values)
+    if len(values) < 2:
+        return (values[0],) * 3
+    return tuple(statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def in_turns(ours: Timer, theirs: Timer, budget: float) -> tuple[list, list]:
+    """Times of both, taken in turns; each first in half of the rounds."""
+    once = max((ours() * ours.inner * ours.calls) + (theirs() * theirs.inner * theirs.calls), 1e-9)
+    rounds = min(max(int(budget / once), ROUNDS[0]), ROUNDS[1])
+    a, b = [], []
+    for i in range(rounds):
+        for timer, times in ((ours, a), (theirs, b))[:: 1 if i % 2 else -1]:
+            times.append(timer())
+    return a, b
+
+
+class WrongFloorError(AssertionError):
+    """A time below what can be: the work counts too much, or the calibration was disturbed."""
+
+
+def beside_floor(seconds: float, work: Work, place: str, calibration: dict) -> dict:
+    """floor, limit and over_floor of a row; WrongFloorError where nothing can be as fast as that."""
+    parts = work.floor(calibration, place)
+    limit = max(parts, key=parts.get)
+    floor = parts[limit]
+    if not (floor > 0 and seconds / floor > IMPOSSIBLE):
+        raise WrongFloorError(
+            f"{seconds:.3g} s is {seconds / floor:.2f} of the floor, {floor:.3g} s of {limit}: {work} counts too much, "
+            "or the calibration was disturbed"
+        )
+    return {"floor": floor, "limit": limit, "over_floor": seconds / floor}
+
+
+def row_of(times: list, ours: list, work: Work, memory: int) -> dict:
+    """What is noted of a row, without its floor."""
+    low, median, high = quartiles(times)
+    ratio_low, ratio, ratio_high = quartiles(t / o for t, o in zip(times, ours))
+    return {
+        "seconds": median, "quartiles": [low, high], "rounds": len(times), "ratio": ratio,
+        "ratio_quartiles": [ratio_low, ratio_high], **asdict(work), "peak_memory": memory,
+    }  # fmt: skip
+
+
+def with_floor(row: dict, calibration: dict) -> dict:
+    """A noted row beside the floor of another calibration."""
+    work = Work(**{field.name: row[field.name] for field in fields(Work)})
+    return row | beside_floor(row["seconds"], work, row["place"], calibration)

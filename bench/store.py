@@ -1,0 +1,64 @@
+"""A results file: environment, calibration and rows. It is written anew after each row: what is measured is kept."""
+
+import json
+import os
+from pathlib import Path
+
+IDENTITY = ("revision", "cpu", "gpu", "torch", "triton")  # rows of one file agree in these
+
+
+class Mismatch(Exception):
+    """A results file of another machine or revision."""
+
+
+class Results:
+    """Rows by name. With a file that exists, its rows are there already."""
+
+    def __init__(self, path=None, environment=None):
+        self.path = Path(path) if path else None
+        self.data = {"environment": environment or {}, "calibration": {}, "rows": {}}
+        if self.path and self.path.exists():
+            self.data = json.loads(self.path.read_text())
+            self._agree(environment)
+
+    def _agree(self, environment):
+        before = self.data["environment"]
+        for key in IDENTITY if environment else ():
+            if before.get(key) != environment.get(key):
+                raise Mismatch(
+                    f"{self.path} holds results of {key} {before.get(key)!r}, this run has {environment.get(key)!r}: "
+                    "give another file, or remove it"
+                )
+
+    @property
+    def rows(self) -> dict:
+        return self.data["rows"]
+
+    def measured(self, name: str) -> bool:
+        return "seconds" in self.rows.get(name, {})
+
+    def calibrate(self, device: str, measure) -> dict:
+        """The calibration of a device: the file's, or measure(device)."""
+        if device not in self.data["calibration"]:
+            self.data["calibration"][device] = measure(device)
+            self.write()
+        return self.data["calibration"][device]
+
+    def recalibrate(self, device: str, calibration: dict, with_floor) -> None:
+        """Another calibration of a device; its rows get their floors anew: with_floor(row, calibration)."""
+        self.data["calibration"][device] = calibration
+        for name, row in self.rows.items():
+            if "seconds" in row and (row["place"] == "cpu") == (device == "cpu"):
+                self.rows[name] = with_floor(row, calibration)
+        self.write()
+
+    def add(self, name: str, row: dict) -> None:
+        self.rows[name] = row
+        self.write()
+
+    def write(self) -> None:
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_suffix(".partial")
+            temporary.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
+            os.replace(temporary, self.path)

@@ -1,0 +1,185 @@
+"""What turns results into evidence: the page, the comparison of revisions, tuning, the run on a GPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import compare
+import gpu_tests
+import pytest
+import render
+import tune
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    "date": "2026-01-02T03:04:05+00:00", "revision": "0123456789ab", "command": "python -m pytest bench",
+    "cpu": "a chip", "cores": 2, "threads": 2, "load": 0.1, "python": "3.12", "torch": "2.11", "triton": "3.6",
+    "numpy": "2.3", "system": "Linux",
+}  # fmt: skip
+CALIBRATION = {"device": "cpu", "copy": 2e10, "matmul": {"fp32": 1e11}, "launch": {"cpu": 1e-6}}
+
+
+def a_row(group, row, seconds=2e-3, ratio=1.0, place="cpu"):
+    return {
+        "group": group, "row": row, "place": place, "seconds": seconds, "quartiles": [seconds, seconds], "rounds": 9,
+        "ratio": ratio, "ratio_quartiles": [0.9 * ratio, 1.1 * ratio], "bytes": 1e7, "operations": 1e6, "dtype": "fp32",
+        "launches": 1, "floor": 1e-3, "limit": "bytes", "over_floor": seconds / 1e-3, "peak_memory": 4096,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with the results of a CPU, one row of them failed."""
+    rows = {
+        "steps/test_dcgan[cpu-width32-batch16-fp32-ganfast]": a_row("dcgan on cpu", "ganfast", 2e-3),
+        "steps/test_dcgan[cpu-width32-batch32-fp32-ganfast]": a_row("dcgan large on cpu", "ganfast", 3e-3),
+        "steps/test_dcgan[cpu-width32-batch16-fp32-eager]": a_row("dcgan on cpu", "eager", 5e-3, 2.5),
+        "steps/test_dcgan[cpu-width32-batch16-fp32-tuned]": {
+            "group": "dcgan on cpu", "row": "tuned", "place": "cpu", "error": "AssertionError: trains something else",
+        },
+    }  # fmt: skip
+    data = {"environment": ENVIRONMENT, "calibration": {"cpu": CALIBRATION}, "rows": rows}
+    (tmp_path / "two-cores.json").write_text(json.dumps(data))
+    return tmp_path
+
+
+def test_the_page_says_what_was_measured_and_what_was_not(results):
+    pytest.importorskip("matplotlib")
+    page = results / "docs" / "benchmarks.md"
+    command = [sys.executable, ROOT / "bench" / "render.py", "--results", results, "--page", page]
+    subprocess.run(command, check=True, capture_output=True)
+    text = page.read_text()
+    for words in ("a chip, 2 cores", "0123456789ab", "2026-01-02", "`python -m pytest bench`", "torch 2.11", "20 GB/s"):
+        assert words in text
+    assert "| eager | 5 ms | 5 ms – 5 ms | 2.50× | 2.25 – 2.75 |" in text
+    assert "failed: AssertionError: trains something else" in text
+    assert text.partition("## GPU")[2].strip() == render.NOT_YET
+    for plot in ("two-cores-speedups", "two-cores-roofline", "two-cores-scaling", "headline"):
+        assert (page.parent / "benchmarks" / f"{plot}.png").stat().st_size > 5000
+        assert plot == "headline" or f"(benchmarks/{plot}.png)" in text
+
+
+def test_the_committed_page_is_what_the_results_say():
+    files = render.load(render.RESULTS)
+    text = render.PAGE.read_text()
+    plots = {
+        name: [f"benchmarks/{p.name}" for what in ("speedups", "roofline", "scaling")
+               if (p := render.PAGE.with_suffix("") / f"{name}-{what}.png").exists()]
+        for name in files
+    }  # fmt: skip
+    assert text == render.page(files, plots), "python bench/render.py"
+
+
+def test_no_speed_up_where_a_check_failed():
+    before = {"a": a_row("a", "ganfast", 4e-3), "a torch": a_row("a", "torch"), "b": a_row("b", "ganfast")}
+    after = {**before, "a": a_row("a", "ganfast", 2e-3)}
+    lines, right = compare.verdicts([before, before], [after, after])
+    assert right and lines == [
+        "a: 2.00× (2.00 – 2.00), 4 ms before, 2 ms now",
+        "b: 1.00× (1.00 – 1.00), 2 ms before, 2 ms now",
+    ]
+    failed = {"group": "a", "row": "ganfast", "place": "cpu", "error": "AssertionError: relative errors [0.5]"}
+    for befores, afters in (([before, before], [after, {**after, "a": failed}]), ([{**before, "a": failed}], [after])):
+        lines, right = compare.verdicts(befores, afters)
+        assert not right and lines[0] == "a: no speed-up: AssertionError: relative errors [0.5]"
+        assert "×" not in lines[0]
+    del after["b"]
+    assert compare.verdicts([before], [after])[0][-1] == "b: no speed-up: one side has no such row"
+    failed_baseline = {**before, "a torch": {**failed, "row": "torch"}}
+    assert not compare.verdicts([before], [failed_baseline])[1]
+    assert compare.verdicts([], []) == ([], False)
+
+
+def test_tests_that_cannot_be_imported_are_named(tmp_path):
+    file = tmp_path / "test_it.py"
+    file.write_text("import json\nimport no_such_package.part\nfrom ganfast import ops\nfrom nor_this import x\n")
+    assert gpu_tests.missing(file) == ["no_such_package", "nor_this"]
+
+
+def test_tuning_starts_from_what_stands_and_restores_it():
+    kernels = pytest.importorskip("ganfast.kernels.interpolate")
+    stands, *others = tune.configurations(kernels, {"BLOCK": (kernels.BLOCK, 64), "WARPS": (kernels.WARPS, 2)})
+    assert stands == {"BLOCK": kernels.BLOCK, "WARPS": kernels.WARPS} and len(others) == 3
+    with tune.Constants(kernels, {"BLOCK": 64, "WARPS": 2}):
+        assert (kernels.BLOCK, kernels.WARPS) == (64, 2)
+    assert stands == {"BLOCK": kernels.BLOCK, "WARPS": kernels.WARPS}
+
+
+def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
+    tuned = pytest.importorskip("ganfast.kernels.tuned")
+    copy = tmp_path / "tuned.py"
+    copy.write_text(tune.TUNED.read_text())
+    monkeypatch.setattr(tune, "TUNED", copy)
+    monkeypatch.setattr(tuned, "TABLE", {"80": {"interpolate": {"BLOCK": 2048}}})
+    tune.write("90", {"interpolate": {"BLOCK": 1024, "WARPS": 4}})
+    space = {}
+    exec(compile(copy.read_text(), copy, "exec"), space)
+    assert space["TABLE"] == {
+        "80": {"interpolate": {"BLOCK": 2048}},
+        "90": {"interpolate": {"BLOCK": 1024, "WARPS": 4}},
+    }
+
+    class Active:
+        arch = "90"
+
+        @classmethod
+        def get_current_target(cls):
+            return cls
+
+    monkeypatch.setattr(space["triton"].runtime.driver, "_active", Active)
+    assert space["constants"]("interpolate") == {"BLOCK": 1024, "WARPS": 4}
+    assert space["constants"]("pairwise_l1") == {}
+
+
+def gpu_run(folder, *arguments, **more):
+    environment = {
+        **os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1",
+        "GANFAST_GPU_SELECT": "sigmoid_bce and forward",
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (folder / "install.done").touch()  # it is installed already
+    command = ["bash", ROOT / "bench" / "gpu.sh", folder, *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
+    )
+
+
+def rows_of(folder):
+    file = folder / "results.json"
+    return json.loads(file.read_text())["rows"] if file.exists() else {}
+
+
+def test_gpu_run_refuses_unknown_words(tmp_path):
+    for arguments in (["--only", "ops,dance"], ["--quickly"]):
+        run = gpu_run(tmp_path / "out", *arguments)
+        assert run.wait(60) == 2 and "gpu.sh: no " in run.stdout.read()
+
+
+@pytest.mark.slow
+def test_gpu_run_goes_on_where_it_was_killed(tmp_path):
+    folder = tmp_path / "out"
+    run = gpu_run(folder, "--only", "environment,ops", "--budget", "5", start_new_session=True)
+    end = time.monotonic() + 240
+    while not rows_of(folder) and time.monotonic() < end and run.poll() is None:
+        time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGTERM)
+    run.wait(60)
+    kept = rows_of(folder)
+    assert kept, run.stdout.read()
+    again = gpu_run(folder, "--only", "environment,ops", "--budget", "5")
+    text = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, text
+    rows = rows_of(folder)
+    assert "environment: done before" in text
+    assert len(rows) == 4 and all("over_floor" in row for row in rows.values())
+    assert {name: rows[name] for name in kept} == kept  # not measured twice
+
+
+def test_gpu_run_without_time_says_so(tmp_path):
+    run = gpu_run(tmp_path / "out", "--only", "ops", "--budget", "0")
+    text = run.communicate(timeout=60)[0]
+    assert run.returncode == 75 and "no time left" in text
