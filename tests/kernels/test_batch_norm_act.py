@@ -125,6 +125,6 @@ def test_machine_code(arch, gate_rows):
         wide = 16 * (4 if row["dtype"] == "fp32" else 2) // 16
         assert row["loads"][128] == READ[kernel] * wide, row
         assert row["stores"].get(128, 0) == (wide if kernel in ("apply_kernel", "gradient_kernel") else 0), row
-        assert row["blocks"] * row["threads"] >= 768, row
+        assert row["blocks"] * row["threads"] >= 512, row  # each with 16 elements of every tensor under way
         seen.add((kernel, last, row["dtype"]))
     assert len(seen) == 4 * 2 * 2
