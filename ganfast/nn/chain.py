@@ -75,7 +75,7 @@ def _links(group, following, x, chain) -> bool:
 
 def _chain_is_faster(group, following, x) -> bool:
     """Measured once per shape: forward and backward of the two, as a chain and one after the other."""
-    if torch.compiler.is_compiling() or not conv_link.has_fast_backend(x.device):
+    if torch.compiler.is_compiling() or conv_link.is_plain(x.device):
         return False
     device = x.device.type
     lowered = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None

@@ -9,6 +9,6 @@ from ganfast.ops import (  # noqa: F401  each is registered
     sigmoid_bce,
 )
 from ganfast.ops._extension import build_note, has_cuda
-from ganfast.ops._registry import Backend, Op, table, use_backend
+from ganfast.ops._registry import Backend, Op, table, unforced, use_backend
 
-__all__ = ["Backend", "Op", "build_note", "has_cuda", "table", "use_backend"]
+__all__ = ["Backend", "Op", "build_note", "has_cuda", "table", "unforced", "use_backend"]

@@ -68,6 +68,11 @@ def use_backend(name: str | None):
         _forced = before
 
 
+def unforced() -> bool:
+    """Whether operators choose their backends themselves."""
+    return _forced is None
+
+
 @functools.cache
 def available(backend: str, device: torch.device):
     """True, or why this machine cannot run `backend` on `device`."""
@@ -199,9 +204,9 @@ class Op:
                 return self.reference(*args)
         return self.reference(*args)
 
-    def has_fast_backend(self, device) -> bool:
-        """Whether anything but the reference could run on `device`, which nobody forbids."""
-        return _forced is None and bool(self._ready(device))
+    def is_plain(self, device) -> bool:
+        """Whether the reference is all that can run on `device`, or the one that is forced."""
+        return _forced == "reference" or (_forced is None and not self._ready(device))
 
     def _ready(self, device):
         """The backends that this machine can run on `device`, best first."""
