@@ -131,30 +131,28 @@ def _pair(value):
 
 def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
     bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
+    link = ops.conv_link.conv_link
+    before = None, 0.0  # no activation in front
     if bn_weight is None:
-        return _convolved(x, weight, bias, geometry, activation, slope)
+        return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
     if not training and mean is not None and ops.conv_link.outputs(x, weight, *geometry) > weight.numel():
         weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
-        return _convolved(x, weight, bias, geometry, activation, slope)
-    y = _convolved(x, weight, bias, geometry, None, 0.0)
+        return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
     use_batch = training or mean is None
+    if link.is_plain(x.device):  # torch's own convolution, called without a detour
+        transposed, stride, padding, output_padding = geometry
+        if transposed:
+            y = F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
+        else:
+            y = F.conv2d(x, weight, bias, stride, padding)
+    else:
+        y = link(x, None, None, weight, bias, *geometry, *before, None, 0.0, False)[0]
     if y.numel() <= SMALL and y.device.type == "cpu" and ops.unforced():
         return activate_(F.batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps), activation, slope)
     return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
 
 
 SMALL = 2**18  # numbers up to which torch's own normalisation is faster on a CPU: calls from Python cost what is gained
-
-
-def _convolved(x, weight, bias, geometry, activation, slope):
-    """act(conv(x) + bias); without an activation, and with no kernel of ours at hand, torch's own is fastest."""
-    link = ops.conv_link.conv_link
-    if activation is None and link.is_plain(x.device):
-        transposed, stride, padding, output_padding = geometry
-        if transposed:
-            return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
-        return F.conv2d(x, weight, bias, stride, padding)
-    return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
 
 
 def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
