@@ -136,8 +136,9 @@ def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
 
 
 def gpu_run(folder, *arguments, **more):
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # xdist's
     environment = {
-        **os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1",
+        **outside, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1",
         "GANFAST_GPU_SELECT": "sigmoid_bce and forward",
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
