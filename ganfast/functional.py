@@ -7,9 +7,8 @@ activation, and ``batch_norm_act`` behind it. The convolution itself is the vend
 import torch
 import torch.nn.functional as F
 
-from ganfast import ops
+from ganfast import ops, reference
 from ganfast.ops import _checks
-from ganfast.reference.conv_link import activate_
 
 __all__ = [
     "batch_norm_act",
@@ -131,6 +130,8 @@ def _pair(value):
 
 def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
     bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
+    _checks.floating("x", x)
+    _checks.floating("weight", weight)
     link = ops.conv_link.conv_link
     before = None, 0.0  # no activation in front
     if bn_weight is None:
@@ -139,20 +140,26 @@ def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
         weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
         return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
     use_batch = training or mean is None
-    if link.is_plain(x.device):  # torch's own convolution, called without a detour
-        transposed, stride, padding, output_padding = geometry
-        if transposed:
-            y = F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
-        else:
-            y = F.conv2d(x, weight, bias, stride, padding)
-    else:
-        y = link(x, None, None, weight, bias, *geometry, *before, None, 0.0, False)[0]
+    y = _convolution(x, weight, bias, geometry)
     if y.numel() <= SMALL and y.device.type == "cpu" and ops.unforced():
-        return activate_(F.batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps), activation, slope)
+        ops.batch_norm_act.batch_norm_act.check(y, bn_weight, bn_bias, mean, var, use_batch, eps, activation, slope)
+        y = F.batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps)
+        return reference.activate(y, activation, slope)
     return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
 
 
 SMALL = 2**18  # numbers up to which torch's own normalisation is faster on a CPU: calls from Python cost what is gained
+
+
+def _convolution(x, weight, bias, geometry):
+    """conv(x) + bias; where nothing but the reference could run, torch's own operator, checked as ours, costs least."""
+    link = ops.conv_link.conv_link
+    arguments = x, None, None, weight, bias, *geometry, None, 0.0, None, 0.0, False
+    if not link.is_plain(x.device) or torch.is_autocast_enabled(x.device.type):
+        return link(*arguments)[0]
+    link.check(*arguments)
+    transposed, stride, padding, output_padding = geometry
+    return torch.convolution(x, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
 
 
 def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):

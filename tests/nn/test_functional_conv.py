@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional
@@ -38,6 +39,11 @@ def activate(y, activation):
     if activation == "leaky_relu":
         return torch.where(y > 0, y, 0.2 * y)
     return torch.tanh(y) if activation == "tanh" else y
+
+
+def statistics(y):
+    mean = y.mean((0, 2, 3))
+    return mean, (y - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3))
 
 
 def normalise(y, gamma, beta, mean, var, eps):
@@ -99,3 +105,33 @@ def test_derivatives_to_second_order(training):
     for function in (up, down):
         assert gradcheck(function, leaves)
         assert gradgradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"activation": "gelu"}, ValueError, "activation: got 'gelu', needs"),
+        ({"weight": torch.randn(4, 3, 3, 3, dtype=torch.float64)}, TypeError, "weight: got dtype torch.float64"),
+        ({"x": [1.0]}, TypeError, "x: got list, needs a torch.Tensor"),
+    ],
+)
+def test_errors_name_the_argument(change, error, message, training):
+    ones = [torch.ones(4) for _ in range(4)]
+    given = {"x": torch.randn(2, 3, 6, 6), "weight": torch.randn(4, 3, 3, 3)} | change
+    x, weight, activation = given["x"], given["weight"], given.get("activation", "relu")
+    with pytest.raises(error, match=message):
+        functional.conv_act(x, weight, None, *ones, training=training, activation=activation)
+    assert all(torch.equal(v, torch.ones(4)) for v in ones)  # the running statistics have not moved
+
+
+@pytest.mark.parametrize("pixels", [4, 300])  # torch's own normalisation, and ganfast's
+def test_a_negative_slope_behind_a_norm(pixels):
+    x = torch.randn(2, 2, pixels, pixels, dtype=torch.float64, requires_grad=True)
+    weight, ones = torch.randn(2, 2, 1, 1, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    y = functional.conv_act(x, weight, None, ones, training=True, negative_slope=-0.3)
+    z = normalise(F.conv2d(x, weight), ones, 0 * ones, *statistics(F.conv2d(x, weight)), 1e-5)
+    wanted = torch.where(z > 0, z, -0.3 * z)
+    torch.testing.assert_close(y, wanted)
+    seed = torch.randn_like(y)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, seed)[0] for out in (y, wanted)))
