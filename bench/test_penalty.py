@@ -10,6 +10,7 @@ import itertools
 import statistics
 import time
 
+import frame
 import pytest
 import torch
 from torch import nn
@@ -93,14 +94,7 @@ def seconds(critic, function):
 def peak(critic, function):
     """Bytes alive at once during the function."""
     critic.zero_grad()
-    with torch.profiler.profile(profile_memory=True) as profile:
-        function()
-    changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    alive, most = 0, 0
-    for event in sorted(changes, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        most = max(most, alive)
-    return most
+    return frame.peak_memory(function, (), "cpu")
 
 
 def prepared(name, chosen):

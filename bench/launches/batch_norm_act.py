@@ -14,7 +14,6 @@ AWKWARD = [
 ]
 ELEMENT = {"finish_kernel|update_kernel": None, "moments|apply": 1, "sums|gradient": 2}
 NARROW = {
-    "LAST=True (?!.*channels%16)": "a row of channels starts anywhere",
     "moments_kernel .*LAST=False": "one load of the channel's first element beside the tile's",
     "LAST=False (?!.*inner%16)": "a plane starts anywhere",
 }
