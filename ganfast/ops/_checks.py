@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ganfast.reference.wide import sum_dtype
+
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -62,8 +64,3 @@ def sums(name: str, v, shape, x_name: str, x: Tensor) -> None:
     if v.device != x.device:
         raise ValueError(f"{name}: got device {v.device}, needs {x.device} as {x_name}")
     shaped(name, v, shape)
-
-
-def sum_dtype(x: Tensor) -> torch.dtype:
-    """fp32, whatever the dtype of x; fp64 for fp64."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -17,9 +17,10 @@ import torch
 from ganfast.ops import _checks
 from ganfast.ops import _conv_link_triton as _triton
 from ganfast.ops._registry import Backend, Op, cast, in_demand
-from ganfast.reference.conv_link import channel_sums, link_input, output_gradient, per_channel, through_activation, wide
+from ganfast.reference.conv_link import channel_sums, link_input, output_gradient, per_channel, through_activation
 from ganfast.reference.conv_link import conv_link as _reference_link
 from ganfast.reference.conv_link import conv_link_backward as _reference_backward
+from ganfast.reference.wide import wide
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
 

@@ -9,10 +9,7 @@ for fp64).
 import torch
 
 from ganfast.reference.activation import activate
-
-
-def _wide(x):
-    return x if x.dtype == torch.float64 else x.float()
+from ganfast.reference.wide import wide
 
 
 def _around(v, y):
@@ -27,14 +24,14 @@ def _sums(x):
 
 def _factors(y, weight, bias, var, eps):
     """r, weight and bias [C], wide; without an affine map 1 and 0."""
-    r = (_wide(var) + eps).rsqrt()
-    return r, torch.ones_like(r) if weight is None else _wide(weight), None if bias is None else _wide(bias)
+    r = (wide(var) + eps).rsqrt()
+    return r, torch.ones_like(r) if weight is None else wide(weight), None if bias is None else wide(bias)
 
 
 def _normalised(y, weight, bias, mean, var, eps):
     """x̂, z, r and weight."""
     r, w, b = _factors(y, weight, bias, var, eps)
-    x = (_wide(y) - _around(_wide(mean), y)) * _around(r, y)
+    x = (wide(y) - _around(wide(mean), y)) * _around(r, y)
     z = x * _around(w, y)
     return x, z if b is None else z + _around(b, y), r, w
 
@@ -55,9 +52,9 @@ def batch_norm_act(y, weight, bias, running_mean, running_var, use_batch, eps, a
     """a like y, and mean and var [C]: those of the batch (use_batch) or the given ones."""
     if use_batch:
         dims = [d for d in range(y.dim()) if d != 1]
-        var, mean = torch.var_mean(_wide(y), dims, correction=0)
+        var, mean = torch.var_mean(wide(y), dims, correction=0)
     else:
-        mean, var = _wide(running_mean).clone(), _wide(running_var).clone()
+        mean, var = wide(running_mean).clone(), wide(running_var).clone()
     z = _normalised(y, weight, bias, mean, var, eps)[1]
     return activate(z, activation, negative_slope).to(y.dtype), mean, var
 
@@ -68,7 +65,7 @@ def batch_norm_act_backward(da, y, weight, bias, mean, var, use_batch, eps, acti
     weight·r·(dz − (Σ dz + x̂·Σ dz·x̂)/n)  (of given statistics: weight·r·dz),  Σ dz·x̂  and  Σ dz.
     """
     x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
-    dz = _wide(da) * _slope(z, activation, negative_slope)[0]
+    dz = wide(da) * _slope(z, activation, negative_slope)[0]
     dbias, dweight = _sums(dz), _sums(dz * x)
     inner = _projected(dz, x, dbias, dweight) if use_batch else dz
     return (inner * _around(w * r, y)).to(y.dtype), _as(weight, dweight), _as(bias, dbias)
@@ -89,18 +86,18 @@ def batch_norm_act_double_backward(
     """
     x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
     slope, bend = _slope(z, activation, negative_slope)
-    g = _wide(da)
+    g = wide(da)
     dz = g * slope
-    c = torch.zeros_like(x) if c is None else _wide(c)
+    c = torch.zeros_like(x) if c is None else wide(c)
     scale, n = _around(w * r, y), max(y.numel() // max(y.shape[1], 1), 1)
     along, products = _sums(dz * x), _sums(c * x)
     projected = _projected(dz, x, _sums(dz), along) if use_batch else dz
     q = scale * (_projected(c, x, _sums(c), products) if use_batch else c)
     e = torch.zeros_like(x)
     if c_weight is not None:
-        q, e = q + _around(_wide(c_weight), y) * x, e + _around(_wide(c_weight), y) * dz
+        q, e = q + _around(wide(c_weight), y) * x, e + _around(wide(c_weight), y) * dz
     if c_bias is not None:
-        q = q + _around(_wide(c_bias), y)
+        q = q + _around(wide(c_bias), y)
     across = _sums(c * projected)
     dweight, dbias = r * across, torch.zeros_like(r)
     if bend is not None:
@@ -116,7 +113,7 @@ def update_running_statistics(running_mean, running_var, mean, var, momentum, co
     """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1)."""
     unbiased = var * (count / (count - 1) if count > 1 else float("nan"))
     for running, value in ((running_mean, mean), (running_var, unbiased)):
-        running.copy_(_wide(running).lerp(value, momentum))
+        running.copy_(wide(running).lerp(value, momentum))
 
 
 def _projected(v, x, total, along):

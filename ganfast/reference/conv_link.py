@@ -11,13 +11,7 @@ The affine map, the statistics and the sums of the backward are in fp32 (fp64 fo
 
 import torch
 
-
-def wide_dtype(x):
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def wide(x):
-    return x.to(wide_dtype(x))
+from ganfast.reference.wide import sum_dtype, wide
 
 
 def per_channel(v):
@@ -80,7 +74,7 @@ def conv_link(
     y = torch.ops.aten.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
     y = activate_(y, out_activation, out_slope)
     if not statistics:
-        return y, *(y.new_empty(0, dtype=wide_dtype(y)) for _ in range(2))
+        return y, *(y.new_empty(0, dtype=sum_dtype(y)) for _ in range(2))
     var, mean = torch.var_mean(wide(y), (0, 2, 3), correction=0)
     return y, mean, var
 

@@ -8,13 +8,11 @@ Sums are in fp32 (fp64 for fp64). Where a sample's gradient is zero, the derivat
 
 import torch
 
-
-def _wide(x):
-    return x if x.dtype == torch.float64 else x.float()
+from ganfast.reference.wide import wide
 
 
 def _rows(x):
-    return _wide(x).flatten(1) if x.dim() > 1 else _wide(x).unsqueeze(1)
+    return wide(x).flatten(1) if x.dim() > 1 else wide(x).unsqueeze(1)
 
 
 def _per_sample(v, x):
@@ -48,7 +46,7 @@ def gradient_penalty(g, weight=10.0, target=1.0, one_sided=False):
     # with t = 0 through the squares, which have a second derivative where the norm is zero
     terms = excess.square() if target else _rows(g).square().sum(1)
     inverse, slope, flat, _ = _curve(norms, weight, target, one_sided)
-    seed = _wide(g) * _per_sample(slope * inverse if target else flat, g)
+    seed = wide(g) * _per_sample(slope * inverse if target else flat, g)
     return weight * terms.mean(), norms, seed.to(g.dtype)
 
 
@@ -57,7 +55,7 @@ def gradient_penalty_backward(c_penalty, c_norms, g, norms, weight=10.0, target=
     inverse, slope, _, _ = _curve(norms, weight, target, one_sided)
     along = 0 if c_penalty is None else c_penalty * slope
     along = along if c_norms is None else along + c_norms
-    return (_wide(g) * _per_sample(along * inverse, g)).to(g.dtype)
+    return (wide(g) * _per_sample(along * inverse, g)).to(g.dtype)
 
 
 def gradient_penalty_double_backward(c, c_penalty, c_norms, g, norms, weight=10.0, target=1.0, one_sided=False):
@@ -70,5 +68,5 @@ def gradient_penalty_double_backward(c, c_penalty, c_norms, g, norms, weight=10.
     s = (_rows(g) * inverse[:, None] * _rows(c)).sum(1)
     p = 0 if c_penalty is None else c_penalty
     q = torch.zeros_like(norms) if c_norms is None else c_norms * inverse
-    dg = _per_sample((p * bend - q) * s * inverse, g) * _wide(g) + _per_sample(p * flat + q, g) * _wide(c)
+    dg = _per_sample((p * bend - q) * s * inverse, g) * wide(g) + _per_sample(p * flat + q, g) * wide(c)
     return (slope * s).sum(), s, dg.to(g.dtype)

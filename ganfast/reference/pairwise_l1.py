@@ -9,9 +9,11 @@ themselves j = i included, as in the paper: every entry has the constant term ex
 
 import torch
 
+from ganfast.reference.wide import wide
+
 
 def _wide(*tensors):
-    return [x if x is None or x.dtype == torch.float64 else x.float() for x in tensors]
+    return [x if x is None else wide(x) for x in tensors]
 
 
 def _pairs(rows, others):

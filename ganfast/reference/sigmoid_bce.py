@@ -9,9 +9,7 @@ Sums, and the loss itself, are in fp32 (fp64 for fp64 logits).
 import torch
 import torch.nn.functional as F
 
-
-def _wide(x):
-    return x if x.dtype == torch.float64 else x.float()
+from ganfast.reference.wide import wide
 
 
 def sigmoid_bce(real, fake, real_target=1.0, fake_target=0.0):
@@ -19,7 +17,7 @@ def sigmoid_bce(real, fake, real_target=1.0, fake_target=0.0):
     loss = 0
     for x, t in ((real, real_target), (fake, fake_target)):
         if x is not None:
-            x = _wide(x)
+            x = wide(x)
             # softplus(x) − t·x = −t·log σ(x) − (1 − t)·log σ(−x): no large terms that cancel, finite for finite x
             loss = loss - (t * F.logsigmoid(x) + (1 - t) * F.logsigmoid(-x)).mean()
     return loss
@@ -31,7 +29,7 @@ def sigmoid_bce_backward(g, real, fake, real_target=1.0, fake_target=0.0):
     def side(x, t):
         if x is None:
             return None
-        w = _wide(x)
+        w = wide(x)
         residual = (1 - t) * torch.sigmoid(w) - t * torch.sigmoid(-w)
         return (g * residual / max(x.numel(), 1)).to(x.dtype)
 
@@ -46,7 +44,7 @@ def sigmoid_bce_double_backward(c_real, c_fake, g, real, fake, real_target=1.0, 
         if x is None:
             dx.append(None)
             continue
-        w, n = _wide(x), max(x.numel(), 1)
-        dg = dg + (_wide(c) * ((1 - t) * torch.sigmoid(w) - t * torch.sigmoid(-w))).sum() / n
-        dx.append((_wide(c) * g * torch.sigmoid(w) * torch.sigmoid(-w) / n).to(x.dtype))
+        w, n = wide(x), max(x.numel(), 1)
+        dg = dg + (wide(c) * ((1 - t) * torch.sigmoid(w) - t * torch.sigmoid(-w))).sum() / n
+        dx.append((wide(c) * g * torch.sigmoid(w) * torch.sigmoid(-w) / n).to(x.dtype))
     return dg, *dx
