@@ -13,9 +13,9 @@ class Feed:
     """The real batches of training steps, ``per_step`` at a time, in static buffers on the device.
 
     ``load()`` brings those of the next step; ``batch(k)`` makes the k-th by operations on the device alone, so that a
-    CUDA graph may hold it. On a GPU, a data set of at most ``resident`` bytes lives there and only indices are sent; of
-    a larger one the rows themselves. A thread prepares the step after in pinned memory and sends it on a stream of its
-    own, while this step runs.
+    CUDA graph may hold it. A data set of at most ``resident`` bytes lives on the device and only indices are sent; of a
+    larger one the rows themselves. On a GPU a thread prepares the step after in pinned memory and sends it on a stream
+    of its own, while this step runs.
 
     Args:
         stream: its ``position`` counts the samples that were loaded; assigning it resumes exactly.
@@ -35,7 +35,7 @@ class Feed:
         size = stream.batch // ranks
         self.rows = slice(rank * size, (rank + 1) * size)
         samples = stream.dataset.samples
-        self.resident = device.type == "cpu" or samples.nbytes <= resident
+        self.resident = samples.nbytes <= resident
         self.samples = samples.to(device) if self.resident else None
         shape, dtype = ((), torch.int64) if self.resident else (samples.shape[1:], samples.dtype)
         self.buffers = [  # indices into the samples, or the samples themselves; and flips

@@ -53,7 +53,7 @@ class Recipe:
 
     @staticmethod
     def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = False) -> tuple[Tensor, Tensor]:
-        """D(real) and D(fake), in one pass where that is the same, or with ``merge``: BatchNorm sees both at once then."""
+        """D(real) and D(fake), in one pass where that is the same, or with ``merge``: BatchNorm then sees both."""
         if merge or not any(isinstance(layer, _BatchNorm) for layer in discriminator.modules()):
             return discriminator(torch.cat([real, fake])).chunk(2)
         return discriminator(real), discriminator(fake)

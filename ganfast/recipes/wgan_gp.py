@@ -50,7 +50,7 @@ class WGANGP(Recipe):
         return generator, dcgan.Discriminator(size, channels, self.width, batch_norm=False)
 
     def discriminator_gradients(self, discriminator, real, fake, step):
-        eps = step.uniform(len(real))
+        fake, eps = fake.to(real.dtype), step.uniform(len(real))  # half precision makes half fakes
         with step.autocast():
             found = penalty.wgan_gp_step(discriminator, real, fake, self.penalty_weight, eps=eps, scale=step.scale)
         return torch.stack([found.loss, found.wasserstein, found.gradient_norm])

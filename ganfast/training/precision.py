@@ -11,9 +11,9 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Precision:
     """What ``--precision`` says; weights, their gradients and the optimisers' moments stay fp32.
 
-    fp16's smallest number is 6e-8, and gradients are smaller: losses are multiplied by a scale that falls when a gradient
-    overflows (that update is left out) and rises after 2,000 that do not (Micikevicius et al. 2018, arXiv:1710.03740). It
-    is a number on the device, and nothing waits for it.
+    fp16's smallest number is 6e-8, and gradients can be smaller: losses are multiplied by a scale that falls when a
+    gradient overflows (that update is left out) and rises after 2,000 that do not (Micikevicius et al. 2018,
+    arXiv:1710.03740). It is a number on the device, and nothing waits for it.
     """
 
     def __init__(self, name: str, device: torch.device):

@@ -12,7 +12,7 @@ class Runner:
     """``runner()`` loads the batches and makes a step.
 
     With ``graph`` the first steps run as they are, on a stream of their own; then the step is captured once in a CUDA
-    graph and from there on replayed: one launch. Nothing else differs, random numbers included. ``log`` gets a sentence.
+    graph and from there on replayed: one launch. Nothing else differs, random numbers included. ``log`` is told.
     """
 
     def __init__(self, step: Step, graph: bool, log=lambda text: None):

@@ -22,10 +22,10 @@ FACTORS: dict[str, Callable[[Tensor], Tensor]] = {  # of the learning rate, by t
 class Step:
     """``step()`` trains: device operations over static memory, none of which waits for the device.
 
-    So the same code runs as it is, under torch.compile, and as a CUDA graph. What changes from step to step is a tensor:
-    batches (``feed``, loaded before), the count of steps, learning rates, the loss scale, the states of generators of
-    random numbers. Losses add up in ``sums``. Recipes get it as their ``step``: ``autocast``, ``backward``, ``scale`` and
-    ``uniform`` are for them.
+    So the same code runs as it is, under torch.compile, and as a CUDA graph. What changes from step to step is on the
+    device: batches (``feed``, loaded before), the count of steps, learning rates, the loss scale, the state of random
+    generators. Losses add up in ``sums``. Recipes get the step as an argument: ``autocast``, ``backward``, ``scale``
+    and ``uniform`` are for them.
 
     Args:
         feed: real batches; its ``share`` says which part of the batch is this process's.
@@ -148,9 +148,9 @@ class Step:
         return torch.randn(size, generator=self.noise, device=self.noise.device)[self.feed.rows]
 
     def norm(self, gradients: FlatGradients) -> Tensor:
-        """‖∇loss‖₂; 0 where fp16 overflowed and the update was left out."""
+        """‖∇loss‖₂, after the update, which takes the scale off; 0 where fp16 overflowed and it was left out."""
         norm = gradients.norm()
-        return norm if self.scale is None else (norm / self.scale).nan_to_num(0, 0, 0)
+        return norm if self.scale is None else norm.nan_to_num(0, 0, 0)
 
 
 def _on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> list[tuple[Tensor, float]]:

@@ -166,14 +166,13 @@ def losses(step, count):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_fp16_scales_its_losses_and_trains_alike(name):
-    """Ten steps; the first scale, 65,536, overflows and falls."""
     wide = losses(make(RECIPES[name]), 3)
     step = make(RECIPES[name], precision="fp16")
     step.precision.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     half = losses(step, 3)
     assert half.isfinite().all() and step.scale == 64
     torch.testing.assert_close(half[0, :2], wide[0, :2], rtol=2e-2, atol=2e-2)
-    torch.testing.assert_close(half[:, 4:], wide[:, 4:], rtol=0.1, atol=0.05)  # norms of gradients, unscaled
+    torch.testing.assert_close(half[:, 4:], wide[:, 4:], rtol=0.1, atol=1e-3)  # norms of gradients, unscaled
     assert all(p.dtype == torch.float32 for p in step.discriminator.parameters())
 
 
@@ -190,7 +189,7 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_falls():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dcgan", "wgan-gp", "wgan-gp resnet", "r3gan"])
+@pytest.mark.parametrize("name", ["dcgan", "wgan-gp"])
 def test_compiled_steps_have_the_losses_of_eager_ones(name):
     eager = losses(make(RECIPES[name]), 50)
     compiled = make(RECIPES[name])
