@@ -7,6 +7,7 @@ from ganfast.nn.chain import FusedSequential
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
 from ganfast.nn.loss import BCEWithLogitsGANLoss
 from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
+from ganfast.nn.ranks import SyncBatchNorm, gather, ranks, synchronize
 
 __all__ = [
     "BCEWithLogitsGANLoss",
@@ -15,4 +16,8 @@ __all__ = [
     "FusedSequential",
     "MinibatchDiscrimination",
     "MinibatchStddev",
+    "SyncBatchNorm",
+    "gather",
+    "ranks",
+    "synchronize",
 ]

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ganfast.nn.group import Group
+from ganfast.nn.group import Group, run_group
 from ganfast.ops.conv_link import ACTIVATIONS
 
 
@@ -22,11 +22,18 @@ class FusedConv(nn.Module):
         self.activation = activation
         self.negative_slope = negative_slope
 
+    @property
+    def fuses(self) -> bool:
+        """Whether it is one operator: not with another normalisation in ``bn``, such as SyncBatchNorm."""
+        return self.bn is None or type(self.bn) is nn.BatchNorm2d
+
     def group(self) -> Group:
         return Group(self.conv, self.bn, self.activation, self.negative_slope)
 
     def forward(self, x):
-        return self.group()(x)
+        if self.fuses:
+            return self.group()(x)
+        return run_group(x, self.conv, self.bn, self.activation and (self.activation, self.negative_slope))
 
     def extra_repr(self):
         slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from ganfast import functional
+from ganfast.nn.ranks import gather, ranks
 
 
 def _positive(name, value):
@@ -13,6 +14,11 @@ def _positive(name, value):
         raise ValueError(f"{name}: got {value}, needs 1 or more")
 
 
+def _together(layer) -> bool:
+    """Whether the batch is that of all ranks."""
+    return layer.training and not layer.local and ranks()[1] > 1
+
+
 class MinibatchDiscrimination(nn.Module):
     """Appends each sample's similarity to its batch: x [B, in_features] → [B, in_features + num_kernels].
 
@@ -20,14 +26,16 @@ class MinibatchDiscrimination(nn.Module):
     at least 1. Salimans et al. 2016, section 3.2, arXiv:1606.03498. The paper leaves the initialisation of T open; here
     T ~ N(0, 1/(kernel_dim²·in_features)): for inputs of variance 1 two samples are then about 1.1 apart in each kernel,
     e^−1.1 = 0.32, where the exponential still has a gradient (N(0, 1) puts them hundreds apart: o = 1, gradient 0).
-    Raises TypeError or ValueError for an x of another shape.
+    In training with torch.distributed the sum runs over the samples of all ranks, whose batches have one size, unless
+    ``local``. Raises TypeError or ValueError for an x of another shape.
     """
 
-    def __init__(self, in_features, num_kernels, kernel_dim):
+    def __init__(self, in_features, num_kernels, kernel_dim, local=False):
         super().__init__()
         for name, value in zip(("in_features", "num_kernels", "kernel_dim"), (in_features, num_kernels, kernel_dim)):
             _positive(name, value)
         self.in_features, self.num_kernels, self.kernel_dim = in_features, num_kernels, kernel_dim
+        self.local = local
         self.T = nn.Parameter(torch.empty(in_features, num_kernels * kernel_dim))
         self.reset_parameters()
 
@@ -38,7 +46,8 @@ class MinibatchDiscrimination(nn.Module):
         if x.dim() != 2 or x.shape[1] != self.in_features:
             raise ValueError(f"x: got shape {tuple(x.shape)}, needs [batch, {self.in_features}]; flatten it first")
         m = (x @ self.T).unflatten(1, (self.num_kernels, self.kernel_dim))
-        return torch.cat([x, functional.pairwise_l1(m).to(x.dtype)], dim=1)
+        others = gather(m).flatten(0, 1) if _together(self) else None
+        return torch.cat([x, functional.pairwise_l1(m, others).to(x.dtype)], dim=1)
 
     def extra_repr(self):
         return f"in_features={self.in_features}, num_kernels={self.num_kernels}, kernel_dim={self.kernel_dim}"
@@ -56,15 +65,16 @@ class MinibatchStddev(nn.Module):
     num_features  new channels; must divide C
 
     A small constant under the root, 1e-8, keeps the gradient finite (it is 0) where all samples are alike.
+    In training with torch.distributed the batch is that of all ranks, whose shares have one size, unless ``local``.
     Raises TypeError or ValueError that names the argument.
     """
 
-    def __init__(self, group_size=4, num_features=1):
+    def __init__(self, group_size=4, num_features=1, local=False):
         super().__init__()
         if group_size is not None:
             _positive("group_size", group_size)
         _positive("num_features", num_features)
-        self.group_size, self.num_features = group_size, num_features
+        self.group_size, self.num_features, self.local = group_size, num_features, local
 
     def forward(self, x):
         if x.dim() != 4:
@@ -74,7 +84,10 @@ class MinibatchStddev(nn.Module):
             raise ValueError(f"x: got {channels} channels, needs a multiple of num_features={self.num_features}")
         if batch == 0:
             return x.new_empty(0, channels + self.num_features, height, width)
-        deviation = self._deviation(x if x.dtype == torch.float64 else x.float())  # [B, num_features]
+        everyone = gather(x).flatten(0, 1) if _together(self) else x
+        deviation = self._deviation(everyone if x.dtype == torch.float64 else everyone.float())  # [all, num_features]
+        if _together(self):
+            deviation = deviation[ranks()[0] * batch :][:batch]
         planes = deviation.to(x.dtype)[:, :, None, None].expand(-1, -1, height, width)
         return torch.cat([x, planes], dim=1)
 

@@ -99,7 +99,9 @@ register(nn.LayerNorm, LayerNorm)
 register(nn.GroupNorm, lambda module: GroupNorm(module, module.num_groups))
 for _layer in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
     register(_layer, _instance_norm)
-for _layer in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, gnn.MinibatchDiscrimination, gnn.MinibatchStddev):
+for _layer in (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, gnn.SyncBatchNorm, gnn.MinibatchDiscrimination, gnn.MinibatchStddev
+):  # fmt: skip
     register(_layer, mixes=True)
 register(gnn.ConvAct2d, _fused)
 register(gnn.ConvTransposeBNReLU2d, _fused)

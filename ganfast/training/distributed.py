@@ -1,0 +1,118 @@
+"""Training by several processes that torchrun started: who this one is, and what they tell each other."""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ganfast.errors import InputError
+
+ASK_EVERY = 10  # steps between two questions whether somebody was told to stop
+
+
+class Ranks:
+    """This process, ``rank`` of ``count``; alone, and every method without effect, where torchrun did not start it.
+
+    The processes keep the same networks: each has its share of every batch, and gradients are averaged. Whatever decides
+    what comes next (files, signals) is decided by rank 0 or by all, and told to all.
+    """
+
+    def __init__(self, device: torch.device):
+        self.count = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+        if self.count > 1 and not dist.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
+        self.rank = dist.get_rank() if self.count > 1 else 0
+        self.answer = None  # to the last question, on its way
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def share(self) -> tuple[int, int]:
+        return self.rank, self.count
+
+    def average(self, numbers: Tensor) -> None:
+        """In place, over ranks; on a GPU the stream waits, not this thread."""
+        if self.count > 1:
+            dist.all_reduce(numbers)
+            numbers.div_(self.count)
+
+    def same(self, network: torch.nn.Module) -> None:
+        """Give ``network`` the parameters and buffers of rank 0's."""
+        if self.count > 1:
+            for tensor in network.state_dict().values():
+                dense = tensor.contiguous()
+                dist.broadcast(dense, 0)
+                tensor.copy_(dense)
+
+    def from_first(self, call: Callable):
+        """What ``call()`` returns on rank 0; its InputError is raised by all."""
+        result = None
+        if self.first:
+            try:
+                result = call()
+            except InputError as error:
+                result = error
+        if self.count > 1:
+            told = [result]
+            dist.broadcast_object_list(told, 0, device=torch.device("cpu"))
+            result = told[0]
+        if isinstance(result, InputError):
+            raise result
+        return result
+
+    def everyone(self, value) -> list:
+        """``value`` of each rank, on every rank."""
+        if self.count == 1:
+            return [value]
+        values = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def agree(self, stop: int, step: int) -> int:
+        """``stop`` (a signal's number, or 0) of whoever has one: the same at the same step on all ranks.
+
+        The answer to a question comes with the next one, so that nobody waits for it.
+        """
+        if self.count == 1:
+            return stop
+        if step % ASK_EVERY:
+            return 0
+        heard = 0
+        if self.answer:
+            numbers, work = self.answer
+            work.wait()
+            heard = int(numbers)
+        numbers = torch.tensor(stop)
+        self.answer = numbers, dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True)
+        return heard
+
+
+def job() -> dict | None:
+    """The torchrun job and which attempt at it this is; None without torchrun."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return {
+        "id": os.environ["TORCHELASTIC_RUN_ID"],
+        "attempt": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)),
+    }
+
+
+def local_device(name: str) -> str:
+    """The device of this process where torchrun started several on a machine: its own GPU."""
+    if name in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return name
+
+
+@contextlib.contextmanager
+def leave(ranks: Ranks):
+    """At the end of a run."""
+    yield
+    if ranks.count > 1:
+        dist.barrier()
