@@ -1,4 +1,4 @@
-"""The command line: ``ganfast train | generate | evaluate | data | info``.
+"""The command line: ``ganfast train | generate | export | evaluate | report | data | info``.
 
 Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
 """
@@ -20,7 +20,9 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
 
   ganfast train RECIPE --data SRC    train a GAN; RECIPE is one of: {{recipes}}
   ganfast generate --network PATH    pictures from a trained generator
+  ganfast export --network PATH      the generator as ONNX
   ganfast evaluate --network PATH    how far a generator is from the data
+  ganfast report RUN                 one page on a run, to read and to send
   ganfast data pack SRC DEST         decode a data set once into one memory-mapped file
   ganfast info                       versions, devices, and which backend each operator can use
 
@@ -145,125 +147,31 @@ def stored_defaults(argv: list[str], recipe_class, options_class):
     return dataclasses.replace(options, kimg=None, steps=None), recipe, steps
 
 
-# -- generate --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class Generate:
-    """Pictures from a trained generator."""
-
-    network: Path
-    """a run directory or its generator.safetensors"""
-    seeds: str = "0-63"
-    """one latent per seed: 0-63, or 1,5,9-12"""
-    grid: str | None = None
-    """columns x rows of one picture, as 8x8; by default every sample has a file of its own besides the grid"""
-    interpolate: str | None = None
-    """walk through the latents of these seeds, as 3,7,19,3: a strip, and a GIF"""
-    truncation: float | None = None
-    """draw latents from the normal cut off at this many standard deviations"""
-    outdir: Path = Path("generated")
-    """where the pictures go"""
-    show: bool = False
-    """only draw the samples in the terminal, in shades"""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+# -- commands of one file each ----------------------------------------------------------------------------------------
 
 
 def generate(argv: list[str]) -> None:
-    from ganfast.training.sampling import show, write_grid, write_interpolation, write_points, write_singles
+    from ganfast.commands.generate import Generate
 
-    chosen = read_options(Generate, argv, "ganfast generate")
-    seeds = parse_seeds(chosen.seeds)
-    generator, device = load_generator(chosen.network, chosen.device)
-    if chosen.show:
-        print(show(generator, seeds, chosen.truncation, device))
-        return
-    try:
-        chosen.outdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{chosen.outdir} cannot be made ({error.strerror}): give another --outdir.") from None
-    if chosen.interpolate:
-        if chosen.grid:
-            raise InputError("--grid and --interpolate make different pictures: give one of them.")
-        written = write_interpolation(
-            generator, parse_seeds(chosen.interpolate), chosen.truncation, chosen.outdir, device
-        )
-    elif generator.about["model"] == "mlp":
-        written = write_points(generator, seeds, chosen.truncation, chosen.outdir, device)
-    elif chosen.grid:
-        columns, rows = parse_grid(chosen.grid)
-        if columns * rows > len(seeds):
-            raise InputError(
-                f"--grid {chosen.grid} needs {columns * rows} seeds, --seeds {chosen.seeds} gives {len(seeds)}."
-            )
-        written = write_grid(generator, seeds[: columns * rows], chosen.truncation, chosen.outdir, device, columns)
-    else:
-        written = write_singles(generator, seeds, chosen.truncation, chosen.outdir, device)
-    print(f"wrote {written} to {chosen.outdir}")
+    read_options(Generate, argv, "ganfast generate").run()
 
 
-def load_generator(path: Path, device: str):
-    from ganfast import models
-    from ganfast.training import TrainOptions
+def export(argv: list[str]) -> None:
+    from ganfast.commands.export import Export
 
-    place = TrainOptions(data="", device=device).torch_device()
-    return models.load(path, place), place
-
-
-def parse_seeds(text: str) -> list[int]:
-    """``0-3,9`` → [0, 1, 2, 3, 9]."""
-    seeds = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.strip().partition("-")
-            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError:
-        raise InputError(f"{text!r} is no list of seeds: give numbers and ranges as in 0-63 or 1,5,9-12.") from None
-    if not seeds:
-        raise InputError(f"{text!r} names no seed: give numbers and ranges as in 0-63 or 1,5,9-12.")
-    return seeds
-
-
-def parse_grid(text: str) -> tuple[int, int]:
-    columns, x, rows = text.lower().partition("x")
-    if not (x and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
-        raise InputError(f"--grid {text!r} is no grid: give columns x rows, as in 8x8.")
-    return int(columns), int(rows)
-
-
-# -- evaluate --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class Evaluate:
-    """How far a generator is from the data: for labelled images what a small classifier, trained on them in seconds,
-    sees in the generated ones; for mixtures of Gaussians the modes it covers."""
-
-    network: Path
-    """a run directory or its generator.safetensors"""
-    data: str
-    """the data it was trained on; images need labels"""
-    samples: int = 2500
-    """how many to generate"""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    read_options(Export, argv, "ganfast export").run()
 
 
 def evaluate(argv: list[str]) -> None:
-    from ganfast import metrics
-    from ganfast.data import gaussians, open_dataset
-    from ganfast.training.sampling import sample
+    from ganfast.commands.evaluate import Evaluate
 
-    chosen = read_options(Evaluate, argv, "ganfast evaluate")
-    generator, device = load_generator(chosen.network, chosen.device)
-    fakes = sample(generator, range(chosen.samples), None, device)
-    family, _, name = chosen.data.partition(":")
-    if family == "gaussians" and name in gaussians.MODES:
-        print(metrics.mode_report(fakes, *gaussians.MODES[name]))
-    else:
-        data = open_dataset(chosen.data, size=fakes.shape[-1] if fakes.ndim == 4 else None)
-        print(metrics.class_report(data, fakes))
+    read_options(Evaluate, argv, "ganfast evaluate").run()
+
+
+def report(argv: list[str]) -> None:
+    from ganfast.commands.report import Report
+
+    read_options(Report, argv, "ganfast report").run()
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
@@ -349,7 +257,15 @@ def tuning() -> None:
         print(f"  {choice:<12} {key}: {times}", *(f"{name} failed ({why})" for name, why in failed.items()), sep="; ")
 
 
-COMMANDS = {"train": train, "generate": generate, "evaluate": evaluate, "data": data, "info": info}
+COMMANDS = {
+    "train": train,
+    "generate": generate,
+    "export": export,
+    "evaluate": evaluate,
+    "report": report,
+    "data": data,
+    "info": info,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

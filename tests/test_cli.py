@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ganfast.cli import main, parse_grid, parse_seeds
-from ganfast.errors import InputError
+from ganfast.cli import COMMANDS, main
 
 TINY = ["--size", "16", "--width", "2", "--latent-dim", "4", "--batch", "4", "--steps", "2"]
 
@@ -60,11 +59,13 @@ def test_help_names_every_command(capsys):
     for argv in ([], ["-h"], ["--help"]):
         assert main(argv) == 0
         out = capsys.readouterr().out
-        assert all(command in out for command in ("train", "generate", "evaluate", "data pack", "info", "dcgan"))
+        assert all(command in out for command in COMMANDS) and "dcgan" in out
     assert main(["train", "-h"]) == 0 and main(["data", "-h"]) == 0 and main(["info", "-h"]) == 0
 
 
-@pytest.mark.parametrize("argv", [["train", "dcgan"], ["train", "gan"], ["generate"], ["evaluate"], ["data", "pack"]])
+@pytest.mark.parametrize(
+    "argv", [["train", "dcgan"], ["train", "gan"], ["generate"], ["export"], ["evaluate"], ["report"], ["data", "pack"]]
+)
 def test_every_option_is_explained(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*argv, "-h"])
@@ -177,17 +178,6 @@ def test_info_lists_operators_and_backends(capsys):
     assert "torch 2" in out and "operator" in out and "sigmoid_bce" in out and "reference" in out
 
 
-def test_seeds_and_grids():
-    assert parse_seeds("0-3,9, 11-11") == [0, 1, 2, 3, 9, 11]
-    assert parse_grid("8x4") == (8, 4)
-    for text in ("", "a", "3-", "9-3", "1..4"):
-        with pytest.raises(InputError, match="seed"):
-            parse_seeds(text)
-    for text in ("8", "8x", "0x3", "axb", "-1x2"):
-        with pytest.raises(InputError, match="grid"):
-            parse_grid(text)
-
-
 # -- what a person can get wrong -------------------------------------------------------------------------------------
 
 
@@ -232,6 +222,8 @@ def test_one_sentence_that_names_the_mistake(argv, words, fails):
         (["train", "dcgan", "--data", "digits", "--lr", "-1"], "--lr"),
         (["train", "dcgan", "--data", "digits", "--d-steps", "0"], "--d-steps"),
         (["generate"], "--network"),
+        (["export", "--network", "x"], "--onnx"),
+        (["report"], "RUN"),
         (["data", "pack", "digits"], "DEST"),
     ],
 )

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from ganfast.training import run_directory
@@ -13,7 +14,8 @@ from ganfast.training import run_directory
 class Monitor:
     """Opened over a run directory at ``step`` of ``total``; closed when the run ends, however it ends.
 
-    ``figures`` are the names of the two numbers beside the losses.
+    ``figures`` are the names of the two numbers beside the losses. ``tick`` after each step times the steps, without
+    what is done here and just before, a picture or a checkpoint.
     """
 
     def __init__(self, run: Path, step: int, total: int, batch: int, figures: tuple[str, str], progress: bool = True):
@@ -27,7 +29,9 @@ class Monitor:
             total=total, initial=step, mininterval=interval, bar_format=form, dynamic_ncols=True, disable=not progress
         )
         self.since = (time.monotonic(), step)
+        self.step_times: list[float] = []  # seconds, since the last row
         self.events = self.open_events(step)
+        self.began = time.perf_counter()  # the step under way
 
     def open_events(self, step: int):
         try:
@@ -42,25 +46,45 @@ class Monitor:
         self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if not self.bar.disable:
             self.bar.write(text, file=sys.stderr)
+        self.began = time.perf_counter()
 
-    def row(self, step: int, images: int, means: list[float]) -> None:
-        """A row of stats.jsonl: means over the steps since the last row, and the pace."""
+    def tick(self) -> None:
+        """A step has ended, by the host's clock: nothing waits for a device."""
+        now = time.perf_counter()
+        self.step_times.append(now - self.began)
+        self.began = now
+
+    def row(self, step: int, images: int, figures: dict[str, float] | list[float]) -> None:
+        """A row of stats.jsonl and TensorBoard: the figures since the last row by name, the pace, and the step's time.
+
+        A list holds the means of the two losses and of the two figures of the recipe.
+        """
+        if not isinstance(figures, dict):
+            figures = dict(zip(self.columns, figures))
         now = time.monotonic()
         pace = (step - self.since[1]) * self.batch / max(now - self.since[0], 1e-9)
         self.since = (now, step)
-        row = {"step": step, "images": images, **dict(zip(self.columns, means)), "images_per_second": round(pace, 1)}
-        self.stats.write(json.dumps(row) + "\n")
-        numbers = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in zip(self.columns, means))
+        figures = {**figures, "images_per_second": round(pace, 1), **percentiles(self.step_times)}
+        self.step_times.clear()
+        self.stats.write(json.dumps({"step": step, "images": images, **figures}) + "\n")
+        numbers = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in self.columns)
         self.bar.set_postfix_str(f"{numbers}, {pace:.0f} images/s", refresh=False)
         if self.events:
-            for name, value in zip((*self.columns, "images_per_second"), (*means, pace)):
+            for name, value in figures.items():
                 self.events.add_scalar(name, value, step)
+        self.began = time.perf_counter()
+
+    def gradient_norms(self, step: int, network: str, norms) -> None:
+        """A histogram for TensorBoard: the norms of the gradients of ``network``'s parameters, a tensor or a list."""
+        if self.events:
+            self.events.add_histogram(f"gradient_norms/{network}", np.asarray(norms), step)
 
     def picture(self, step: int, picture) -> None:
         """uint8 [H, W, C] for TensorBoard."""
         if self.events and picture.shape[2] in (1, 3):
             self.events.add_image("fakes", picture, step, dataformats="HWC")
             self.events.flush()
+        self.began = time.perf_counter()
 
     def plot(self) -> None:
         """Draw losses.png from stats.jsonl."""
@@ -84,6 +108,7 @@ class Monitor:
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
         figure.savefig(self.run / "losses.png", dpi=110)
+        self.began = time.perf_counter()
 
     def __enter__(self):
         return self
@@ -94,3 +119,9 @@ class Monitor:
         self.stats.close()
         if self.events:
             self.events.close()
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """The median and the 95th percentile (nearest rank) in milliseconds; nothing of nothing."""
+    ordered = sorted(seconds)
+    return {f"step_ms_p{p}": round(1e3 * ordered[-(-p * len(ordered) // 100) - 1], 3) for p in (50, 95) if ordered}

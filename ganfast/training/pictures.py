@@ -54,13 +54,18 @@ def as_text(images: np.ndarray, columns: int = 5) -> str:
     return "\n".join(lines)
 
 
-def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """uint8 [H, W, C] with C = 1 or 3 → PNG, other numbers of channels side by side in grey; replaced as a whole."""
+def to_image(picture: np.ndarray):
+    """uint8 [H, W, C] with C = 1 or 3 → a Pillow image, other numbers of channels side by side in grey."""
     from PIL import Image
 
     if picture.shape[2] not in (1, 3):
         picture = np.concatenate(np.moveaxis(picture, 2, 0), 1)[..., None]
+    return Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+
+
+def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """uint8 [H, W, C] → PNG as :func:`to_image` makes it; replaced as a whole."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(partial, "png")
+    to_image(picture).save(partial, "png")
     os.replace(partial, path)

@@ -45,6 +45,12 @@ def find(resume: Path) -> tuple[Path, list[Path]]:
     return resume, checkpoints[::-1]
 
 
+def of(path: Path) -> Path | None:
+    """The run that ``path`` is, or that holds it: a checkpoint or a file of its; None where there is none."""
+    path = path.absolute()
+    return next((place for place in (path, *path.parents[:2]) if (place / "options.json").is_file()), None)
+
+
 def stored_options(resume: Path) -> tuple[str, dict, dict]:
     """(recipe name, recipe fields, options) of the run that a person resumes, from its newest readable manifest."""
     _, candidates = find(resume)
