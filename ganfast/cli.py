@@ -6,6 +6,7 @@ Options are the fields of dataclasses, read by tyro. A mistake of the user's end
 import dataclasses
 import difflib
 import errno
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         command(argv[1:])
         return 0
     except InputError as error:
-        print(f"ganfast: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's processes all fail alike
+            print(f"ganfast: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

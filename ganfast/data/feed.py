@@ -43,7 +43,7 @@ class Feed:
             torch.zeros(per_step, size, dtype=torch.bool, device=device),
         ]
         self.waited = 0.0
-        """seconds that load() has waited for data"""
+        """seconds spent in load(): how long steps waited for their data"""
         self._slots = [_Slot(self.buffers), _Slot(self.buffers)] if device.type == "cuda" else []
         self._thread = ThreadPoolExecutor(1, "ganfast-feed") if self._slots else None
         self._ahead = None  # (position, future) of what the thread prepares
@@ -59,18 +59,17 @@ class Feed:
 
     def load(self) -> None:
         """Bring the batches at ``position``, which goes on past them."""
+        began = time.perf_counter()
         start, after = self.position, self.position + self.per_step * self.stream.batch
         self.position = after
-        if not self._slots:
+        if self._slots:
+            if self._ahead is None or self._ahead[0] != start:  # the first, or position was assigned
+                self._prepare(start)
+            self._ahead[1].result().deliver(self.buffers)
+            self._prepare(after)
+        else:
             self._gather(start, self.buffers)
-            return
-        began = time.perf_counter()
-        if self._ahead is None or self._ahead[0] != start:  # the first, or position was assigned
-            self._prepare(start)
-        slot = self._ahead[1].result()
         self.waited += time.perf_counter() - began
-        slot.deliver(self.buffers)
-        self._prepare(after)
 
     def batch(self, k: int) -> Tensor:
         """The k-th batch of the step: float32 on the device, as :func:`decode` makes it."""

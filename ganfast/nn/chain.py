@@ -40,7 +40,12 @@ def _steps(layers) -> list:
     steps, i = [], 0
     while i < len(layers):
         layer, group, size = layers[i], None, 1
-        if isinstance(layer, FusedConv) and type(layer).forward is FusedConv.forward and layer.fuses and not has_hooks(layer):
+        if (
+            isinstance(layer, FusedConv)
+            and type(layer).forward is FusedConv.forward
+            and layer.fuses
+            and not has_hooks(layer)
+        ):
             group = layer.group()
         else:
             bn, act, found = group_at(layers, i)

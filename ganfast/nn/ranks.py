@@ -30,7 +30,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         out = x.new_empty(dist.get_world_size(), *x.shape)
-        dist.all_gather_into_tensor(out, x.contiguous())
+        dist.all_gather(list(out), x.contiguous())
         return out
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Training by several processes that torchrun started: who this one is, and what they tell each other."""
 
-import contextlib
+import atexit
 import os
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ ASK_EVERY = 10  # steps between two questions whether somebody was told to stop
 class Ranks:
     """This process, ``rank`` of ``count``; alone, and every method without effect, where torchrun did not start it.
 
-    The processes keep the same networks: each has its share of every batch, and gradients are averaged. Whatever decides
-    what comes next (files, signals) is decided by rank 0 or by all, and told to all.
+    The processes keep the same networks: each has its share of every batch, and gradients are averaged. What decides on
+    the future (files, signals) is found by rank 0 or by all, and told to all.
     """
 
     def __init__(self, device: torch.device):
@@ -25,6 +25,7 @@ class Ranks:
         if self.count > 1 and not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
+            atexit.register(dist.destroy_process_group)
         self.rank = dist.get_rank() if self.count > 1 else 0
         self.answer = None  # to the last question, on its way
 
@@ -74,6 +75,12 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def settle(self) -> None:
+        """Nothing is asked any more."""
+        if self.answer:
+            self.answer[1].wait()
+            self.answer = None
+
     def agree(self, stop: int, step: int) -> int:
         """``stop`` (a signal's number, or 0) of whoever has one: the same at the same step on all ranks.
 
@@ -83,18 +90,17 @@ class Ranks:
             return stop
         if step % ASK_EVERY:
             return 0
-        heard = 0
-        if self.answer:
-            numbers, work = self.answer
-            work.wait()
-            heard = int(numbers)
+        before, heard = self.answer, 0
+        self.settle()
+        if before:
+            heard = int(before[0])
         numbers = torch.tensor(stop)
         self.answer = numbers, dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True)
         return heard
 
 
 def job() -> dict | None:
-    """The torchrun job and which attempt at it this is; None without torchrun."""
+    """The torchrun job and how often this machine's agent has started it again; None without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return {
@@ -108,11 +114,3 @@ def local_device(name: str) -> str:
     if name in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return name
-
-
-@contextlib.contextmanager
-def leave(ranks: Ranks):
-    """At the end of a run."""
-    yield
-    if ranks.count > 1:
-        dist.barrier()

@@ -54,13 +54,8 @@ class Monitor:
         self.step_times.append(now - self.began)
         self.began = now
 
-    def row(self, step: int, images: int, figures: dict[str, float] | list[float]) -> None:
-        """A row of stats.jsonl and TensorBoard: the figures since the last row by name, the pace, and the step's time.
-
-        A list holds the means of the two losses and of the two figures of the recipe.
-        """
-        if not isinstance(figures, dict):
-            figures = dict(zip(self.columns, figures))
+    def row(self, step: int, images: int, figures: dict[str, float]) -> None:
+        """A row of stats.jsonl and TensorBoard: the figures since the last row, the pace, and the step's time."""
         now = time.monotonic()
         pace = (step - self.since[1]) * self.batch / max(now - self.since[0], 1e-9)
         self.since = (now, step)
@@ -119,6 +114,22 @@ class Monitor:
         self.stats.close()
         if self.events:
             self.events.close()
+
+
+class Silence:
+    """The monitor of a process that tells nothing: another one tells of the whole job."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *args, **kwargs):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

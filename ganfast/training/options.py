@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from ganfast.errors import InputError
+from ganfast.training.distributed import local_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class TrainOptions:
     """train for this many generator updates, instead of --kimg"""
     seed: int = 0
     """of the weights, the data's order and the latents"""
+    sync_bn: bool = False
+    """with torchrun: BatchNorm's statistics in training are those of all processes"""
     flip: bool = False
     """mirror half of the images"""
     ema_decay: float = 0.999
@@ -79,7 +82,7 @@ class TrainOptions:
         return math.ceil((self.kimg or 1000) * 1000 / (self.batch * d_steps))
 
     def torch_device(self) -> torch.device:
-        name = self.device
+        name = local_device(self.device)
         if name == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:

@@ -12,6 +12,7 @@ import torch
 from ganfast import __version__
 from ganfast.errors import InputError
 from ganfast.training import checkpoint
+from ganfast.training.distributed import job
 
 
 def next_name(outdir: Path, label: str) -> str:
@@ -73,8 +74,27 @@ def environment(device: torch.device) -> dict:
 
 def write_options(run: Path, about: dict, device: torch.device) -> None:
     """options.json: everything needed to run it again."""
-    content = {**about, "environment": environment(device), "command": sys.argv}
+    content = {**about, "environment": environment(device), "command": sys.argv, "job": job()}
     replace_text(run / "options.json", json.dumps(content, indent=2) + "\n")
+
+
+def of_job(outdir: Path, total_steps: int) -> Path | None:
+    """The unfinished run that this torchrun job began in ``outdir`` before its processes were started again.
+
+    The job is known by its --rdzv-id; one without (torchrun then says "none") only while its agent counts restarts.
+    """
+    this = job()
+    if not this or (this["id"] == "none" and not this["attempt"]):
+        return None
+    for run in sorted(outdir.glob("[0-9]*-*"), reverse=True):
+        try:
+            theirs = json.loads((run / "options.json").read_text())["job"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if theirs and theirs["id"] == this["id"]:
+            saved = checkpoint.all_in(run)
+            return run if saved and saved[-1].name != checkpoint.name(total_steps) else None
+    return None
 
 
 def cut_stats(source: Path, target: Path, step: int) -> None:

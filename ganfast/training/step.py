@@ -30,6 +30,7 @@ class Step:
     Args:
         feed: real batches; its ``share`` says which part of the batch is this process's.
         lr_decay: "none", "linear" or "cosine": the learning rates fall to 0 over ``total`` steps.
+        average: makes its argument the mean over all processes, in place.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Step:
         ema_decay: float = 0.999,
         lr_decay: str = "none",
         total: int = 1,
+        average: Callable[[Tensor], None] = lambda numbers: None,
     ):
-        self.recipe, self.feed, self.precision = recipe, feed, precision
-        self.generator, self.discriminator, average = networks
+        self.recipe, self.feed, self.precision, self.average_ranks = recipe, feed, precision, average
+        self.generator, self.discriminator, mean = networks
         device = feed.device
         self.gradients_g, self.gradients_d = FlatGradients(self.generator), FlatGradients(self.discriminator)
         self.optimizer_g, self.optimizer_d = recipe.optimizer(self.generator), recipe.optimizer(self.discriminator)
-        self.average = Average(average, self.generator, ema_decay)
+        self.average = Average(mean, self.generator, ema_decay)
         self.noise = torch.Generator(device).manual_seed(seed)
         self.rates = [_on_device(self.optimizer_g, device), _on_device(self.optimizer_d, device)]
         self.lr_decay, self.total = lr_decay, total
@@ -129,6 +131,7 @@ class Step:
             fake = self.generate(self.latents())
         self.gradients_d.zero()
         figures = self.gradients_of_d(self.discriminator, real, fake.detach(), self)
+        self.average_ranks(self.gradients_d.buffer)
         self.precision.update(self.optimizer_d)
         self.recipe.constrain(self.discriminator)
         return real, fake, figures
@@ -139,6 +142,7 @@ class Step:
             loss = self.loss_of_g(self.discriminator, fake, real)
         self.gradients_g.zero()
         self.backward(loss)
+        self.average_ranks(self.gradients_g.buffer)
         self.precision.update(self.optimizer_g)
         return loss.detach().float()
 

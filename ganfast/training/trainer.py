@@ -15,9 +15,11 @@ from torch import Tensor
 from ganfast import models
 from ganfast.data import Dataset, Feed, Stream, open_dataset
 from ganfast.errors import InputError
+from ganfast.nn import synchronize
 from ganfast.recipes import Recipe
 from ganfast.training import checkpoint, pictures, run_directory, sampling
-from ganfast.training.monitor import Monitor
+from ganfast.training.distributed import Ranks
+from ganfast.training.monitor import Monitor, Silence
 from ganfast.training.options import TrainOptions, refuse_changes
 from ganfast.training.precision import Precision
 from ganfast.training.runner import Runner
@@ -40,6 +42,13 @@ class Trainer:
         self.recipe = recipe
         opts = TrainOptions(data=data.name if isinstance(data, Dataset) else data, **options)
         self.device = opts.torch_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        self.ranks = Ranks(self.device)
+        if opts.batch % self.ranks.count:
+            raise InputError(
+                f"batch {opts.batch} cannot be shared by {self.ranks.count} processes: give a multiple (--batch)."
+            )
         if isinstance(data, str):
             data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
         if data.kind != recipe.data_kind:
@@ -51,15 +60,20 @@ class Trainer:
         self.total_steps = opts.total_steps(recipe.d_steps)
         torch.manual_seed(opts.seed)
         generator, discriminator = map(self.place, recipe.networks(data.shape))
+        torch.manual_seed(opts.seed + self.ranks.rank)  # what networks draw in training, such as dropout
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.networks = {"G": generator.train(), "D": discriminator.train(), "G_ema": average}
         self.feed = Feed(
-            Stream(data, opts.batch, opts.seed, opts.flip), recipe.d_steps, self.device, int(opts.gpu_data_gib * 2**30)
+            Stream(data, opts.batch, opts.seed, opts.flip),
+            recipe.d_steps,
+            self.device,
+            int(opts.gpu_data_gib * 2**30),
+            self.ranks.share,
         )
         self.precision = Precision(opts.precision, self.device)
         self.update = Step(
             recipe, tuple(self.networks.values()), self.feed, self.precision, opts.seed, opts.ema_decay, opts.lr_decay,
-            self.total_steps,
+            self.total_steps, self.ranks.average,
         )  # fmt: skip
         if opts.compile:
             self.update.compile()
@@ -70,11 +84,14 @@ class Trainer:
         self.run: Path | None = None
         self.resumed: Path | None = None
         self.damaged: dict[Path, str] = {}  # checkpoints that resuming had to pass over, and why
-        if opts.resume:
-            self.resume(Path(opts.resume))
+        resume = opts.resume or self.ranks.from_first(lambda: run_directory.of_job(Path(opts.outdir), self.total_steps))
+        if resume:
+            self.resume(Path(resume))
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
-        return network.to(self.device, memory_format=torch.channels_last)
+        network = network.to(self.device, memory_format=torch.channels_last)
+        self.ranks.same(network)
+        return synchronize(network) if self.options.sync_bn else network
 
     @property
     def label(self) -> str:
@@ -106,26 +123,32 @@ class Trainer:
         """
         if self.step >= self.total_steps:
             raise InputError(f"the run has its {self.total_steps} steps already: give more --steps or --kimg.")
-        self.run = self.open_run()
+        self.run = self.ranks.from_first(self.open_run)
         checkpoint.set_rng_state(self.random)
         batch = self.options.batch * self.recipe.d_steps
         with (
-            Stop() as stop,
-            Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress) as monitor,
+            Stop(self.ranks.count > 1) as stop,
+            Monitor(self.run, self.step, self.total_steps, batch, self.recipe.figures, progress)
+            if self.ranks.first
+            else Silence() as monitor,
             self.precision.settings(),
         ):
             self.runner.log = monitor.say
             for said in (*self.damaged.values(), self.describe()):
                 monitor.say(said)
-            if not (self.run / "reals.png").exists():
+            if self.ranks.first and not (self.run / "reals.png").exists():
                 pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
                 self.sample(monitor)
-            while self.step < self.total_steps and not stop.signal:
+            told = 0
+            while self.step < self.total_steps and not told:
                 self.advance()
+                monitor.tick()
                 self.after_step(monitor)
                 monitor.bar.update()
+                told = self.ranks.agree(stop.signal or 0, self.step)
+            self.ranks.settle()
             self.finish(monitor, stop)
-        stop.raise_again()
+        stop.raise_again(told)
         return self.run
 
     def advance(self) -> None:
@@ -139,8 +162,10 @@ class Trainer:
         due = {name: self.step % every == 0 for name, every in
                (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
         if due["row"]:
-            self.windows.append(Window(self.update.sums, self.step, self.images))
+            self.ranks.average(self.update.sums)
+            self.windows.append(Window(self.update.sums, self.step, self.images, self.feed.waited))
             self.update.sums.zero_()
+            self.feed.waited = 0.0
         self.write_rows(monitor)
         if self.step == self.total_steps:
             return  # finish() does the rest
@@ -154,7 +179,7 @@ class Trainer:
         """The rows that have arrived; all of them with ``wait``."""
         while self.windows and (wait or self.windows[0].arrived()):
             window = self.windows.pop(0)
-            monitor.row(window.step, window.images, self.checked(window))
+            monitor.row(window.step, window.images, self.figures(window))
 
     def finish(self, monitor: Monitor, stop: "Stop") -> None:
         """The last checkpoint, and where everything lies."""
@@ -168,6 +193,14 @@ class Trainer:
             return
         self.sample(monitor)
         monitor.say(f"Done: {self.step} steps, {self.images} samples. Everything lies in {self.run}")
+
+    def figures(self, window: Window) -> dict[str, float]:
+        """What a row of stats.jsonl says of the steps of a window."""
+        figures = dict(zip(self.update.columns, self.checked(window)))
+        figures["data_wait_ms"] = round(1e3 * window.waited / window.count, 3)
+        if self.device.type == "cuda":
+            figures["gpu_memory_mb"] = torch.cuda.max_memory_reserved(self.device) >> 20
+        return figures
 
     def checked(self, window: Window) -> list[float]:
         """The window's means; stops the run where a loss is no number."""
@@ -197,12 +230,16 @@ class Trainer:
         return 1.2 * self.data.samples[:10_000].abs().max().item() if self.data.kind == "points" else 1.0
 
     def sample(self, monitor: Monitor) -> None:
-        """fakes-STEP.png, and the same as fakes.png."""
+        """fakes-STEP.png, and the same as fakes.png; how large the gradients of each parameter are."""
+        if not self.ranks.first:
+            return
         samples = self.generate(GRID_SEEDS if self.data.kind == "images" else GRID_POINTS)
         picture = pictures.picture_of(samples, extent=self.extent)
         for name in (f"fakes-{self.step:06d}.png", "fakes.png"):
             pictures.write_png(self.run / name, picture)
         monitor.picture(self.step, picture)
+        for name, gradients in (("G", self.update.gradients_g), ("D", self.update.gradients_d)):
+            monitor.gradient_norms(self.step, name, torch.stack([p.grad.norm() for p in gradients.parameters]).cpu())
 
     def describe(self) -> str:
         """One paragraph on what is about to happen."""
@@ -222,8 +259,10 @@ class Trainer:
     def save(self, monitor: Monitor) -> Path:
         """A complete checkpoint, and the run's generator.safetensors."""
         self.write_rows(monitor, wait=True)
+        self.ranks.average(self.update.sums)
         self.checked(Window(self.update.sums, self.step, self.images))
         self.random = checkpoint.rng_state()
+        states = self.ranks.everyone(self.random)
         if not all(p.isfinite().all() for network in self.networks.values() for p in network.parameters()):
             raise InputError(
                 f"a weight is no longer finite at step {self.step}, so nothing is saved: start with a smaller --lr."
@@ -232,27 +271,35 @@ class Trainer:
             "step": self.step,
             "position": self.feed.position,
             **self.update.state(),
-            "random": self.random,
+            "random": states,  # of each rank
         }
         directory = self.run / checkpoint.name(self.step)
+        if self.ranks.first:
+            self.write(directory, state)
+        return directory
+
+    def write(self, directory: Path, state: dict) -> None:
         about = self.about() | {"step": self.step, "images": self.images}
         checkpoint.save(directory, self.networks, state, about, self.options.keep)
         partial = self.run / ".generator.safetensors.partial"
         models.save(self.networks["G_ema"], partial, recipe=self.recipe.name, data=self.data.name, step=str(self.step))
         partial.replace(self.run / "generator.safetensors")
-        return directory
 
     def resume(self, path: Path) -> None:
         """Take up the state of ``path``, a checkpoint or a run's newest sound one; writes nothing."""
-        self.resumed, candidates = run_directory.find(path)
-        for directory in candidates:
-            try:
-                saved = checkpoint.read(directory, self.device)
-                break
-            except InputError as error:
-                if directory is candidates[-1]:
-                    raise
-                self.damaged[directory] = f"{error} Taking the one before."
+
+        def read():
+            run, candidates = run_directory.find(path)
+            damaged = {}  # checkpoints that had to be passed over, and why
+            for directory in candidates:
+                try:
+                    return run, damaged, directory, checkpoint.read(directory, torch.device("cpu"))
+                except InputError as error:
+                    if directory is candidates[-1]:
+                        raise
+                    damaged[directory] = f"{error} Taking the one before."
+
+        self.resumed, self.damaged, directory, saved = self.ranks.from_first(read)
         self.restore(directory, *saved)
 
     def open_run(self) -> Path:
@@ -288,14 +335,19 @@ class Trainer:
                 network.load_state_dict(weights[name])
             self.step, self.feed.position = int(state["step"]), int(state["position"])
             self.update.load_state(state, self.step)
-            self.random = state["random"]
-            checkpoint.set_rng_state(self.random)
+            if self.ranks.rank < len(state["random"]):
+                self.random = state["random"][self.ranks.rank]
+                checkpoint.set_rng_state(self.random)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
             raise checkpoint.damaged(directory, error) from None
 
 
 class Stop:
-    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once."""
+    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once, but one of ``many`` processes, which
+    get Ctrl-C from the terminal and then SIGTERM from torchrun."""
+
+    def __init__(self, many: bool = False):
+        self.many = many
 
     def __enter__(self):
         self.signal = None
@@ -305,16 +357,17 @@ class Stop:
         return self
 
     def handle(self, number, frame):
-        if self.signal is not None:
+        if self.signal is not None and not self.many:
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = self.signal or number
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def raise_again(self) -> None:
-        if self.signal == signal.SIGINT:
+    def raise_again(self, told: int) -> None:
+        """``told``: the signal that ended the run, this process's or another's."""
+        if told == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.signal is not None:
-            raise SystemExit(128 + self.signal)
+        if told:
+            raise SystemExit(128 + told)

@@ -21,9 +21,9 @@ def test_percentiles_are_nearest_ranks():
     assert percentiles([k / 1000 for k in range(100, 0, -1)]) == {"step_ms_p50": 50.0, "step_ms_p95": 95.0}
 
 
-def test_a_row_takes_figures_by_name_or_the_four_means(tmp_path):
+def test_a_row_takes_figures_by_name(tmp_path):
     with open_monitor(tmp_path) as monitor:
-        monitor.row(20, 160, list(FIGURES.values()))
+        monitor.row(20, 160, FIGURES)
         monitor.row(40, 320, {**FIGURES, "gpu_memory_mb": 7.5})
     first, second = map(json.loads, (tmp_path / "stats.jsonl").read_text().splitlines())
     assert first == {"step": 20, "images": 160, **FIGURES, "images_per_second": first["images_per_second"]}

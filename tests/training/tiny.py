@@ -23,3 +23,9 @@ def assert_same_bits(one: list[torch.Tensor], other: list[torch.Tensor]) -> None
     assert len(one) == len(other) > 20
     for a, b in zip(one, other):
         assert torch.equal(a, b)
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    """Rows of stats.jsonl without what the clock says."""
+    timed = ("images_per_second", "step_ms_p50", "step_ms_p95", "data_wait_ms")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
