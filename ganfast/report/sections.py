@@ -1,0 +1,210 @@
+"""The page's sections; one that has nothing to say is empty."""
+
+import shlex
+from html import escape
+
+from ganfast.recipes import RECIPES
+from ganfast.report import facts as reading
+from ganfast.report import images, tables
+from ganfast.report.charts import Line, bars, chart
+from ganfast.report.facts import Facts
+from ganfast.report.tables import number, rounded, text, words
+from ganfast.training import TrainOptions
+
+# figures that share a chart: its title, and the label of each; what is left gets a chart of its own
+CHARTS = {
+    "Losses": {"loss_d": "discriminator", "loss_g": "generator"},
+    "Discriminator's accuracy": {"accuracy_real": "real", "accuracy_fake": "generated"},
+    "Mean score": {"score_real": "real", "score_fake": "generated"},
+    "Gradient norms": {"grad_norm_d": "discriminator", "grad_norm_g": "generator"},
+    "Samples per second": {"images_per_second": "samples/s"},
+    "Time of a step, ms": {"step_ms_p50": "median", "step_ms_p95": "95 %", "data_wait_ms": "wait for data"},
+    "GPU memory, MB": {"gpu_memory_mb": "peak"},
+}
+SCORES = {
+    "accuracy": "Classifier's accuracy on held-out real samples",
+    "real_confidence": "Its mean confidence on real samples",
+    "fake_confidence": "Its mean confidence on generated samples",
+    "distance": "Distance of the classes' shares (total variation, 0 is equal)",
+    "modes": "Modes recovered",
+    "total": "Modes of the data",
+    "high_quality": "High-quality samples, share",
+    "reverse_kl": "Reverse KL, nats",
+}
+ABOUT_SCORES = ("metric", "step", "data", "samples", "time")
+
+
+def samples(facts: Facts) -> str:
+    """The newest samples beside real ones, and those over time."""
+    over_time = []
+    for step, file in images.spread(facts.pictures, images.GRIDS):
+        if picture := images.embed(file, images.SMALL):
+            over_time.append((f"Generated, step {step:,}", file, picture))
+        else:
+            facts.missing.append(f"{file.name} cannot be decoded.")
+    figures = []
+    if over_time:
+        when, file, small = over_time[-1]
+        last = len(over_time) - 1
+        slider = (
+            '<div class="time"><label for="range">Over time</label>'
+            f'<input id="range" type="range" min="0" max="{last}" value="{last}"></div>'
+        )
+        shown = image(images.embed(file, images.LARGE) or small, when, "shown")
+        figures.append(f'<figure>{shown}<figcaption id="when">{when}</figcaption>{slider if last else ""}</figure>')
+    if real := images.embed(facts.run / "reals.png", images.LARGE):
+        figures.append(f"<figure>{image(real, 'Real samples')}<figcaption>Real</figcaption></figure>")
+    elif (facts.run / "reals.png").is_file():
+        facts.missing.append("reals.png cannot be decoded.")
+    if not figures:
+        return ""
+    strip = ""
+    if len(over_time) > 1:
+        items = "".join(f"<li>{image(picture, when)}{when.partition(', ')[2]}</li>" for when, _, picture in over_time)
+        left_out = len(facts.pictures) > len(over_time)
+        some = f" {len(over_time)} of {len(facts.pictures)} pictures are in this page." if left_out else ""
+        strip = (
+            f'<ol class="strip" tabindex="0" aria-label="Generated samples over time">{items}</ol>'
+            f'<p class="note">Always from the same latents: each place shows one sample as it changes.{some}</p>'
+        )
+    return f'<section><h2>Samples</h2><div class="pair">{"".join(figures)}</div>{strip}</section>'
+
+
+def image(picture: images.Embedded, alt: str, name: str = "") -> str:
+    """Small pictures are shown at up to twice their size, pixel by pixel."""
+    small = picture.width < 400
+    marks = (f' id="{name}"' if name else "") + (' class="pixels"' if small else "")
+    widest = picture.width * (2 if small else 1)
+    return (
+        f'<img{marks} src="{picture.uri}" alt="{escape(alt)}" width="{picture.width}" height="{picture.height}" '
+        f'style="max-width:min(100%,{widest}px)">'
+    )
+
+
+def curves(facts: Facts) -> str:
+    """A chart for every figure in stats.jsonl."""
+    columns: dict[str, tuple[list, list]] = {}
+    for row in facts.stats:
+        for name, value in row.items():
+            if name not in ("step", "images"):
+                steps, values = columns.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(value)
+    drawn = []
+    for title, labels in CHARTS.items():
+        lines = [Line(label, *columns.pop(name)) for name, label in labels.items() if name in columns]
+        drawn += [chart(title, lines)] if lines else []
+    of_recipe = [chart(words(name), [Line(words(name).lower(), *each)]) for name, each in columns.items()]
+    drawn[1:1] = of_recipe  # beside the losses
+    if not drawn:
+        return ""
+    hint = "Over steps of training, with the last values."
+    return (
+        f'<section><h2>Curves</h2><p class="note">{hint}<span class="js-only"> Point at a curve to read others.</span>'
+        f'</p><div class="charts">{"".join(drawn)}</div></section>'
+    )
+
+
+def scores(facts: Facts) -> str:
+    """What ``ganfast evaluate`` kept."""
+    if not facts.scores:
+        data = str(facts.part("options").get("data", "SRC"))
+        hint = command(["ganfast", "evaluate", "--network", str(facts.run), "--data", data])
+        return f'<section><h2>Scores</h2><p class="note">None yet. This keeps some in the run:</p>{hint}</section>'
+    cards = "".join(card for metric, rows in facts.scores.items() for card in score_cards(metric, rows))
+    return f'<section><h2>Scores</h2><div class="cards">{cards}</div></section>'
+
+
+def score_cards(metric: str, rows: list[dict]) -> list[str]:
+    """The newest evaluation by ``metric``, with those before; and where it has the shares of classes, their bars."""
+    newest = rows[-1]
+    numbers = {name: value for name, value in newest.items() if reading.is_number(value) and name not in ABOUT_SCORES}
+    said = {name: newest[name] for name in ABOUT_SCORES[1:] if newest.get(name) is not None}
+    forms = {"step": "step {}", "data": "on {}", "samples": "{} samples", "time": "{}"}
+    about = ", ".join(
+        forms[name].format(rounded(value) if name != "step" else text(value)) for name, value in said.items()
+    )
+    table = tables.of_values({SCORES.get(name, words(name)): rounded(value) for name, value in numbers.items()})
+    earlier = ""
+    if len(rows) > 1:
+        summary = f"<summary>All {len(rows)} evaluations</summary>"
+        earlier = f"<details>{summary}{tables.of_rows(['step', *numbers], images.spread(rows, 16))}</details>"
+    cards = [f'<div><h3>{escape(words(metric))}</h3><p class="note">{escape(about)}</p>{table}{earlier}</div>']
+    real, fake = (shares(newest.get(name)) for name in ("real_shares", "fake_shares"))
+    if len(real) == len(fake) > 0:
+        cards.append(bars("Shares of the classes", [("real", real), ("generated", fake)]))
+    return cards
+
+
+def shares(value) -> list[float]:
+    """``value`` where it is a list of numbers, else nothing."""
+    return value if isinstance(value, list) and all(map(reading.is_number, value)) else []
+
+
+def commands(facts: Facts) -> str:
+    """To copy."""
+    run = str(facts.run)
+    blocks = [("Train it again", reading.command(facts))] if facts.about else []
+    if facts.checkpoints and facts.status[0] != "finished":
+        blocks.append(("Go on with it", ["ganfast", "train", facts.recipe_name, "--resume", run]))
+    if (facts.run / "generator.safetensors").is_file():
+        blocks.append(("Draw from it", ["ganfast", "generate", "--network", run, "--seeds", "0-63"]))
+    parts = "".join(f"<h3>{name}</h3>{command(each)}" for name, each in blocks)
+    return f"<section><h2>Commands</h2>{parts}</section>" if parts else ""
+
+
+def command(argv: list[str]) -> str:
+    """A line for the shell, or several where it is long, that can be copied."""
+    line = shlex.join(argv)
+    if len(line) > 90:
+        line = " ".join(f"\\\n  {word}" if word.startswith("--") else shlex.quote(word) for word in argv)
+    return f'<pre tabindex="0"><code>{escape(line)}</code></pre>'
+
+
+def options(facts: Facts) -> str:
+    recipe = RECIPES.get(facts.recipe_name)
+    of_recipe, of_run = facts.part("recipe"), {**facts.part("options")}
+    of_run.pop("resume", None)
+    parts = [
+        ("Recipe", of_recipe, reading.changed(of_recipe, recipe) if recipe else {}),
+        ("Run", of_run, reading.changed(of_run, TrainOptions)),
+        ("Data", facts.part("data"), {}),
+        ("Environment", facts.part("environment"), {}),
+    ]
+    cards = "".join(
+        f"<div><h3>{title}</h3>{tables.of_values({name: text(value) for name, value in values.items()}, bold)}</div>"
+        for title, values, bold in parts
+        if values
+    )
+    if not cards:
+        return ""
+    note = '<p class="note">In bold what differs from the default.</p>'
+    return f'<section><h2>Options</h2>{note}<div class="columns">{cards}</div></section>'
+
+
+def checkpoints(facts: Facts) -> str:
+    if not facts.checkpoints:
+        return ""
+    said = {"yes": "agree with their checksums", "": "not compared"}
+    rows = [
+        {
+            "checkpoint": each.path.name,
+            "written": reading.clock(each.written),
+            "MB": number(each.size / 1e6),
+            "files": said.get(each.sound, each.sound),
+        }
+        for each in reversed(facts.checkpoints)
+    ]
+    return f"<section><h2>Checkpoints</h2>{tables.of_rows(list(rows[0]), rows)}</section>"
+
+
+def details(facts: Facts) -> str:
+    """Numbers for those who want them, and the end of the log."""
+    parts = []
+    if facts.stats:
+        table = tables.of_rows(list(facts.stats[-1]), images.spread(facts.stats, 16))
+        parts.append(f"<details><summary>Numbers</summary>{table}</details>")
+    if facts.log:
+        end = escape("\n".join(facts.log[-20:]))
+        parts.append(f'<details><summary>Log</summary><pre class="wrap">{end}</pre></details>')
+    return f"<section><h2>More</h2>{''.join(parts)}</section>" if parts else ""
