@@ -10,8 +10,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ganfast.nn import FusedSequential
-from ganfast.penalty.layers import Affine, LeakyReLU
-from ganfast.penalty.rules import TABLE, NoRuleError, Rule
+from ganfast.penalty.layers import Affine, Conv, LeakyReLU, Reshape
+from ganfast.penalty.rules import TABLE, NoRuleError, Rule, Size
 from ganfast.penalty.table import function_rule
 
 
@@ -48,25 +48,41 @@ class Program:
     nodes: list
     arguments: int
     output: object
-    flat: bool = field(init=False)  # piecewise linear, and one call serves several batches
-    mixes: bool = field(init=False)
+    merges: bool = field(init=False)  # one call may serve several batches
+    flat: bool = field(init=False)  # and all is piecewise linear
+    mixes: bool = field(init=False)  # samples see each other, or their number
+    channels_last: bool = field(init=False)  # convolutions, and nothing that might ask for another order in memory
 
     def __post_init__(self):
         rules = [node.rule for node in self.nodes]
-        self.flat = not any(rule.curved for rule in rules) and all(rule.merges for rule in rules)
-        self.flat = self.flat and self.arguments == 1 and isinstance(self.output, int)
-        self.mixes = any(rule.mixes for rule in rules)
-        uses, maker, reader = {}, {}, {}
+        maker, readers = {node.output: node.rule for node in self.nodes}, {}
         for node in self.nodes:
-            maker[node.output] = node.rule
             for i in node.inputs:
-                uses[i] = uses.get(i, 0) + 1
-                reader[i] = node.rule
+                readers.setdefault(i, []).append(node.rule)
+        results = [self.output] if isinstance(self.output, int) else self.output
         for node in self.nodes:
-            i = node.inputs[0] if node.inputs else None
-            node.overwrite = isinstance(node.rule, LeakyReLU) and i in maker and maker[i].fresh and uses[i] == 1
             if isinstance(node.rule, LeakyReLU):
-                node.rule.spends = uses.get(node.output) == 1 and isinstance(reader[node.output], Affine)
+                i, read = node.inputs[0], readers.get(node.output, [])
+                node.overwrite = i in maker and maker[i].fresh and len(readers[i]) == 1 and i not in results
+                node.rule.spends = len(read) == 1 and isinstance(read[0], Affine)
+        one = self.arguments == 1 and isinstance(self.output, int)
+        self.mixes = any(node.rule.mixes or _counts(node, readers) for node in self.nodes)
+        self.merges = one and all(rule.merges for rule in rules) and not self.mixes
+        self.flat = self.merges and not any(rule.curved for rule in rules)
+        self.channels_last = any(isinstance(rule, Conv) for rule in rules) and all(map(_any_order, rules))
+
+
+def _counts(node, readers):
+    """Whether a size is more than part of a shape: the batch's own would be another in a merged step."""
+    shapes = (Reshape, Size)
+    return isinstance(node.rule, Size) and not all(isinstance(r, shapes) for r in readers.get(node.output, []))
+
+
+def _any_order(rule):
+    """Whether a rule takes samples in any order in memory: torch's layers and ours do, others may not."""
+    owner = getattr(rule, "module", None) or getattr(rule, "function", None)
+    made_by = [type(rule), *([type(owner)] if isinstance(owner, nn.Module) else [])]
+    return all(kind.__module__.split(".")[0] in ("torch", "ganfast") for kind in made_by)
 
 
 def program_of(critic: nn.Module, arguments: int = 1) -> Program:
@@ -142,8 +158,6 @@ class _Tracer(fx.Tracer):
 class _Held(Rule):
     """A parameter or buffer of the critic itself."""
 
-    merges = False
-
     def __init__(self, critic, path):
         self.critic, self.path = weakref.ref(critic), path  # the critic is a weak key of _PROGRAMS
 
@@ -160,7 +174,7 @@ class _Held(Rule):
     def forward(self, run, values, weights, overwrite):
         return (weights[0].detach() if weights else self._tensor()), None
 
-    def adjoint(self, saved, p, d, ts, need):
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
         return (), (p,)
 
 
@@ -170,7 +184,7 @@ def _trace(critic, arguments):
     except Exception as error:  # whatever the critic's own code raises when it meets a proxy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoRuleError(f"{type(critic).__name__}, which torch.fx cannot trace ({reason})") from error
-    numbers, nodes, count, placeholders, output = {}, [], arguments, 0, None
+    numbers, nodes, count, placeholders, output, sizes = {}, [], arguments, 0, None, set()
     for node in graph.nodes:
         if node.op == "placeholder":
             if placeholders < arguments:
@@ -183,8 +197,10 @@ def _trace(critic, arguments):
         else:
             _check_in_place(critic, node)
             inputs = [numbers[i] for i in node.all_input_nodes]
-            for rule in _rules(critic, node):
+            for rule in _rules(critic, node, sizes):
                 nodes.append(Node(rule, inputs, count))
+                if isinstance(rule, Size):
+                    sizes.add(node)
                 inputs, numbers[node] = [count], count
                 count += 1
     if placeholders < arguments:
@@ -208,15 +224,20 @@ def _output(node, numbers, critic):
     raise NoRuleError(f"{type(critic).__name__}, whose result is neither a tensor nor a tuple of tensors")
 
 
-def _rules(critic, node):
+def _rules(critic, node, sizes):
     if node.op == "get_attr":
         return [_Held(critic, node.target)]
     if node.op == "call_module":
         if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
             raise NoRuleError(f"{node.target} called with more than tensors")
         return rules_of(critic.get_submodule(node.target))
+    if node.all_input_nodes and all(i in sizes for i in node.all_input_nodes):
+        return [Size(_bound(node))]
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: None)
     return [function_rule(node.target, _bound(node), args, kwargs, len(node.all_input_nodes))]
+
+
+_VIEWS = {"view": "reshape", "view_as": "reshape_as"}  # the order in memory may be another than the critic's own
 
 
 def _bound(node):
@@ -227,7 +248,7 @@ def _bound(node):
         given = dict(zip(inputs, values))
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
         if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
+            return getattr(args[0], _VIEWS.get(node.target, node.target))(*args[1:], **kwargs)
         return node.target(*args, **kwargs)
 
     return call

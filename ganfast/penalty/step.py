@@ -45,7 +45,7 @@ def wgan_gp_step(
     scale = _checked_scale(scale, real)
     program = find_program(critic, 1 + len(inputs), strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
-    if program is None or not program.flat:
+    if program is None or not program.merges:
         return _in_parts(critic, program, batches, phi, inputs, scale)
     return _merged(program, batches, phi, scale)
 
@@ -114,11 +114,16 @@ def _merged(program, batches, phi, scale):
         seed[:batch] = -3.0 / scores.numel() * scale
         seed[batch : 2 * batch] = 3.0 / scores.numel() * scale
         seed[2 * batch :] = root
-        g = run.reverse(seed)
-        del seed
+        of_loss, of_penalty = (None, seed) if program.flat else (seed[: 2 * batch], seed[2 * batch :])
+        g = run.reverse(of_penalty)
+        del seed, of_penalty
         penalty, norms, v = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(g)) / root, *phi)
         del g
-        run.tangent((v * root).to(kind), [[w.requires_grad for w in ws] for ws in weights])
+        need = [[w.requires_grad for w in ws] for ws in weights]
+        run.tangent((v * root).to(kind), need)
+        del v
+        if of_loss is not None:
+            run.adjoint(need, seed=of_loss)
         wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
         _accumulate(weights, run.gradients)
     return _results(wasserstein, penalty, norms)
@@ -134,8 +139,8 @@ def _accumulate(weights, gradients):
             if not w.is_leaf:
                 made.append(w)
                 theirs.append(g)
-            elif w.grad is None:
-                w.grad = g
+            elif w.grad is None:  # in the order of w in memory, as autograd's are
+                w.grad = g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
             else:
                 w.grad += g
     if made:
