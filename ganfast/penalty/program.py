@@ -1,10 +1,14 @@
 """A critic as a list of calls with rules: a walk over a Sequential, torch.fx for anything else."""
 
 import functools
+import operator
+import random
+import sys
 import weakref
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -12,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ganfast.nn import FusedSequential
 from ganfast.penalty.layers import Affine, Conv, LeakyReLU, Reshape
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule, Size
-from ganfast.penalty.table import function_rule
+from ganfast.penalty.table import VIEWS, function_rule
 
 
 def uncompiled(function):
@@ -90,13 +94,21 @@ def program_of(critic: nn.Module, arguments: int = 1) -> Program:
     if torch.compiler.is_compiling() or type(critic) in TABLE:
         return _walk(critic)
     modules = list(critic.modules())
-    key = (arguments, *((id(m), m.training, *(len(getattr(m, hooks)) for hooks in _HOOKS)) for m in modules))
+    key = (arguments, *((id(m), _facts(m)) for m in modules))
     known = _PROGRAMS.get(critic)
     if known is None or known[0] != key:
         known = _PROGRAMS[critic] = (key, _make(critic, arguments, modules))
     if isinstance(known[1], NoRuleError):
         raise known[1]
     return known[1]
+
+
+def _facts(module) -> list:
+    """What a forward may read of a module besides tensors and modules: numbers, words, how many hooks there are."""
+    plain = (bool, int, float, str)
+    values = vars(module).values()
+    facts = [v for v in values if type(v) in plain or (type(v) is tuple and all(type(e) in plain for e in v))]
+    return facts + [len(getattr(module, hooks)) for hooks in _HOOKS]
 
 
 def _make(critic, arguments, modules):
@@ -150,9 +162,43 @@ def _walk(critic):
 # --- torch.fx ---------------------------------------------------------------------------------------------------------
 
 
+def _in_place(plain):
+    def call(self, other):
+        result = plain(self, other)
+        result.node.meta["in_place"] = True
+        return result
+
+    return call
+
+
+class _Proxy(fx.Proxy):
+    """torch.fx takes ``h += x`` for ``h = h + x``, whoever else has h; here that is noted."""
+
+    __iadd__, __isub__ = _in_place(operator.add), _in_place(operator.sub)
+    __imul__, __itruediv__ = _in_place(operator.mul), _in_place(operator.truediv)
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node):
+        return _Proxy(node, self)
+
     def is_leaf_module(self, module, name):
         return _plain_type(module) in TABLE or super().is_leaf_module(module, name)
+
+    def create_arg(self, a):
+        if isinstance(a, Tensor):
+            held = [*self.root.parameters(), *self.root.buffers(), *self.tensor_attrs]
+            if not any(a is h for h in held):
+                raise ValueError("its forward makes a tensor, which would stay the same")
+        return super().create_arg(a)
+
+
+def _random_states():
+    states = [random.getstate(), torch.get_rng_state().tolist()]
+    if "numpy" in sys.modules:
+        kind, keys, *rest = sys.modules["numpy"].random.get_state()
+        states.append((kind, keys.tolist(), *rest))
+    return states
 
 
 class _Held(Rule):
@@ -179,8 +225,11 @@ class _Held(Rule):
 
 
 def _trace(critic, arguments):
+    before = _random_states()
     try:
         graph = _Tracer().trace(critic)
+        if _random_states() != before:
+            raise ValueError("its forward draws random numbers, which would stay the same")
     except Exception as error:  # whatever the critic's own code raises when it meets a proxy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoRuleError(f"{type(critic).__name__}, which torch.fx cannot trace ({reason})") from error
@@ -209,10 +258,17 @@ def _trace(critic, arguments):
 
 
 def _check_in_place(critic, node):
-    """An in-place activation changes its input for those who read it again; a sweep does not."""
-    module = critic.get_submodule(node.target) if node.op == "call_module" else None
-    if (getattr(module, "inplace", False) or node.kwargs.get("inplace")) and len(node.all_input_nodes[0].users) > 1:
-        raise NoRuleError(f"{node.name} in place, over an input that is used again")
+    """What works in place changes its input, and what that is a view of, for all who read it again."""
+    layer = critic.get_submodule(node.target) if node.op == "call_module" else None
+    noted = node.meta.get("in_place") or node.kwargs.get("inplace") or node.target is F.relu_
+    if not (noted or getattr(layer, "inplace", False)):
+        return
+    changed = node.args[0]
+    while isinstance(changed, fx.Node):
+        if len(changed.users) > 1:
+            raise NoRuleError(f"{node.name} in place, over an input that is used again")
+        layer = type(critic.get_submodule(changed.target)) if changed.op == "call_module" else changed.target
+        changed = changed.args[0] if layer in VIEWS else None
 
 
 def _output(node, numbers, critic):

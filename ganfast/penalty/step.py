@@ -42,6 +42,8 @@ def wgan_gp_step(
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     with torch.no_grad():
         batches = [real, fake, functional.interpolate(real, fake, eps)]
+    if not len(real):
+        raise ValueError("real: got an empty batch, needs a sample")
     scale = _checked_scale(scale, real)
     program = find_program(critic, 1 + len(inputs), strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
@@ -71,6 +73,7 @@ def _checked_scale(scale, real):
 
 
 @uncompiled
+@torch.enable_grad()
 def _in_parts(critic, program, batches, phi, inputs, scale):
     real, fake, x = (b.detach() for b in batches)
     batch = len(real)
@@ -83,9 +86,9 @@ def _in_parts(critic, program, batches, phi, inputs, scale):
     if len(of_real) != 1:
         raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
     wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
-    (-wasserstein * scale).backward()
     penalty, norms = _penalty(critic, x, *phi, inputs, False)
-    (penalty * scale).backward()
+    if wasserstein.requires_grad:
+        ((penalty - wasserstein) * scale).backward()
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 

@@ -113,6 +113,10 @@ RESHAPES = {
     torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, "flatten", "reshape", "view",
     "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
 }  # fmt: skip
+VIEWS = RESHAPES | {
+    nn.Flatten, nn.Unflatten, nn.Identity, torch.permute, "permute", torch.transpose, "transpose", "expand",
+    "expand_as", "contiguous", operator.getitem, torch.narrow, "narrow",
+}  # fmt: skip
 LINEAR = {
     F.avg_pool1d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     F.interpolate, F.upsample, F.pixel_shuffle, F.pixel_unshuffle, torch.neg, operator.neg, "neg", "contiguous",
@@ -161,7 +165,7 @@ def function_rule(target, function, args, kwargs, count):
         return L.LeakyReLU(slope)
     if target in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d) and count == 1:
         return L.Masked(function)
-    if target in (torch.add, operator.add, "add", operator.iadd) and not kwargs:
+    if target in (torch.add, operator.add, "add") and not kwargs:
         return L.Add() if count == 2 else L.Keep(function)
     if target in (operator.sub, torch.sub, "sub") and count == 1 and args[0] is None and not kwargs:
         return L.Keep(function)
