@@ -174,7 +174,6 @@ def _add(sums, i, x):
     if i not in sums:
         sums[i] = x
         return
-    some, all_of = sorted((sums[i], x), key=len)
-    sums[i] = (
-        all_of + some if len(some) == len(all_of) else torch.cat([all_of[: len(some)] + some, all_of[len(some) :]])
-    )
+    some, more = (sums[i], x) if len(sums[i]) <= len(x) else (x, sums[i])
+    count = len(some)
+    sums[i] = more + some if count == len(more) else torch.cat([more[:count] + some, more[count:]])

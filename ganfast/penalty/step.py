@@ -29,11 +29,11 @@ def wgan_gp_step(
     Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂; the critic returns one tensor.
     ``scale``, a number above 0 or a 0-d tensor on the device (``GradScaler``'s), multiplies the gradients, from their
     seeds on, so that those of fp16 do not underflow; what is returned stays unscaled.
-    A piecewise-linear critic takes [real; fake; x̂] as one batch: its weights are read once (one power iteration of a
-    spectral norm), and each layer has one weight gradient. Any other takes real and fake through autograd, together
-    unless its samples see each other, and x̂ through :func:`ganfast.gradient_penalty`. Real and fake get no gradients.
-    It is first-order code for a piecewise-linear nn.Sequential: torch.compile takes it whole. Hooks of
-    DistributedDataParallel do not run: all-reduce the gradients afterwards.
+    A critic whose layers all merge (docs/gradient_penalty.md) takes [real; fake; x̂] as one batch: its weights are read
+    once (one power iteration of a spectral norm), and each layer has one weight gradient, or two below one that is
+    curved. Any other takes real and fake through autograd, together unless its samples see each other, and x̂ through
+    :func:`ganfast.gradient_penalty`. Real and fake get no gradients. It is first-order code: torch.compile takes it
+    whole for an nn.Sequential that merges. Hooks of DistributedDataParallel do not run: all-reduce afterwards.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
     if torch.compiler.is_compiling() and (inputs or not walks(unwrapped(critic))):
@@ -86,9 +86,11 @@ def _in_parts(critic, program, batches, phi, inputs, scale):
     if len(of_real) != 1:
         raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
     wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
+    if wasserstein.requires_grad:  # at once: its graph is gone before the penalty's
+        (-wasserstein * scale).backward()
     penalty, norms = _penalty(critic, x, *phi, inputs, False)
-    if wasserstein.requires_grad:
-        ((penalty - wasserstein) * scale).backward()
+    if penalty.requires_grad:
+        (penalty * scale).backward()
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 

@@ -300,26 +300,75 @@ def test_what_the_compiler_cannot_take_runs_beside_it(name):
     assert distance(grads(critic), wanted) < 1e-5
 
 
+def by_step(critic, real, fake, eps):
+    return penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+
+
+def by_penalty(critic, real, fake, eps):
+    value = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    wasserstein = critic(real).mean() - critic(fake).mean()
+    loss = value - wasserstein
+    loss.backward()
+    return loss.detach(), wasserstein.detach(), value.detach()
+
+
 @pytest.mark.gpu
-def test_captured_in_a_cuda_graph():
+@pytest.mark.parametrize(
+    "make", [lambda: conv_critic(16), normalised_critic, residual], ids=["flat", "curved", "parts"]
+)
+@pytest.mark.parametrize("update", [by_step, by_penalty])
+def test_captured_in_a_cuda_graph(update, make, monkeypatch):
+    """Each replay has the gradients of what its inputs hold then, added to what ``.grad`` holds."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    critic = conv_critic(16).cuda()
+    critic = make().cuda()
     real, fake, eps = (t.cuda() for t in samples((8, 3, 8, 8), torch.float32))
     for p in critic.parameters():
         p.grad = torch.zeros_like(p)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            penalty.wgan_gp_step(critic, real, fake, eps=eps)
+            update(critic, real, fake, eps)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step = penalty.wgan_gp_step(critic, real, fake, eps=eps)
+        found = update(critic, real, fake, eps)
     for replay in range(2):
-        real.copy_(torch.randn_like(real))
+        for t in (real, fake):
+            t.copy_(torch.randn_like(t))
+        eps.copy_(torch.rand_like(eps))
         for p in critic.parameters():
             p.grad.zero_()
         graph.replay()
         scalars, wanted = of_loss(critic, real, fake, eps)
-        assert distance(step, scalars) < 1e-4, replay
-        assert distance(grads(critic), wanted) < 1e-4
+        assert distance(found, scalars[: len(found)]) < 1e-4, replay
+        assert distance(grads(critic), wanted) < 1e-4, replay
+
+
+@pytest.mark.gpu
+def test_captured_with_a_scale_on_the_device_and_its_own_epsilon():
+    torch.manual_seed(0)
+    critic = normalised_critic().cuda()
+    real, fake, _ = (t.cuda() for t in samples((8, 3, 8, 8), torch.float32))
+    scale = torch.tensor(4.0, device="cuda")
+    for p in critic.parameters():
+        p.grad = torch.zeros_like(p)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        penalty.wgan_gp_step(critic, real, fake, scale=scale)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step = penalty.wgan_gp_step(critic, real, fake, scale=scale)
+    values, sizes = [], []
+    for factor in (1.0, 1.0, 256.0):
+        scale.fill_(factor)
+        for p in critic.parameters():
+            p.grad.zero_()
+        graph.replay()
+        values.append(float(step.penalty))
+        sizes.append(float(torch.cat([g.flatten() for g in grads(critic)]).norm()))
+    assert values[0] != values[1]  # ε is drawn anew
+    assert 100 < sizes[2] / sizes[1] < 600
