@@ -24,7 +24,10 @@ def autocast_dtype(device: torch.device):
 
 
 class Run:
-    """One pass through a critic and what it leaves for the sweeps. Rows from ``start`` on are those of the penalty."""
+    """One pass through a critic and what it leaves for the sweeps. Rows from ``start`` on are those of the penalty.
+
+    ``start`` > 0 is a merged step: the rows before are those of the loss.
+    """
 
     def __init__(self, program: Program, weights: list, dtype, start: int = 0):
         self.program, self.weights, self.dtype, self.start = program, weights, dtype, start
@@ -40,8 +43,11 @@ class Run:
 
     def forward(self, *arguments: Tensor):
         """The critic's result. ``arguments`` after the first are constants."""
-        self.device = arguments[0].device
-        values = dict(enumerate(arguments))
+        x = arguments[0]
+        self.device = x.device
+        if self.program.channels_last and x.device.type == "cpu" and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)  # no layer brings it into another order then
+        values = dict(enumerate((x, *arguments[1:])))
         of_x, live = {0}, {0}
         last = {i: n for n, node in enumerate(self.program.nodes) for i in node.inputs}
         for n, node in enumerate(self.program.nodes):
@@ -65,8 +71,17 @@ class Run:
         output = self.program.output
         return i == output if isinstance(output, int) else i in output
 
+    def _rows(self, n, start):
+        """What is saved of a call, of the rows from ``start`` on."""
+        saved = self.saved[n]
+        return self.program.nodes[n].rule.rows(saved, slice(start, None)) if start else saved
+
     def reverse(self, seed) -> Tensor:
-        """d at every call, from that of the result; returns that of the rows of the penalty at x."""
+        """d at every call, from that of the result; returns that of the rows of the penalty at x.
+
+        The seed of a merged step: where the critic is flat, of all rows, else of those of the penalty.
+        """
+        first = 0 if self.program.flat else self.start
         d, self.met = {}, set()
         for i, s in zip(*self._results(seed)):
             _add(d, i, s)
@@ -79,10 +94,11 @@ class Run:
             self.met.add(n)
             if node.rule.curved or self.weights[n]:
                 self.d[n] = got
-            start = self.start if node.rule.trims and node.inputs == [0] else 0
-            for i, di in zip(node.inputs, node.rule.vjp(self.saved[n], got, start)):
+            at = self.start if node.inputs == [0] else first
+            got = got[at - first :] if at > first else got
+            for i, di in zip(node.inputs, node.rule.vjp(self._rows(n, at), got)):
                 if i in self.of_x and di is not None:
-                    _add(d, i, di[self.start :] if i == 0 and not start else di)
+                    _add(d, i, di[self.start - at :] if i == 0 else di)
         return d.get(0)
 
     def _results(self, seed):
@@ -95,42 +111,55 @@ class Run:
 
     def tangent(self, v: Tensor, need: list):
         """From t = v at x: the weights' gradients that need no adjoint sweep. ``need[n]``: which weights of a call."""
+        over = self.start and self.program.flat  # a merged step: nothing comes back here
         t = {0: v}
         last = {i: n for n, node in enumerate(self.program.nodes) for i in node.inputs}
         for n, node in enumerate(self.program.nodes):
             if n not in self.met:
                 continue
-            d = self.d.get(n)
-            ts = [t.get(i) for i in node.inputs]
+            rule, d, ts = node.rule, self.d.get(n), [t.get(i) for i in node.inputs]
             if any(x is not None for x in ts):
-                t[node.output] = node.rule.jvp(self.saved[n], ts, self.start)
-                self._gain(n, node.rule.cross(self.saved[n], d, ts, need[n], self.start))
-            if node.rule.curved:
+                saved = self._rows(n, self.start)
+                t[node.output] = (rule.jvp_over if over else rule.jvp)(saved, ts)
+                if self.weights[n]:
+                    all_rows = self.saved[n], d, ts, need[n], self.start
+                    self._gain(n, rule.cross_over(*all_rows) if over else rule.cross(saved, d, ts, need[n]))
+            if rule.curved:
                 self.t[n] = ts
-            if self.program.flat and self.start:  # a merged step: nothing comes back here
+            if over:
                 del self.saved[n]
                 self.d.pop(n, None)
-                del d
+            elif self.start and not rule.curved:
+                self.d.pop(n, None)
+            d = saved = all_rows = None
             for i in node.inputs:
                 if last[i] == n:
                     t.pop(i, None)
 
-    def adjoint(self, need: list, at_x: bool = False):
-        """The rest of the weights' gradients; returns ∂P/∂x by way of the curved layers, None where it is zero."""
-        p = {}
+    def adjoint(self, need: list, at_x: bool = False, seed=None):
+        """The rest of the weights' gradients; returns ∂P/∂x by way of the curved layers, None where it is zero.
+
+        ``seed`` is that of the rows before ``start``: a merged step, after which nothing is kept.
+        """
+        p = {} if seed is None else {self.program.output: seed}
         for n in reversed(range(len(self.program.nodes))):
             node = self.program.nodes[n]
-            got = p.pop(node.output, None)
-            ts = self.t.get(n)
+            got, ts = p.pop(node.output, None), self.t.get(n)
             bends = ts is not None and any(x is not None for x in ts)
-            if got is None and not bends:
-                continue
-            ts = ts if ts is not None else [None] * len(node.inputs)
-            dx, dw = node.rule.adjoint(self.saved[n], got, self.d.get(n), ts, need[n])
-            self._gain(n, dw)
-            for i, pi in zip(node.inputs, dx):
-                if pi is not None and i in self.live and (i or at_x):
-                    _add(p, i, pi)
+            if got is not None or bends:
+                ts = ts if ts is not None else [None] * len(node.inputs)
+                below = [i in self.live and (i > 0 or at_x) for i in node.inputs]
+                dx, dw = node.rule.adjoint(
+                    self.saved[n], got, self.d.get(n), ts, need[n], start=self.start, below=any(below)
+                )
+                self._gain(n, dw)
+                for i, wanted, pi in zip(node.inputs, below, dx):
+                    if wanted and pi is not None:
+                        _add(p, i, pi)
+                dx = pi = None
+            if seed is not None:
+                del self.saved[n]
+                self.d.pop(n, None), self.t.pop(n, None)
         return p.get(0)
 
     def _gain(self, n, dw):
@@ -141,4 +170,10 @@ class Run:
 
 
 def _add(sums, i, x):
-    sums[i] = sums[i] + x if i in sums else x
+    """Also a sum of all rows and one of the first."""
+    if i not in sums:
+        sums[i] = x
+        return
+    some, more = (sums[i], x) if len(sums[i]) <= len(x) else (x, sums[i])
+    count = len(some)
+    sums[i] = more + some if count == len(more) else torch.cat([more[:count] + some, more[count:]])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ganfast.penalty.rules import Elementwise, NoRuleError, Rule, form_of, like
+from ganfast.penalty.rules import Elementwise, NoRuleError, Rule, form_of, form_rows, like
 
 aten = torch.ops.aten
 
@@ -15,32 +15,38 @@ aten = torch.ops.aten
 class Keep(Rule):
     """J = 1: an identity, or x plus a constant."""
 
+    merges = True
+
     def __init__(self, function=lambda x: x):
         self.function = function
 
     def forward(self, run, values, weights, overwrite):
         return self.function(*values), [isinstance(v, torch.Tensor) and a for v, a in zip(values, run.active)]
 
-    def vjp(self, saved, d, start=0):
+    def vjp(self, saved, d):
         return [d if a else None for a in saved]
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         return next(t for t in ts if t is not None)
 
 
 class Add(Rule):
     """x_1 + x_2: a residual sum, broadcast as torch does in all but the first dimension."""
 
-    fresh = True
+    fresh = merges = True
 
     def forward(self, run, values, weights, overwrite):
         a, b = values
         return a + b, [getattr(v, "shape", ()) for v in values]
 
-    def vjp(self, saved, d, start=0):
+    def rows(self, saved, rows):
+        count = len(range(*rows.indices(max(shape[0] for shape in saved))))
+        return [(count, *shape[1:]) for shape in saved]
+
+    def vjp(self, saved, d):
         return [d if shape == d.shape else d.sum_to_size(shape) for shape in saved]
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         a, b = ts
         if a is not None and b is not None:
             return a + b
@@ -50,6 +56,8 @@ class Add(Rule):
 
 class Reshape(Rule):
     """Elements keep their places within a sample: flatten, view, unflatten, squeeze."""
+
+    merges = True
 
     def __init__(self, function):
         self.function = function
@@ -61,17 +69,17 @@ class Reshape(Rule):
             raise ValueError(f"critic: reshapes {tuple(x.shape)} to {tuple(y.shape)}, needs to keep the batch first")
         return y, (x.shape[1:], y.shape[1:], len(values))
 
-    def vjp(self, saved, d, start=0):
+    def vjp(self, saved, d):
         return [d.reshape(-1, *saved[0])] + [None] * (saved[2] - 1)
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         return ts[0].reshape(-1, *saved[1])
 
 
 class Affine(Rule):
     """What convolutions and linear layers share: y = W·x + b, their weights, casts and sums."""
 
-    fresh = trims = True
+    fresh = merges = True
 
     def __init__(self, module):
         self.module = module
@@ -89,35 +97,38 @@ class Affine(Rule):
         cast = x.to(dtype), *(w.to(dtype) for w in weights)
         return self.apply(*cast), (cast[0], cast[1], x.dtype, [w.dtype for w in weights])
 
-    def jvp(self, saved, ts, start=0):
+    def rows(self, saved, rows):
+        return saved[0][rows], *saved[1:]
+
+    def jvp(self, saved, ts):
         x, w, _, _ = saved
         return self.apply(ts[0].to(x.dtype), w)
 
-    def vjp(self, saved, d, start=0):
-        x, w, dtype, _ = saved
-        return (self.data_gradient(x[start:], w, d[start:]).to(dtype),)
-
-    def cross(self, saved, d, ts, need, start=0):
+    def cross(self, saved, d, ts, need):
         x, w, _, dtypes = saved
-        out = [None] * len(dtypes)
-        if ts[0] is None:
-            return out
-        if start:
-            x[start:].copy_(ts[0])  # over the rows that no one reads again
-            if len(dtypes) > 1 and need[1]:
-                out[1] = self.bias_gradient(d[:start]).to(dtypes[1])
-        if need[0]:
-            out[0] = self.weight_gradient(x if start else ts[0].to(x.dtype), w, d).to(dtypes[0])
-        return out
+        t = None if ts[0] is None else ts[0].to(x.dtype)
+        return self._gradients(t, w, d, None, dtypes, [False, need[0] and t is not None])[1:]
 
-    def adjoint(self, saved, p, d, ts, need):
-        x, w, dtype, dtypes = saved
-        out = [None] * len(dtypes)
-        if need[0]:
-            out[0] = self.weight_gradient(x, w, p).to(dtypes[0])
-        if len(dtypes) > 1 and need[1]:
-            out[1] = self.bias_gradient(p).to(dtypes[1])
-        return (self.data_gradient(x, w, p).to(dtype),), out
+    def cross_over(self, saved, d, ts, need, start):
+        x, w, _, dtypes = saved
+        x[start:].copy_(ts[0])  # over the rows that no one reads again
+        return self._gradients(x, w, d, d[:start], dtypes, [False, *need])[1:]
+
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
+        x, w, dtype, dtypes = self.rows(saved, slice(len(p)))
+        dx, *dw = self._gradients(x, w, p, p, dtypes, [below, *need])
+        return (dx if dx is None else dx.to(dtype),), dw
+
+    def _gradients(self, x, w, d, d_bias, dtypes, mask):
+        """Of x, of the weight, of the bias: those that ``mask`` asks for."""
+        found = [*self.backward(x, w, d, mask[:2]), *[None] * (len(dtypes) - 1)]
+        if len(mask) > 2 and mask[2]:
+            found[2] = self.bias_gradient(d_bias)
+        return [found[0], *(g if g is None else g.to(dtype) for g, dtype in zip(found[1:], dtypes))]
+
+    def vjp(self, saved, d):
+        x, w, dtype, _ = saved
+        return (self.backward(x, w, d, [True, False])[0].to(dtype),)
 
 
 class Linear(Affine):
@@ -125,11 +136,12 @@ class Linear(Affine):
 
     apply = staticmethod(F.linear)
 
-    def data_gradient(self, x, w, d):
-        return d @ w
-
-    def weight_gradient(self, x, w, d):
-        return d.reshape(-1, d.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
+    def backward(self, x, w, d, mask):
+        """Of x and of the weight: those that ``mask`` asks for."""
+        dw = None
+        if mask[1]:
+            dw = d.reshape(-1, d.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
+        return d @ w if mask[0] else None, dw
 
     def bias_gradient(self, d):
         return d.reshape(-1, d.shape[-1]).sum(0)
@@ -147,14 +159,10 @@ class Conv(Affine):
     def apply(self, x, w, b=None):
         return torch.convolution(x, w, b, *self.geometry)
 
-    def _backward(self, x, w, d, mask):
-        return aten.convolution_backward(d, x, w, None, *self.geometry, mask)
-
-    def data_gradient(self, x, w, d):
-        return self._backward(x, w, d, [True, False, False])[0]
-
-    def weight_gradient(self, x, w, d):
-        return self._backward(x, w, d, [False, True, False])[1]
+    def backward(self, x, w, d, mask):
+        return (
+            aten.convolution_backward(d, x, w, None, *self.geometry, [*mask, False])[:2] if any(mask) else (None, None)
+        )
 
     def bias_gradient(self, d):
         return d.sum([0, *range(2, d.dim())])
@@ -168,6 +176,7 @@ def plain_conv(module) -> bool:
 class LeakyReLU(Rule):
     """x where positive, else slope·x, slope ≥ 0: y has the sign of x, which is all that a derivative asks."""
 
+    merges = True
     spends = False  # whether vjp may overwrite d, which then is a new tensor of a layer above
 
     def __init__(self, slope=0.0):
@@ -180,6 +189,9 @@ class LeakyReLU(Rule):
         y = F.leaky_relu(x, self.slope, overwrite) if self.slope else F.relu(x, overwrite)
         return y, y
 
+    def rows(self, saved, rows):
+        return saved[rows]
+
     def _masked(self, d, y, out=None):
         """d where y is positive, else slope·d; into ``out`` where that is given."""
         if out is None:
@@ -188,18 +200,20 @@ class LeakyReLU(Rule):
             return out.copy_(aten.leaky_relu_backward(d, y, self.slope, True))
         return aten.leaky_relu_backward.grad_input(d, y, self.slope, True, grad_input=out)
 
-    def vjp(self, saved, d, start=0):
+    def vjp(self, saved, d):
         return (self._masked(d, saved, d if self.spends and d.stride() == saved.stride() else None),)
 
-    def jvp(self, saved, ts, start=0):
-        y = saved[start:]
-        return self._masked(ts[0], y, y if start else None)
+    def jvp(self, saved, ts):
+        return self._masked(ts[0], saved)
+
+    def jvp_over(self, saved, ts):
+        return self._masked(ts[0], saved, saved)
 
 
 class AvgPool2d(Rule):
     """Arguments as ``torch.nn.functional.avg_pool2d``."""
 
-    fresh = True
+    fresh = merges = True
 
     def __init__(
         self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
@@ -210,17 +224,20 @@ class AvgPool2d(Rule):
     def forward(self, run, values, weights, overwrite):
         return aten.avg_pool2d(values[0], *self.arguments), form_of(values[0])
 
-    def vjp(self, saved, d, start=0):
+    def rows(self, saved, rows):
+        return form_rows(saved, rows)
+
+    def vjp(self, saved, d):
         return (aten.avg_pool2d_backward(d, like(saved), *self.arguments),)
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         return aten.avg_pool2d(ts[0], *self.arguments)
 
 
 class Masked(Rule):
     """Dropout: the mask of the forward pass, in all others too."""
 
-    fresh = True
+    fresh = merges = True
 
     def __init__(self, draw):
         self.draw = draw
@@ -230,17 +247,20 @@ class Masked(Rule):
         mask = self.draw(torch.ones_like(x))
         return x * mask, mask
 
-    def vjp(self, saved, d, start=0):
+    def rows(self, saved, rows):
+        return saved[rows]
+
+    def vjp(self, saved, d):
         return (d * saved,)
 
-    def jvp(self, saved, ts, start=0):
-        return ts[0] * saved[start:]
+    def jvp(self, saved, ts):
+        return ts[0] * saved
 
 
 class MaxPool(Rule):
     """The places of the largest elements, in all passes."""
 
-    fresh = True
+    fresh = merges = True
 
     def __init__(self, pool, dims):
         self.pool, self.dims = pool, dims
@@ -248,15 +268,19 @@ class MaxPool(Rule):
     def forward(self, run, values, weights, overwrite):
         (x,) = values
         y, places = self.pool(x)
-        return y, (places, x.shape)
+        return y, (places, x.shape[1:])
 
-    def vjp(self, saved, d, start=0):
+    def rows(self, saved, rows):
+        return saved[0][rows], saved[1]
+
+    def vjp(self, saved, d):
         places, shape = saved
+        shape = len(places), *shape
         flat = d.new_zeros(*shape[: -self.dims], math.prod(shape[-self.dims :]))
-        return (flat.scatter_add(-1, places.flatten(-self.dims), d.flatten(-self.dims)).reshape(shape),)
+        return (flat.scatter_add_(-1, places.flatten(-self.dims), d.flatten(-self.dims)).reshape(shape),)
 
-    def jvp(self, saved, ts, start=0):
-        places = saved[0][start:]
+    def jvp(self, saved, ts):
+        places = saved[0]
         return ts[0].flatten(-self.dims).gather(-1, places.flatten(-self.dims)).reshape(places.shape)
 
 

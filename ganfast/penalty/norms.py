@@ -1,4 +1,4 @@
-"""The rule of LayerNorm, GroupNorm and InstanceNorm: statistics within a sample, with their second-order term.
+"""The rules of LayerNorm, GroupNorm and InstanceNorm: statistics within a sample, with their second-order term.
 
 With x̂ = r·(x − mean x), r = 1/√(var x + ε), over the m elements of a group, and y = γ·x̂ + β:
 
@@ -13,99 +13,65 @@ import math
 
 import torch
 
-from ganfast.penalty.rules import Rule
+from ganfast.penalty.rules import Rule, joined
 
 aten = torch.ops.aten
 
 
-def _in_order(x):
-    """The numbers of each sample in one row, in the order in which they lie; None where that takes a copy."""
-    if x.is_contiguous():
-        return x.view(x.shape[0], -1)
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1).view(x.shape[0], -1)
-    return None
+def _pair(given, missing=None):
+    """Of γ and of β."""
+    return (*given, missing, missing)[:2]
 
 
-class GroupNorm(Rule):
-    """Also InstanceNorm: a group for each channel (``groups`` is None)."""
+class Norm(Rule):
+    """What the normalisations share. A kind says how a tensor is laid out for its kernels, and calls these."""
 
-    curved = fresh = True
+    curved = fresh = merges = True
 
-    def __init__(self, module, groups=None):
-        self.module, self.groups = module, groups
+    def __init__(self, module):
+        self.module = module
 
     def weights(self):
         return tuple(w for w in (self.module.weight, self.module.bias) if w is not None)
 
     def forward(self, run, values, weights, overwrite):
         (x,) = values
-        x, dtype = (x.float() if run.dtype else x), x.dtype
-        x = x if _in_order(x) is not None else x.contiguous()
-        gamma, beta = (*weights, None, None)[:2]
-        y, mean, r = self._normalise(x, gamma, beta)
-        return y, {"x": x, "mean": mean, "r": r, "gamma": gamma, "dtype": dtype}
+        half = x.dtype in (torch.float16, torch.bfloat16)
+        form = self._form(x)
+        wide = self._laid_out(x.float() if half else x, form)
+        gamma, beta = (None if w is None else self._of_weight(w.to(wide.dtype), form) for w in _pair(weights))
+        y, mean, r = self._normalise(wide, gamma, beta)
+        kinds = [(w.shape, w.dtype) for w in weights]
+        saved = {"x": wide, "mean": mean, "r": r, "gamma": gamma, "form": form, "dtype": x.dtype, "weights": kinds}
+        y = self._back(y, form)
+        return (y if run.dtype else y.to(x.dtype)), saved  # autocast leaves norms in fp32
 
-    def _sizes(self, x):
-        groups = self.groups or x.shape[1]
-        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups
+    def rows(self, saved, rows):
+        return {**saved, **{name: saved[name][rows] for name in ("x", "mean", "r")}}
 
-    def _normalise(self, x, gamma, beta):
-        return torch.native_group_norm(x, gamma, beta, *self._sizes(x), self.module.eps)
+    def vjp(self, saved, d):
+        return (self._out(saved, self._pull(saved, self._in(saved, d), saved["gamma"], [True, False, False])[0]),)
 
-    def _pull(self, saved, d, gamma, mask):
-        """N(γ·d), Σ d·x̂ and Σ d, those that ``mask`` asks for."""
-        x = saved["x"]
-        d = d.to(x.dtype)
-        d = d.contiguous() if x.is_contiguous() else d.contiguous(memory_format=torch.channels_last)
-        return aten.native_group_norm_backward(d, x, saved["mean"], saved["r"], gamma, *self._sizes(x), mask)
+    def jvp(self, saved, ts):
+        t = saved["Nt"] = self._project(saved, self._in(saved, ts[0]))
+        return self._back(t if saved["gamma"] is None else t * self._wide(saved["gamma"], t), saved["form"])
 
-    def _project(self, saved, a):
-        return self._pull(saved, a, None, [True, False, False])[0]
+    def cross(self, saved, d, ts, need):
+        if not any(need[:1]):
+            return ()
+        return (self._to_weight(self._sum(self._in(saved, d) * saved["Nt"]), saved, 0),)
 
-    def _wide(self, gamma, x):
-        """γ against x."""
-        return gamma.view(-1, *[1] * (x.dim() - 2))
-
-    def _mean(self, a, b=None):
-        """Mean of a, or of a·b, over each group: [B, groups]."""
-        batch, _, _, groups = sizes = self._sizes(a)
-        if b is not None:
-            rows = (_in_order(a), _in_order(b)) if groups == 1 and a.stride() == b.stride() else (None, None)
-            if rows[0] is not None:
-                return (rows[0].unsqueeze(1) @ rows[1].unsqueeze(2)).view(batch, 1) / rows[0].shape[1]
-            a = a * b
-        return a.sum(list(range(2, a.dim()))).view(batch, groups, -1).sum(2) / (sizes[1] // groups * sizes[2])
-
-    def _spread(self, c, x):
-        """A number for each group against x."""
-        c = c if c.shape[1] == 1 else c.repeat_interleave(x.shape[1] // c.shape[1], 1)
-        return c.view(*c.shape, *[1] * (x.dim() - 2))
-
-    def _sum(self, a):
-        """Of each channel."""
-        return a.sum([0, *range(2, a.dim())])
-
-    def vjp(self, saved, d, start=0):
-        return (self._pull(saved, d, saved["gamma"], [True, False, False])[0].to(saved["dtype"]),)
-
-    def jvp(self, saved, ts, start=0):
-        t = saved["Nt"] = self._project(saved, ts[0])
-        return t if saved["gamma"] is None else t * self._wide(saved["gamma"], t)
-
-    def adjoint(self, saved, p, d, ts, need):
-        need = [*need, False, False][:2]
-        dx = dgamma = dbeta = None
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
+        dx = bent = None
+        dw = [None] * len(need)
         if p is not None:  # dx always: without it torch's kernel for channels_last reads where it must not
-            dx, dgamma, dbeta = self._pull(saved, p, saved["gamma"], [True, *need])
-        if ts[0] is not None:
-            bent = self._bent(saved, d.to(saved["x"].dtype), ts[0].to(saved["x"].dtype))
-            dx = bent if dx is None else dx.add_(bent)
-            if need[0]:
-                more = self._sum(d * saved["Nt"])
-                dgamma = more if dgamma is None else dgamma + more
-        dw = [None if g is None else g.to(w.dtype) for g, w in zip((dgamma, dbeta), self.weights())]
-        return (dx.to(saved["dtype"]),), dw
+            mine = self.rows(saved, slice(len(p)))
+            dx, *dw = self._pull(mine, self._in(mine, p), saved["gamma"], [True, *_pair(need, False)])
+            dw = [self._to_weight(g, saved, k) if n else None for k, (g, n) in enumerate(zip(dw, need))]
+        if ts[0] is not None and below:
+            mine = self.rows(saved, slice(start, None))
+            bent = self._bent(mine, self._in(mine, d), self._in(mine, ts[0]))
+        return (self._out(saved, joined(dx, bent, start)) if below else None,), dw
 
     def _bent(self, saved, d, t):
         """∂/∂x (d·J t)."""
@@ -119,31 +85,128 @@ class GroupNorm(Rule):
         along = -r * r * r * (both - of_a * of_t)
         return self._project(saved, inner).addcmul_(x, self._spread(along, x)).sub_(self._spread(along * mean, x))
 
+    def _project(self, saved, a):
+        return self._pull(saved, a, None, [True, False, False])[0]
 
-class LayerNorm(GroupNorm):
-    """Over the last dimensions, those of ``normalized_shape``; its weights have that shape."""
+    def _in(self, saved, a):
+        return self._laid_out(a.to(saved["x"].dtype), saved["form"])
 
-    def forward(self, run, values, weights, overwrite):
-        return super().forward(run, [values[0].contiguous()], weights, overwrite)
+    def _out(self, saved, a):
+        return self._back(a, saved["form"]).to(saved["dtype"])
+
+
+class GroupNorm(Norm):
+    """Also InstanceNorm: a group for each channel (``groups`` is None). In NCHW and channels_last."""
+
+    def __init__(self, module, groups=None):
+        super().__init__(module)
+        self.groups = groups
+
+    def _form(self, x):
+        last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        return torch.channels_last if last else torch.contiguous_format
+
+    def _laid_out(self, a, form):
+        return a.contiguous(memory_format=form)
+
+    def _back(self, y, form):
+        return y
+
+    def _of_weight(self, w, form):
+        return w
+
+    def _to_weight(self, g, saved, k):
+        return g.to(saved["weights"][k][1])
+
+    def _sizes(self, x):
+        groups = self.groups or x.shape[1]
+        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups
 
     def _normalise(self, x, gamma, beta):
-        return torch.native_layer_norm(x, self.module.normalized_shape, gamma, beta, self.module.eps)
+        return torch.native_group_norm(x, gamma, beta, *self._sizes(x), self.module.eps)
 
     def _pull(self, saved, d, gamma, mask):
-        x, shape = saved["x"], self.module.normalized_shape
-        d = d.to(x.dtype).contiguous()
+        """N(γ·d), Σ d·x̂ and Σ d, those that ``mask`` asks for."""
+        x = saved["x"]
+        return aten.native_group_norm_backward(d, x, saved["mean"], saved["r"], gamma, *self._sizes(x), mask)
+
+    def _wide(self, gamma, x):
+        """γ against x."""
+        return gamma.view(-1, *[1] * (x.dim() - 2))
+
+    def _mean(self, a, b=None):
+        """Mean of a, or of a·b, over each group: [B, groups]."""
+        batch, channels, pixels, groups = self._sizes(a)
+        a = a if b is None else a * b  # a matrix product would spare it, but its threads cost more on a CPU
+        return a.sum(list(range(2, a.dim()))).view(batch, groups, -1).sum(2) / (channels // groups * pixels)
+
+    def _spread(self, c, x):
+        """A number for each group against x."""
+        c = c if c.shape[1] == 1 else c.repeat_interleave(x.shape[1] // c.shape[1], 1)
+        return c.view(*c.shape, *[1] * (x.dim() - 2))
+
+    def _sum(self, a):
+        """Of each channel."""
+        return a.sum([0, *range(2, a.dim())])
+
+
+class LayerNorm(Norm):
+    """Over the last dimensions, as rows in the order of memory [B, groups, m]: channels_last where all are meant.
+
+    The weights are brought into that order once a pass.
+    """
+
+    def _form(self, x):
+        """(order of the dimensions in memory, their sizes, groups)."""
+        shape = self.module.normalized_shape
+        groups = math.prod(x.shape[1 : x.dim() - len(shape)])
+        order = list(range(x.dim()))
+        last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        if last and len(shape) == 3:
+            order = [0, 2, 3, 1]
+        return order, [x.shape[i] for i in order[1:]], groups
+
+    def _laid_out(self, a, form):
+        order, _, groups = form
+        return a.permute(order).reshape(len(a), groups, -1)
+
+    def _back(self, y, form):
+        order, sizes, _ = form
+        return y.view(len(y), *sizes).permute(_inverse(order))
+
+    def _of_weight(self, w, form):
+        return w.permute(self._order(form)).reshape(-1)
+
+    def _to_weight(self, g, saved, k):
+        shape, dtype = saved["weights"][k]
+        order = self._order(saved["form"])
+        return g.view([shape[i] for i in order]).permute(_inverse(order)).to(dtype)
+
+    def _order(self, form):
+        """Of the weights' dimensions."""
+        left_out = len(form[0]) - len(self.module.normalized_shape)
+        return [i - left_out for i in form[0][left_out:]]
+
+    def _normalise(self, x, gamma, beta):
+        return torch.native_layer_norm(x, x.shape[2:], gamma, beta, self.module.eps)
+
+    def _pull(self, saved, d, gamma, mask):
+        x = saved["x"]
         beta = gamma if mask[2] else None  # only its being there matters
-        return aten.native_layer_norm_backward(d, x, shape, saved["mean"], saved["r"], gamma, beta, mask)
+        return aten.native_layer_norm_backward(d, x, x.shape[2:], saved["mean"], saved["r"], gamma, beta, mask)
 
     def _wide(self, gamma, x):
         return gamma
 
     def _mean(self, a, b=None):
-        a = a if b is None else a * b
-        return a.mean(list(range(a.dim() - len(self.module.normalized_shape), a.dim())), keepdim=True)
+        return (a if b is None else a * b).mean(2, keepdim=True)
 
     def _spread(self, c, x):
         return c
 
     def _sum(self, a):
-        return a.sum(list(range(a.dim() - len(self.module.normalized_shape))))
+        return a.sum([0, 1])
+
+
+def _inverse(order):
+    return [order.index(i) for i in range(len(order))]

@@ -1,18 +1,22 @@
 """A critic as a list of calls with rules: a walk over a Sequential, torch.fx for anything else."""
 
 import functools
+import operator
+import random
+import sys
 import weakref
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ganfast.nn import FusedSequential
-from ganfast.penalty.layers import Affine, LeakyReLU
-from ganfast.penalty.rules import TABLE, NoRuleError, Rule
-from ganfast.penalty.table import function_rule
+from ganfast.penalty.layers import Affine, Conv, LeakyReLU, Reshape
+from ganfast.penalty.rules import TABLE, NoRuleError, Rule, Size
+from ganfast.penalty.table import VIEWS, function_rule
 
 
 def uncompiled(function):
@@ -48,25 +52,41 @@ class Program:
     nodes: list
     arguments: int
     output: object
-    flat: bool = field(init=False)  # piecewise linear, and one call serves several batches
-    mixes: bool = field(init=False)
+    merges: bool = field(init=False)  # one call may serve several batches
+    flat: bool = field(init=False)  # and all is piecewise linear
+    mixes: bool = field(init=False)  # samples see each other, or their number
+    channels_last: bool = field(init=False)  # convolutions, and nothing that might ask for another order in memory
 
     def __post_init__(self):
         rules = [node.rule for node in self.nodes]
-        self.flat = not any(rule.curved for rule in rules) and all(rule.merges for rule in rules)
-        self.flat = self.flat and self.arguments == 1 and isinstance(self.output, int)
-        self.mixes = any(rule.mixes for rule in rules)
-        uses, maker, reader = {}, {}, {}
+        maker, readers = {node.output: node.rule for node in self.nodes}, {}
         for node in self.nodes:
-            maker[node.output] = node.rule
             for i in node.inputs:
-                uses[i] = uses.get(i, 0) + 1
-                reader[i] = node.rule
+                readers.setdefault(i, []).append(node.rule)
+        results = [self.output] if isinstance(self.output, int) else self.output
         for node in self.nodes:
-            i = node.inputs[0] if node.inputs else None
-            node.overwrite = isinstance(node.rule, LeakyReLU) and i in maker and maker[i].fresh and uses[i] == 1
             if isinstance(node.rule, LeakyReLU):
-                node.rule.spends = uses.get(node.output) == 1 and isinstance(reader[node.output], Affine)
+                i, read = node.inputs[0], readers.get(node.output, [])
+                node.overwrite = i in maker and maker[i].fresh and len(readers[i]) == 1 and i not in results
+                node.rule.spends = len(read) == 1 and isinstance(read[0], Affine)
+        one = self.arguments == 1 and isinstance(self.output, int)
+        self.mixes = any(node.rule.mixes or _counts(node, readers) for node in self.nodes)
+        self.merges = one and all(rule.merges for rule in rules) and not self.mixes
+        self.flat = self.merges and not any(rule.curved for rule in rules)
+        self.channels_last = any(isinstance(rule, Conv) for rule in rules) and all(map(_any_order, rules))
+
+
+def _counts(node, readers):
+    """Whether a size is more than part of a shape: the batch's own would be another in a merged step."""
+    shapes = (Reshape, Size)
+    return isinstance(node.rule, Size) and not all(isinstance(r, shapes) for r in readers.get(node.output, []))
+
+
+def _any_order(rule):
+    """Whether a rule takes samples in any order in memory: torch's layers and ours do, others may not."""
+    owner = getattr(rule, "module", None) or getattr(rule, "function", None)
+    made_by = [type(rule), *([type(owner)] if isinstance(owner, nn.Module) else [])]
+    return all(kind.__module__.split(".")[0] in ("torch", "ganfast") for kind in made_by)
 
 
 def program_of(critic: nn.Module, arguments: int = 1) -> Program:
@@ -74,13 +94,21 @@ def program_of(critic: nn.Module, arguments: int = 1) -> Program:
     if torch.compiler.is_compiling() or type(critic) in TABLE:
         return _walk(critic)
     modules = list(critic.modules())
-    key = (arguments, *((id(m), m.training, *(len(getattr(m, hooks)) for hooks in _HOOKS)) for m in modules))
+    key = (arguments, *((id(m), _facts(m)) for m in modules))
     known = _PROGRAMS.get(critic)
     if known is None or known[0] != key:
         known = _PROGRAMS[critic] = (key, _make(critic, arguments, modules))
     if isinstance(known[1], NoRuleError):
         raise known[1]
     return known[1]
+
+
+def _facts(module) -> list:
+    """What a forward may read of a module besides tensors and modules: numbers, words, how many hooks there are."""
+    plain = (bool, int, float, str)
+    values = vars(module).values()
+    facts = [v for v in values if type(v) in plain or (type(v) is tuple and all(type(e) in plain for e in v))]
+    return facts + [len(getattr(module, hooks)) for hooks in _HOOKS]
 
 
 def _make(critic, arguments, modules):
@@ -134,15 +162,47 @@ def _walk(critic):
 # --- torch.fx ---------------------------------------------------------------------------------------------------------
 
 
+def _in_place(plain):
+    def call(self, other):
+        result = plain(self, other)
+        result.node.meta["in_place"] = True
+        return result
+
+    return call
+
+
+class _Proxy(fx.Proxy):
+    """torch.fx takes ``h += x`` for ``h = h + x``, whoever else has h; here that is noted."""
+
+    __iadd__, __isub__ = _in_place(operator.add), _in_place(operator.sub)
+    __imul__, __itruediv__ = _in_place(operator.mul), _in_place(operator.truediv)
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node):
+        return _Proxy(node, self)
+
     def is_leaf_module(self, module, name):
         return _plain_type(module) in TABLE or super().is_leaf_module(module, name)
+
+    def create_arg(self, a):
+        if isinstance(a, Tensor):
+            held = [*self.root.parameters(), *self.root.buffers(), *self.tensor_attrs]
+            if not any(a is h for h in held):
+                raise ValueError("its forward makes a tensor, which would stay the same")
+        return super().create_arg(a)
+
+
+def _random_states():
+    states = [random.getstate(), torch.get_rng_state().tolist()]
+    if "numpy" in sys.modules:
+        kind, keys, *rest = sys.modules["numpy"].random.get_state()
+        states.append((kind, keys.tolist(), *rest))
+    return states
 
 
 class _Held(Rule):
     """A parameter or buffer of the critic itself."""
-
-    merges = False
 
     def __init__(self, critic, path):
         self.critic, self.path = weakref.ref(critic), path  # the critic is a weak key of _PROGRAMS
@@ -160,17 +220,20 @@ class _Held(Rule):
     def forward(self, run, values, weights, overwrite):
         return (weights[0].detach() if weights else self._tensor()), None
 
-    def adjoint(self, saved, p, d, ts, need):
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
         return (), (p,)
 
 
 def _trace(critic, arguments):
+    before = _random_states()
     try:
         graph = _Tracer().trace(critic)
+        if _random_states() != before:
+            raise ValueError("its forward draws random numbers, which would stay the same")
     except Exception as error:  # whatever the critic's own code raises when it meets a proxy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoRuleError(f"{type(critic).__name__}, which torch.fx cannot trace ({reason})") from error
-    numbers, nodes, count, placeholders, output = {}, [], arguments, 0, None
+    numbers, nodes, count, placeholders, output, sizes = {}, [], arguments, 0, None, set()
     for node in graph.nodes:
         if node.op == "placeholder":
             if placeholders < arguments:
@@ -183,8 +246,10 @@ def _trace(critic, arguments):
         else:
             _check_in_place(critic, node)
             inputs = [numbers[i] for i in node.all_input_nodes]
-            for rule in _rules(critic, node):
+            for rule in _rules(critic, node, sizes):
                 nodes.append(Node(rule, inputs, count))
+                if isinstance(rule, Size):
+                    sizes.add(node)
                 inputs, numbers[node] = [count], count
                 count += 1
     if placeholders < arguments:
@@ -193,10 +258,17 @@ def _trace(critic, arguments):
 
 
 def _check_in_place(critic, node):
-    """An in-place activation changes its input for those who read it again; a sweep does not."""
-    module = critic.get_submodule(node.target) if node.op == "call_module" else None
-    if (getattr(module, "inplace", False) or node.kwargs.get("inplace")) and len(node.all_input_nodes[0].users) > 1:
-        raise NoRuleError(f"{node.name} in place, over an input that is used again")
+    """What works in place changes its input, and what that is a view of, for all who read it again."""
+    layer = critic.get_submodule(node.target) if node.op == "call_module" else None
+    noted = node.meta.get("in_place") or node.kwargs.get("inplace") or node.target is F.relu_
+    if not (noted or getattr(layer, "inplace", False)):
+        return
+    changed = node.args[0]
+    while isinstance(changed, fx.Node):
+        if len(changed.users) > 1:
+            raise NoRuleError(f"{node.name} in place, over an input that is used again")
+        layer = type(critic.get_submodule(changed.target)) if changed.op == "call_module" else changed.target
+        changed = changed.args[0] if layer in VIEWS else None
 
 
 def _output(node, numbers, critic):
@@ -208,15 +280,20 @@ def _output(node, numbers, critic):
     raise NoRuleError(f"{type(critic).__name__}, whose result is neither a tensor nor a tuple of tensors")
 
 
-def _rules(critic, node):
+def _rules(critic, node, sizes):
     if node.op == "get_attr":
         return [_Held(critic, node.target)]
     if node.op == "call_module":
         if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
             raise NoRuleError(f"{node.target} called with more than tensors")
         return rules_of(critic.get_submodule(node.target))
+    if node.all_input_nodes and all(i in sizes for i in node.all_input_nodes):
+        return [Size(_bound(node))]
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: None)
     return [function_rule(node.target, _bound(node), args, kwargs, len(node.all_input_nodes))]
+
+
+_VIEWS = {"view": "reshape", "view_as": "reshape_as"}  # the order in memory may be another than the critic's own
 
 
 def _bound(node):
@@ -227,7 +304,7 @@ def _bound(node):
         given = dict(zip(inputs, values))
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), given.__getitem__)
         if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
+            return getattr(args[0], _VIEWS.get(node.target, node.target))(*args[1:], **kwargs)
         return node.target(*args, **kwargs)
 
     return call

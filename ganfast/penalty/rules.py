@@ -13,18 +13,17 @@ class NoRuleError(Exception):
 class Rule:
     """One call y = f(x_1, …, x_k; w) in a critic. A rule keeps nothing of a run; ``forward`` gives what is ``saved``.
 
-    d = ∂ΣD/∂y, t = the tangent of an x, p = ∂P/∂y by way of y. A list for the inputs has None where there is nothing.
-    With ``start`` > 0 a merged step asks: rows from ``start`` on are those of the penalty, and only flat rules are met.
+    d = ∂ΣD/∂y, t = the tangent of an x, p = the cotangent of y in the last sweep. A list for the inputs has None where
+    there is nothing. A merged step runs several batches as one: then some sweeps take a part of the rows.
 
     curved   f bends in x: ``adjoint`` has a second-order term
-    merges   rows are treated alike and apart, so that one call may serve several batches
+    merges   rows are treated alike and apart, and ``rows`` is there: one call may serve several batches
     mixes    samples of a batch see each other
     fresh    y is a new tensor that the rule does not keep, so that an activation may overwrite it
-    trims    ``vjp`` can leave out the rows before ``start``
     constant y does not depend on what x holds, but on its shape
     """
 
-    curved, merges, mixes, fresh, trims, constant = False, True, False, False, False, False
+    curved, merges, mixes, fresh, constant = False, False, False, False, False
 
     def weights(self):
         """The tensors w, read once a run; they may be the results of a parametrization."""
@@ -34,27 +33,56 @@ class Rule:
         """(y, saved). ``overwrite``: values[0] may be; ``run.active`` says which of the values depend on x."""
         raise NotImplementedError
 
-    def vjp(self, saved, d, start=0):
-        """Of each input Jᵀd, of the rows from ``start`` on (``start`` is 0 unless the rule has ``trims``)."""
+    def rows(self, saved, rows: slice):
+        """What is saved of some rows, in the same memory. Only rules that merge are asked for less than all."""
+        return saved
+
+    def vjp(self, saved, d):
+        """Of each input Jᵀd."""
         raise NotImplementedError
 
-    def jvp(self, saved, ts, start=0):
-        """Σ J_i t_i; may overwrite what is saved of the rows from ``start`` on where ``start`` > 0."""
+    def jvp(self, saved, ts):
+        """Σ J_i t_i."""
         raise NotImplementedError
 
-    def cross(self, saved, d, ts, need, start=0):
-        """Of each weight ∂/∂w (d·J t), plus (∂f/∂w)ᵀd of the rows before ``start``. Curved rules: in ``adjoint``."""
+    def jvp_over(self, saved, ts):
+        """:meth:`jvp` that may overwrite what is saved."""
+        return self.jvp(saved, ts)
+
+    def cross(self, saved, d, ts, need):
+        """Of each weight ∂/∂w (d·J t), after ``jvp``; a rule may leave it to ``adjoint``."""
         return ()
 
-    def adjoint(self, saved, p, d, ts, need):
-        """Of each input Jᵀp + ∂/∂x (d·J t), of each weight (∂f/∂w)ᵀp, curved ones + ∂/∂w (d·J t)."""
-        return self.vjp(saved, p), ()
+    def cross_over(self, saved, d, ts, need, start):
+        """:meth:`cross` of the rows from ``start`` on, plus (∂f/∂w)ᵀd of those before; may overwrite what is saved."""
+        rest = slice(start, None)
+        mine = self.cross(self.rows(saved, rest), d[rest], ts, need)
+        _, others = self.adjoint(saved, d[:start], None, [None] * len(ts), need, below=False)
+        return [b if a is None else a if b is None else a + b for a, b in zip(mine, others)]
+
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
+        """Of each input Jᵀp, of each weight (∂f/∂w)ᵀp. Curved: + ∂/∂x (d·J t) in the rows from ``start`` on.
+
+        ``saved`` is of all rows, p of the first ones (None: 0), d and t of those from ``start`` on. Where ``below`` is
+        False, no input's is asked for.
+        """
+        return self.vjp(self.rows(saved, slice(len(p))), p), ()
+
+
+def joined(dx, bent, start):
+    """Jᵀp of the first rows plus the second-order term of those from ``start`` on; dx is overwritten."""
+    if bent is None or dx is None:
+        return bent if dx is None else dx
+    if len(dx) == start:
+        return torch.cat([dx, bent])
+    dx[start:] += bent
+    return dx
 
 
 class Elementwise(Rule):
     """y = f(x), a smooth function of each element: ``value(x)``, ``slope(x, y)`` = f', ``bend(x, y)`` = f''."""
 
-    curved = True
+    curved = merges = True
 
     def __init__(self, module=None):
         self.module = module
@@ -64,23 +92,30 @@ class Elementwise(Rule):
         y = self.value(x)
         return y, (x, y)
 
-    def vjp(self, saved, d, start=0):
+    def rows(self, saved, rows):
+        return saved[0][rows], saved[1][rows]
+
+    def vjp(self, saved, d):
         return (d * self.slope(*saved),)
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         return ts[0] * self.slope(*saved)
 
-    def adjoint(self, saved, p, d, ts, need):
-        bent = None if ts[0] is None else d * ts[0] * self.bend(*saved)
-        if p is None:
-            return (bent,), ()
-        p = p * self.slope(*saved)
-        return (p if bent is None else p + bent,), ()
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
+        bent = None if ts[0] is None else d * ts[0] * self.bend(*self.rows(saved, slice(start, None)))
+        dx = None if p is None else p * self.slope(*self.rows(saved, slice(len(p))))
+        return (joined(dx, bent, start),), ()
 
 
 def form_of(x):
     """What :func:`like` needs of x."""
     return x.shape, x.stride(), x.dtype, x.device
+
+
+def form_rows(form, rows: slice):
+    """The form of some rows."""
+    shape = form[0]
+    return (len(range(*rows.indices(shape[0]))), *shape[1:]), *form[1:]
 
 
 def like(form):
@@ -98,6 +133,9 @@ class LinearMap(Rule):
         saved = [form_of(v) if a else v for v, a in zip(values, run.active)]
         return self.function(*values), (saved, run.active)
 
+    def rows(self, saved, rows):
+        return [form_rows(s, rows) if a else s for s, a in zip(*saved)], saved[1]
+
     def _of_active(self, saved, active):
         constants = [None if a else s for s, a in zip(saved, active)]
 
@@ -107,17 +145,16 @@ class LinearMap(Rule):
 
         return function
 
-    def vjp(self, saved, d, start=0):
+    def vjp(self, saved, d):
         saved, active = saved
         anything = [like(s) for s, a in zip(saved, active) if a]
         _, pull = torch.func.vjp(self._of_active(saved, active), *anything)
         pulled = iter(pull(d))
         return [next(pulled) if a else None for a in active]
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         saved, active = saved
-        rows = next(t.shape[0] for t in ts if t is not None)
-        given = [like(s).zero_()[:rows] if t is None else t for s, t, a in zip(saved, ts, active) if a]
+        given = [like(s).zero_() if t is None else t for s, t, a in zip(saved, ts, active) if a]
         return self._of_active(saved, active)(*given)
 
 
@@ -127,7 +164,7 @@ class Differentiable(Rule):
     ``function(*values, *weights)``; ``module``: its parameters are the weights and it is called with ``values``.
     """
 
-    curved, merges = True, False
+    curved = True
 
     def __init__(self, function=None, module=None, mixes=False):
         self.module, self.mixes = module, mixes
@@ -161,13 +198,13 @@ class Differentiable(Rule):
         given = iter(given)
         return [next(given) if a else None for a in saved["active"]]
 
-    def vjp(self, saved, d, start=0):
+    def vjp(self, saved, d):
         with torch.enable_grad():
             saved["d"] = d.detach().requires_grad_()
             saved["g"] = _grad([saved["y"]], self._xs(saved), [saved["d"]], create_graph=True)
         return self._spread(saved, [None if g is None else g.detach() for g in saved["g"]])
 
-    def jvp(self, saved, ts, start=0):
+    def jvp(self, saved, ts):
         pairs = self._pairs(saved, ts)
         if not pairs:
             return None
@@ -179,7 +216,7 @@ class Differentiable(Rule):
         given = [t for t, a in zip(ts, saved["active"]) if a]
         return [(g, t) for g, t in zip(saved.get("g", ()), given) if g is not None and t is not None]
 
-    def adjoint(self, saved, p, d, ts, need):
+    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
         pairs = [(g, t) for g, t in self._pairs(saved, ts) if g.requires_grad]
         if p is not None:
             pairs.append((saved["y"], p))
@@ -192,12 +229,18 @@ class Differentiable(Rule):
 
 
 class Constant(Differentiable):
-    """A size, a shape, a tensor of zeros."""
+    """A tensor of zeros or ones."""
 
     constant, curved = True, False
 
     def forward(self, run, values, weights, overwrite):
         return self.function(*values), None
+
+
+class Size(Constant):
+    """A shape, a size, a number made of them."""
+
+    merges = True
 
 
 def _grad(outputs, inputs, cotangents, create_graph=False):

@@ -29,11 +29,11 @@ def wgan_gp_step(
     Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂; the critic returns one tensor.
     ``scale``, a number above 0 or a 0-d tensor on the device (``GradScaler``'s), multiplies the gradients, from their
     seeds on, so that those of fp16 do not underflow; what is returned stays unscaled.
-    A piecewise-linear critic takes [real; fake; x̂] as one batch: its weights are read once (one power iteration of a
-    spectral norm), and each layer has one weight gradient. Any other takes real and fake through autograd, together
-    unless its samples see each other, and x̂ through :func:`ganfast.gradient_penalty`. Real and fake get no gradients.
-    It is first-order code for a piecewise-linear nn.Sequential: torch.compile takes it whole. Hooks of
-    DistributedDataParallel do not run: all-reduce the gradients afterwards.
+    A critic whose layers all merge (docs/gradient_penalty.md) takes [real; fake; x̂] as one batch: its weights are read
+    once (one power iteration of a spectral norm), and each layer has one weight gradient, or two below one that is
+    curved. Any other takes real and fake through autograd, together unless its samples see each other, and x̂ through
+    :func:`ganfast.gradient_penalty`. Real and fake get no gradients. It is first-order code: torch.compile takes it
+    whole for an nn.Sequential that merges. Hooks of DistributedDataParallel do not run: all-reduce afterwards.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
     if torch.compiler.is_compiling() and (inputs or not walks(unwrapped(critic))):
@@ -42,10 +42,12 @@ def wgan_gp_step(
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     with torch.no_grad():
         batches = [real, fake, functional.interpolate(real, fake, eps)]
+    if not len(real):
+        raise ValueError("real: got an empty batch, needs a sample")
     scale = _checked_scale(scale, real)
     program = find_program(critic, 1 + len(inputs), strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
-    if program is None or not program.flat:
+    if program is None or not program.merges:
         return _in_parts(critic, program, batches, phi, inputs, scale)
     return _merged(program, batches, phi, scale)
 
@@ -71,6 +73,7 @@ def _checked_scale(scale, real):
 
 
 @uncompiled
+@torch.enable_grad()
 def _in_parts(critic, program, batches, phi, inputs, scale):
     real, fake, x = (b.detach() for b in batches)
     batch = len(real)
@@ -83,9 +86,11 @@ def _in_parts(critic, program, batches, phi, inputs, scale):
     if len(of_real) != 1:
         raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
     wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
-    (-wasserstein * scale).backward()
+    if wasserstein.requires_grad:  # at once: its graph is gone before the penalty's
+        (-wasserstein * scale).backward()
     penalty, norms = _penalty(critic, x, *phi, inputs, False)
-    (penalty * scale).backward()
+    if penalty.requires_grad:
+        (penalty * scale).backward()
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 
@@ -114,11 +119,16 @@ def _merged(program, batches, phi, scale):
         seed[:batch] = -3.0 / scores.numel() * scale
         seed[batch : 2 * batch] = 3.0 / scores.numel() * scale
         seed[2 * batch :] = root
-        g = run.reverse(seed)
-        del seed
+        of_loss, of_penalty = (None, seed) if program.flat else (seed[: 2 * batch], seed[2 * batch :])
+        g = run.reverse(of_penalty)
+        del seed, of_penalty
         penalty, norms, v = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(g)) / root, *phi)
         del g
-        run.tangent((v * root).to(kind), [[w.requires_grad for w in ws] for ws in weights])
+        need = [[w.requires_grad for w in ws] for ws in weights]
+        run.tangent((v * root).to(kind), need)
+        del v
+        if of_loss is not None:
+            run.adjoint(need, seed=of_loss)
         wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
         _accumulate(weights, run.gradients)
     return _results(wasserstein, penalty, norms)
@@ -134,8 +144,8 @@ def _accumulate(weights, gradients):
             if not w.is_leaf:
                 made.append(w)
                 theirs.append(g)
-            elif w.grad is None:
-                w.grad = g
+            elif w.grad is None:  # in the order of w in memory, as autograd's are
+                w.grad = g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
             else:
                 w.grad += g
     if made:

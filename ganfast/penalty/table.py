@@ -9,7 +9,7 @@ from torch import nn
 from ganfast import nn as gnn
 from ganfast.penalty import layers as L
 from ganfast.penalty.norms import GroupNorm, LayerNorm
-from ganfast.penalty.rules import Constant, Differentiable, LinearMap, NoRuleError, register
+from ganfast.penalty.rules import Constant, Differentiable, LinearMap, NoRuleError, Size, register
 
 # --- layers -----------------------------------------------------------------------------------------------------------
 
@@ -115,15 +115,20 @@ RESHAPES = {
     torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, "flatten", "reshape", "view",
     "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
 }  # fmt: skip
+VIEWS = RESHAPES | {
+    nn.Flatten, nn.Unflatten, nn.Identity, torch.permute, "permute", torch.transpose, "transpose", "expand",
+    "expand_as", "contiguous", operator.getitem, torch.narrow, "narrow",
+}  # fmt: skip
 LINEAR = {
     F.avg_pool1d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     F.interpolate, F.upsample, F.pixel_shuffle, F.pixel_unshuffle, torch.neg, operator.neg, "neg", "contiguous",
 }  # fmt: skip
-SMOOTH = {
+SMOOTH = {  # by the arguments after the first
     torch.tanh: L.Tanh, F.tanh: L.Tanh, "tanh": L.Tanh, torch.sigmoid: L.Sigmoid, F.sigmoid: L.Sigmoid,
-    "sigmoid": L.Sigmoid, F.silu: L.SiLU, F.softplus: L.Softplus, F.gelu: L.GELU,
+    "sigmoid": L.Sigmoid, F.silu: lambda inplace=False: L.SiLU(), F.softplus: L.Softplus, F.gelu: L.GELU,
 }  # fmt: skip
 DIFFERENTIABLE = {
+    F.selu, F.celu, F.mish, F.prelu, F.hardtanh, F.relu6, F.logsigmoid, F.softsign,
     torch.add, operator.add, "add", torch.sub, operator.sub, "sub", torch.mul, operator.mul, "mul", torch.div,
     operator.truediv, "div", torch.matmul, operator.matmul, "matmul", torch.bmm, "bmm", torch.mm, "mm", torch.einsum,
     F.linear, F.bilinear, F.embedding, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose2d, F.pad, F.max_pool2d,
@@ -134,7 +139,7 @@ DIFFERENTIABLE = {
     torch.narrow, "narrow", torch.permute, "permute", torch.transpose, "transpose", "expand", "expand_as", "repeat",
     "clone", "to", "float",
 }  # fmt: skip
-PLAIN = {getattr, "size", "dim", "numel", "new_zeros", "new_ones", operator.floordiv, operator.mod}
+SIZES = {"size", "dim", "numel"}  # and getattr: x.shape; what is made of sizes alone is one, too
 
 
 def _dimensions(args, kwargs):
@@ -149,18 +154,20 @@ def function_rule(target, function, args, kwargs, count):
         return L.Reshape(function)
     if target in LINEAR:
         return LinearMap(function)
-    if target in SMOOTH and len(args) == 1 and not kwargs:
-        return SMOOTH[target]()
+    if target in SMOOTH and args[:1] == (None,) and count == 1:
+        return SMOOTH[target](*args[1:], **kwargs)
     if target in (F.relu, torch.relu, "relu", F.relu_):
         return L.LeakyReLU()
     if target is F.avg_pool2d and count == 1:
         return L.AvgPool2d(*args[1:], **kwargs)
+    if target is F.max_pool2d and count == 1 and len(args) < 6 and not kwargs.get("ceil_mode"):
+        return L.MaxPool(lambda x: F.max_pool2d(x, *args[1:], **{**kwargs, "return_indices": True}), 2)
     if target is F.leaky_relu:
         slope = kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01)
         return L.LeakyReLU(slope)
     if target in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d) and count == 1:
         return L.Masked(function)
-    if target in (torch.add, operator.add, "add", operator.iadd) and not kwargs:
+    if target in (torch.add, operator.add, "add") and not kwargs:
         return L.Add() if count == 2 else L.Keep(function)
     if target in (operator.sub, torch.sub, "sub") and count == 1 and args[0] is None and not kwargs:
         return L.Keep(function)
@@ -178,7 +185,9 @@ def function_rule(target, function, args, kwargs, count):
         return LinearMap(function)
     if target in (torch.transpose, "transpose") and all(isinstance(d, int) and d > 0 for d in args[1:3]):
         return LinearMap(function)
-    if target in PLAIN:
+    if target in SIZES or (target is getattr and args[1] in ("shape", "ndim")):
+        return Size(function)
+    if target in ("new_zeros", "new_ones") or (target is getattr and args[1] in ("dtype", "device")):
         return Constant(function)
     if target in DIFFERENTIABLE:
         return Differentiable(function)

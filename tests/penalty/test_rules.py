@@ -131,7 +131,7 @@ def test_rules_in_other_dimensions(layers, shape):
 @pytest.mark.parametrize("layer", [nn.Dropout(0.4), nn.Dropout2d(0.4)], ids=["Dropout", "Dropout2d"])
 def test_dropout_keeps_its_mask(layer):
     critic = perturbed(nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.Tanh(), nn.Flatten(), nn.Linear(16, 1)))
-    real, fake, eps = samples((5, 3, 4, 4))
+    real, fake, eps = (t.to(memory_format=torch.channels_last) if t.dim() == 4 else t for t in samples((5, 3, 4, 4)))
     x = between(real, fake, eps).requires_grad_()
     torch.manual_seed(3)
     wanted = gradients(double_backward(critic, x, wgan)[0], critic)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from penalty.truth import (
     CRITICS,
     TwoHeads,
@@ -68,7 +69,7 @@ class FlatResidual(nn.Module):
     def forward(self, x):
         h = self.act(x)
         h = self.drop(self.inplace(self.b(self.inplace(self.a(h))))) + self.c(x)
-        return nn.functional.max_pool2d(h + x, 2)
+        return F.max_pool2d(h + x, 2)
 
 
 def test_merged_residual_networks():
@@ -85,9 +86,88 @@ def test_merged_residual_networks():
 
 def test_which_critics_are_merged():
     assert program_of(conv_critic()).flat
-    assert not program_of(residual()).flat  # it multiplies by a parameter
-    assert not program_of(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1))).flat
+    for critic in (residual(), nn.Sequential(nn.Linear(6, 8), nn.PReLU(), nn.Linear(8, 1))):
+        assert not program_of(critic).merges  # it multiplies by a parameter
+    curved = program_of(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))
+    assert curved.merges and not curved.flat
     assert program_of(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))).mixes
+
+
+class Sizes(nn.Module):
+    """The batch's size, as people use it: in a shape, or in a mean of their own."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.conv, self.head, self.use = nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(64, 1), use
+
+    def forward(self, x):
+        h = F.leaky_relu(self.conv(x), 0.2)
+        return self.head(self.use(h))
+
+
+USES = {
+    "size": (lambda h: h.view(h.size(0), -1), True), "shape": (lambda h: h.reshape(h.shape[0], 64), True),
+    "numel": (lambda h: h.view(-1, h.numel() // h.shape[0]), True), "flatten": (lambda h: h.flatten(1), True),
+    "mean": (lambda h: h.view(-1, 64) / h.size(0), False), "zeros": (lambda h: h.flatten(1) + h.new_ones(64), False),
+    "dtype": (lambda h: h.flatten(1).to(h.dtype), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_size_may_say_a_shape(use):
+    torch.manual_seed(0)
+    function, merges = USES[use]
+    critic = Sizes(function).double()
+    assert program_of(critic).merges == merges
+    real, fake, eps = samples((5, 3, 8, 8))
+    scalars, wanted = of_loss(critic, real, fake, eps)
+    step = penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+    assert distance(step, scalars) < 1e-10
+    assert distance(grads(critic), wanted) < 1e-10
+
+
+class CurvedResidual(nn.Module):
+    """Layers that bend in one branch of three, in the other none; norms of all kinds."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm, self.a, self.b = norm, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        h = self.b(F.leaky_relu(self.a(F.silu(self.norm(x))), 0.2))
+        return F.avg_pool2d(x + h, 2) + 0.5 * F.max_pool2d(F.relu(h), 2)
+
+
+NORMS = {
+    "LayerNorm": lambda: nn.LayerNorm([4, 8, 8]), "LayerNorm of the last": lambda: nn.LayerNorm([8, 8]),
+    "LayerNorm without shift": lambda: nn.LayerNorm([4, 8, 8], bias=False),
+    "LayerNorm without weights": lambda: nn.LayerNorm([4, 8, 8], elementwise_affine=False),
+    "GroupNorm": lambda: nn.GroupNorm(2, 4), "GroupNorm of one": lambda: nn.GroupNorm(1, 4),
+    "InstanceNorm2d": lambda: nn.InstanceNorm2d(4, affine=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "partly frozen"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_merged_curved_networks(norm, layout, frozen):
+    torch.manual_seed(0)
+    critic = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), CurvedResidual(NORMS[norm]()), nn.LeakyReLU(0.1), nn.Flatten(), nn.Linear(64, 1)
+    )
+    critic = critic.double().to(memory_format=layout)
+    with torch.no_grad():
+        for p in critic.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+            p.requires_grad_(not frozen or p.dim() in (1, 4))
+    assert program_of(critic).merges
+    real, fake, eps = samples((5, 3, 8, 8))
+    real, fake = real.to(memory_format=layout), fake.to(memory_format=layout)
+    scalars, wanted = of_loss(critic, real, fake, eps)
+    step = penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+    assert distance(step, scalars) < 1e-10
+    assert distance(grads(critic), wanted) < 1e-10
+    assert all(p.grad.stride() == p.stride() for p in critic.parameters() if p.grad is not None)
 
 
 def test_batch_norm_sees_real_fake_and_between_apart():
@@ -187,10 +267,18 @@ def test_a_step_wants_one_result():
         penalty.wgan_gp_step(TwoHeads(), real, fake)
 
 
+def normalised_critic():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 4, 2, 1), nn.LayerNorm([6, 4, 4]), nn.LeakyReLU(0.2), nn.Conv2d(6, 6, 3, 2, 1),
+        nn.GroupNorm(2, 6), nn.SiLU(), nn.Flatten(), nn.Linear(24, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [conv_critic, normalised_critic])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
-def test_compiled_whole(layout):
+def test_compiled_whole(layout, make):
     torch.manual_seed(0)
-    critic = conv_critic().to(memory_format=layout)
+    critic = make().to(memory_format=layout)
     real, fake, eps = samples((5, 3, 8, 8), torch.float32)
     real, fake = real.to(memory_format=layout), fake.to(memory_format=layout)
     scalars, wanted = of_loss(critic, real, fake, eps)
@@ -212,26 +300,75 @@ def test_what_the_compiler_cannot_take_runs_beside_it(name):
     assert distance(grads(critic), wanted) < 1e-5
 
 
+def by_step(critic, real, fake, eps):
+    return penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+
+
+def by_penalty(critic, real, fake, eps):
+    value = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    wasserstein = critic(real).mean() - critic(fake).mean()
+    loss = value - wasserstein
+    loss.backward()
+    return loss.detach(), wasserstein.detach(), value.detach()
+
+
 @pytest.mark.gpu
-def test_captured_in_a_cuda_graph():
+@pytest.mark.parametrize(
+    "make", [lambda: conv_critic(16), normalised_critic, residual], ids=["flat", "curved", "parts"]
+)
+@pytest.mark.parametrize("update", [by_step, by_penalty])
+def test_captured_in_a_cuda_graph(update, make, monkeypatch):
+    """Each replay has the gradients of what its inputs hold then, added to what ``.grad`` holds."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    critic = conv_critic(16).cuda()
+    critic = make().cuda()
     real, fake, eps = (t.cuda() for t in samples((8, 3, 8, 8), torch.float32))
     for p in critic.parameters():
         p.grad = torch.zeros_like(p)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            penalty.wgan_gp_step(critic, real, fake, eps=eps)
+            update(critic, real, fake, eps)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step = penalty.wgan_gp_step(critic, real, fake, eps=eps)
+        found = update(critic, real, fake, eps)
     for replay in range(2):
-        real.copy_(torch.randn_like(real))
+        for t in (real, fake):
+            t.copy_(torch.randn_like(t))
+        eps.copy_(torch.rand_like(eps))
         for p in critic.parameters():
             p.grad.zero_()
         graph.replay()
         scalars, wanted = of_loss(critic, real, fake, eps)
-        assert distance(step, scalars) < 1e-4, replay
-        assert distance(grads(critic), wanted) < 1e-4
+        assert distance(found, scalars[: len(found)]) < 1e-4, replay
+        assert distance(grads(critic), wanted) < 1e-4, replay
+
+
+@pytest.mark.gpu
+def test_captured_with_a_scale_on_the_device_and_its_own_epsilon():
+    torch.manual_seed(0)
+    critic = normalised_critic().cuda()
+    real, fake, _ = (t.cuda() for t in samples((8, 3, 8, 8), torch.float32))
+    scale = torch.tensor(4.0, device="cuda")
+    for p in critic.parameters():
+        p.grad = torch.zeros_like(p)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        penalty.wgan_gp_step(critic, real, fake, scale=scale)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step = penalty.wgan_gp_step(critic, real, fake, scale=scale)
+    values, sizes = [], []
+    for factor in (1.0, 1.0, 256.0):
+        scale.fill_(factor)
+        for p in critic.parameters():
+            p.grad.zero_()
+        graph.replay()
+        values.append(float(step.penalty))
+        sizes.append(float(torch.cat([g.flatten() for g in grads(critic)]).norm()))
+    assert values[0] != values[1]  # ε is drawn anew
+    assert 100 < sizes[2] / sizes[1] < 600

@@ -1,0 +1,264 @@
+"""Critics as people write them: what is traced, what takes double backward and says why, what is read again."""
+
+import gc
+import random
+import warnings
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from penalty.truth import CRITICS, between, distance, double_backward, gradients, grads, samples, wgan
+from torch import nn
+
+from ganfast import penalty
+
+
+def check(critic, shape=(5, 6), strict=True):
+    """The penalty and the step against double backward."""
+    torch.manual_seed(0)
+    real, fake, eps = samples(shape)
+    x = between(real, fake, eps).requires_grad_()
+    value, _ = double_backward(critic, x, wgan)
+    wanted = gradients(value, critic)
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=strict)
+    assert distance(gradients(mine, critic), wanted) < 1e-10
+    wanted = gradients(double_backward(critic, x, wgan)[0] + critic(fake).mean() - critic(real).mean(), critic)
+    critic.zero_grad()
+    penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=strict)
+    assert distance(grads(critic), wanted) < 1e-10
+
+
+class Written(nn.Module):
+    """A critic whose forward is ``body(self, x)``."""
+
+    def __init__(self, body, inputs=6):
+        super().__init__()
+        self.f, self.g, self.body = nn.Linear(inputs, 6), nn.Linear(6, 1), body
+        self.alpha = 0.3
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+def adds_in_place(critic, x):
+    h = critic.f(x)
+    k = h
+    k += x
+    return critic.g(h.tanh() + k)
+
+
+def adds_to_a_view(critic, x):
+    h = critic.f(x)
+    k = h.view(-1, 6)
+    k *= 2
+    return critic.g(h)
+
+
+def draws(critic, x):
+    return critic.g(critic.f(x if random.random() < 2 else -x))
+
+
+def makes_a_tensor(critic, x):
+    return critic.g(critic.f(x) * torch.ones(6, dtype=x.dtype).cumsum(0)) + torch.ones(1).double()
+
+
+def branches(critic, x):
+    return critic.g(critic.f(x)) if x.sum() > 0 else critic.g(critic.f(-x))
+
+
+def accumulates(critic, x):
+    return critic.f(x).cumsum(1)
+
+
+BODIES = {
+    "in place": (adds_in_place, "add in place, over an input that is used again"),
+    "in place, a view": (adds_to_a_view, "mul in place, over an input that is used again"),
+    "random": (draws, "its forward draws random numbers, which would stay the same"),
+    "tensor": (makes_a_tensor, "its forward makes a tensor, which would stay the same"),
+    "branch": (branches, "torch.fx cannot trace"),
+    "no rule": (accumulates, "cumsum has no rule"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_what_cannot_be_traced_takes_double_backward(body):
+    function, reason = BODIES[body]
+    critic = Written(function).double()
+    with pytest.raises(penalty.NoRuleError, match=reason):
+        penalty.gradient_penalty(critic, torch.randn(5, 6).double(), torch.randn(5, 6).double(), strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(critic, strict=False)
+
+
+def test_in_place_where_nobody_else_looks():
+    def residual(critic, x):
+        h = critic.f(x)
+        h += x
+        return critic.g(F.relu(h, inplace=True))
+
+    check(Written(residual).double())
+
+
+def test_a_number_of_the_critic_is_read_at_each_call():
+    critic = Written(lambda self, x: self.alpha * self.g(x) + (1 - self.alpha) * self.g(self.f(x).tanh())).double()
+    for alpha in (0.3, 0.8):
+        critic.alpha = alpha
+        check(critic)
+    critic = nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1)).double()
+    for slope in (0.2, 0.05):
+        critic[1].negative_slope = slope
+        check(critic)
+
+
+@pytest.mark.parametrize("function", [F.silu, F.softplus, F.gelu, lambda x: F.gelu(x, approximate="tanh"), F.mish])
+def test_activations_as_functions(function):
+    check(Written(lambda self, x: self.g(function(self.f(x)))).double())
+
+
+class Attention(nn.Module):
+    """Of SAGAN: every pixel looks at every other."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.q, self.k, self.v = nn.Conv2d(features, 2, 1), nn.Conv2d(features, 2, 1), nn.Conv2d(features, features, 1)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        batch, features, height, width = x.shape
+        q, k, v = (layer(x).view(batch, -1, height * width) for layer in (self.q, self.k, self.v))
+        seen = torch.softmax(torch.bmm(q.permute(0, 2, 1), k), -1)
+        return x + self.gain * torch.bmm(v, seen.permute(0, 2, 1)).view(batch, features, height, width)
+
+
+def test_attention():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, 2, 1), nn.LeakyReLU(0.2), Attention(4), nn.Flatten(), nn.Linear(64, 1)]
+    check(nn.Sequential(*layers).double(), (5, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["conv", "residual", "LayerNorm"])
+def test_the_step_within_no_grad_and_with_all_frozen(name):
+    torch.manual_seed(0)
+    critic, shape, _ = CRITICS[name]()
+    real, fake, eps = samples(shape, torch.float32)
+    step = penalty.wgan_gp_step(critic, real, fake, eps=eps)
+    wanted = [g.clone() for g in grads(critic)]
+    critic.zero_grad()
+    with torch.no_grad():
+        assert distance(penalty.wgan_gp_step(critic, real, fake, eps=eps), step) < 1e-6
+    assert distance(grads(critic), wanted) < 1e-6
+    critic.requires_grad_(False).zero_grad()
+    assert distance(penalty.wgan_gp_step(critic, real, fake, eps=eps), step) < 1e-6
+    assert all(p.grad is None for p in critic.parameters())
+    assert not penalty.gradient_penalty(critic, real, fake, eps=eps).requires_grad
+
+
+# --- results, layers without a rule -----------------------------------------------------------------------------------
+
+
+class Transposed(nn.Module):
+    """A property that is a tensor, and a result that an activation reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = nn.Linear(4, 3), nn.Linear(5, 1)
+
+    def forward(self, x):
+        h = self.f(x)
+        return h, self.g(torch.relu(h).mT)
+
+
+def test_results_that_are_read_again_and_properties_without_a_rule():
+    torch.manual_seed(0)
+    critic = Transposed().double()
+    real, fake, eps = samples((6, 5, 4))
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    with pytest.raises(penalty.NoRuleError, match=r"getattr\(\) has no rule"):
+        penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert distance(gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic), wanted) < 1e-10
+
+
+class Features(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = nn.Linear(6, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        h = self.f(x)
+        return h, self.g(torch.relu(h))
+
+
+def test_a_result_is_not_overwritten_by_an_activation():
+    torch.manual_seed(0)
+    critic = Features().double()
+    real, fake, eps = samples((5, 6))
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    assert distance(gradients(mine, critic), wanted) < 1e-10
+
+
+class Odd(nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+def test_a_layer_without_a_rule_falls_back_and_says_so_once():
+    critic = nn.Sequential(nn.Linear(6, 8), Odd(), nn.Tanh(), nn.Linear(8, 1)).double()
+    real, fake, eps = samples((5, 6))
+    wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    with pytest.warns(UserWarning, match=r"cumsum.* has no rule, so Sequential takes torch's double backward"):
+        got = gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic)
+    assert distance(got, wanted) < 1e-10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step = penalty.wgan_gp_step(critic, real, fake, eps=eps)
+        with torch.no_grad():
+            assert not penalty.gradient_penalty(critic, real, fake, eps=eps).requires_grad
+    assert bool(step.loss.isfinite())
+    with pytest.raises(penalty.NoRuleError, match=r"cumsum.* has no rule; name one with ganfast.penalty.register"):
+        penalty.gradient_penalty(critic, real, fake, strict=True)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.act = nn.Linear(6, 1), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        h = self.f(x)
+        return self.act(h) + h
+
+
+def test_other_reasons_to_fall_back():
+    real, fake, _ = samples((5, 6), torch.float32)
+    with pytest.raises(penalty.NoRuleError, match="in place, over an input"):
+        penalty.gradient_penalty(InPlace(), real, fake, strict=True)
+    critic = nn.Sequential(nn.Linear(6, 1))
+    penalty.gradient_penalty(critic, real, fake, strict=True)
+    critic[0].register_forward_hook(lambda *args: None)
+    with pytest.raises(penalty.NoRuleError, match=r"Linear with hooks"):
+        penalty.gradient_penalty(critic, real, fake, strict=True)
+
+
+def test_a_critic_that_changes_is_read_again():
+    critic = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).double()
+    real, fake, eps = samples((5, 6))
+    for replacement in (nn.Tanh(), nn.GELU()):
+        critic[1] = replacement
+        wanted = gradients(double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+        assert distance(gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic), wanted) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["conv", "conditional", "residual"])
+def test_a_critic_is_not_kept_alive(name):
+    critic, shape, inputs = CRITICS[name]()
+    real, fake, _ = samples(shape, torch.float32)
+    penalty.gradient_penalty(critic, real, fake, inputs=inputs).backward()
+    alive = weakref.ref(critic)
+    del critic
+    gc.collect()
+    assert alive() is None
