@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chips
@@ -122,14 +121,13 @@ def triton_rows(op: str, archs=("80", "90", "100")) -> list[dict]:
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         found |= dict.fromkeys(launches.triton_launches(declaration, dtype))
     compiler = f"triton {importlib.metadata.version('triton')}"
-    jobs = [(launch, arch) for launch in found for arch in archs]
-    compiled = [machine_code.triton_cubin(launch, arch) for launch, arch in jobs]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # cuobjdump takes longer than the compiler
-        functions = list(pool.map(lambda c: machine_code.read(c[0])[0], compiled))
     rows = []
-    for (launch, arch), (_, dynamic), function in zip(jobs, compiled, functions):
-        where = {"op": op, "kernel": launch.name, "configuration": launch.describe(), "dtype": launch.dtype}
-        rows.append(_row(declaration, function, arch, dynamic, compiler=compiler, **where))
+    for arch in archs:
+        compiled = [machine_code.triton_cubin(launch, arch) for launch in found]
+        functions = machine_code.read([cubin for cubin, _ in compiled], arch)
+        for launch, (_, dynamic), (function,) in zip(found, compiled, functions):
+            where = {"op": op, "kernel": launch.name, "configuration": launch.describe(), "dtype": launch.dtype}
+            rows.append(_row(declaration, function, arch, dynamic, compiler=compiler, **where))
     return rows
 
 
@@ -159,7 +157,7 @@ def cuda_rows(op: str, archs=("80", "90")) -> list[dict]:
     compiler = "nvcc " + re.search(r"release ([\d.]+)", version)[1]
     rows = []
     for arch in (a for a in archs if a in CUDA):
-        functions = machine_code.read(machine_code.nvcc_cubin(source, CUDA[arch]))
+        (functions,) = machine_code.read([machine_code.nvcc_cubin(source, CUDA[arch])], arch)
         for function, (name, configuration, dtype) in zip(functions, _plain_names([f.name for f in functions])):
             where = {"op": op, "kernel": name, "configuration": configuration, "dtype": dtype}
             rows.append(_row(declaration, function, arch, 0, compiler=compiler, **where))

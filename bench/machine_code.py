@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,18 +123,48 @@ class Function:
         return sum(i.kind in ("LDL", "STL") for i in self.code)
 
 
-def read(cubin: bytes) -> list[Function]:
-    """The functions of a cubin."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "kernel.cubin"
-        file.write_bytes(cubin)
-        command = [triton_tool("cuobjdump"), "-res-usage", "-elf", "-sass", str(file)]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return parse(text)
+def read(cubins: list[bytes], arch: str) -> list[list[Function]]:
+    """The functions of each cubin for sm_`arch`. Addresses run through all of them: one nvdisasm reads all code, as
+    it takes longer to start than to disassemble a kernel."""
+    found, where, code = [], [], b""
+    for cubin in cubins:
+        functions = resources(_output("cuobjdump", ("-res-usage", "-elf"), cubin))
+        for name, instructions in _code(cubin).items():
+            where.append((functions[name], len(code), len(code) + len(instructions)))
+            code += instructions
+        found.append(list(functions.values()))
+    instructions = disassembly(_output("nvdisasm", ("-b", f"SM{arch}"), code))
+    addresses = [i.address for i in instructions]
+    for function, first, end in where:
+        function.code = instructions[bisect_left(addresses, first) : bisect_left(addresses, end)]
+    return found
 
 
-def parse(text: str) -> list[Function]:
-    """The functions in what cuobjdump prints."""
+def _output(tool: str, options: tuple, data: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(data)
+        file.flush()
+        command = [triton_tool(tool), *options, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _code(elf: bytes) -> dict[str, bytes]:
+    """Function → its instructions, of the sections .text.<function> of a 64-bit ELF file."""
+    (start,) = struct.unpack_from("<Q", elf, 40)
+    size, count, names = struct.unpack_from("<3H", elf, 58)
+    # of a section: offset of its name, type, flags, address, offset, length, …
+    sections = [struct.unpack_from("<IIQQQQ", elf, start + i * size) for i in range(count)]
+    found = {}
+    for offset, *_, first, length in sections:
+        at = sections[names][4] + offset
+        name = elf[at : elf.index(b"\0", at)].decode()
+        if name.startswith(".text."):
+            found[name.removeprefix(".text.")] = elf[first : first + length]
+    return found
+
+
+def resources(text: str) -> dict[str, Function]:
+    """The functions in what cuobjdump -res-usage -elf prints, without their code."""
     functions = {}
     usage = r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)"
     for name, *numbers in re.findall(usage, text):
@@ -142,12 +174,13 @@ def parse(text: str) -> list[Function]:
         if size and name in functions:
             x, y, z = (int(n, 16) for n in size.groups())
             functions[name].threads = x * y * z
+    return functions
+
+
+def disassembly(text: str) -> list[Instruction]:
+    """The instructions in what nvdisasm prints."""
     line = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);", re.M)
-    for part in re.split(r"^\s+Function : ", text, flags=re.M)[1:]:
-        name = part.split(None, 1)[0]
-        found = [Instruction(int(a, 16), p, op, rest.strip()) for a, p, op, rest in line.findall(part)]
-        functions[name].code = found
-    return list(functions.values())
+    return [Instruction(int(a, 16), p, op, rest.strip()) for a, p, op, rest in line.findall(text)]
 
 
 # --- the main path ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ three updates. In the place "graph" each is captured in a CUDA graph.
     eager         as tutorials have it: fp32, NCHW, Adam's default, weight gradients of D that nobody needs
     tuned         as well as torch does it: channels_last, fused Adam, TF32, cudnn.benchmark, no wasted gradients
     compiled      tuned, the networks (penalties: nested torch.func.grad) under torch.compile
+    traced        penalties: tuned, its double backward one region under torch.compile, by dynamo's trace_autograd_ops
     max-autotune  compiled with that mode; CUDA only
 
 The precision of a group (bf16: autocast) is that of all its rows but "eager".
@@ -225,6 +226,20 @@ def by_func_grad(d, kind, precision, mode):
     return gradients
 
 
+TRACING = hasattr(torch._dynamo.config, "trace_autograd_ops")
+
+
+def by_traced_double_backward(d, kind, precision):
+    """torch.compile of by_double_backward as it stands, torch.autograd.grad and backward() included."""
+    both = torch.compile(by_double_backward, fullgraph=True, dynamic=False)
+
+    def gradients(*batches):
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            return both(d, kind, precision, *batches)
+
+    return gradients
+
+
 def by_ganfast(d, kind, precision, real, fake, epsilon):
     with autocast(real.device.type, precision):
         if kind == "wgan-gp":
@@ -248,6 +263,8 @@ def critic_update(row, precision, device, kind, critic, width, batch):
     epsilon = torch.rand(batch, generator=random).to(device)
     if row in MODES:
         gradients = by_func_grad(d, kind, precision, MODES[row])
+    elif row == "traced":
+        gradients = by_traced_double_backward(d, kind, precision)
     else:
         by = by_ganfast if row.startswith("ganfast") else by_double_backward
         by = torch.compile(by) if row == "ganfast compiled" else by
@@ -275,7 +292,7 @@ CPU_LARGEST = {"conv": 64 * 32, "resnet": 16 * 16}  # width·batch
 
 
 @pytest.mark.parametrize(
-    "row", ["ganfast", "eager", "tuned", *frame.in_full("compiled", "ganfast compiled"), AUTOTUNED]
+    "row", ["ganfast", "eager", "tuned", *frame.in_full("compiled", "traced", "ganfast compiled"), AUTOTUNED]
 )
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "{}-{}-width{}-batch{}".format(*case))
@@ -286,6 +303,8 @@ def test_critic(measure, place, case, precision, row):
         pytest.skip("minutes on a CPU")
     if row == "ganfast compiled" and (kind, critic) != ("wgan-gp", "conv"):
         pytest.skip("first-order code as a whole: wgan_gp_step of a piecewise-linear nn.Sequential")
+    if row == "traced" and not TRACING:
+        pytest.skip(f"torch {torch.__version__} cannot trace torch.autograd.grad")
     # forward, reverse and weight gradient of three batches (R1: of two) and one tangent sweep
     times = 10 if kind == "wgan-gp" else 8
     parts = [(CRITICS[critic](width), torch.empty(batch, 3, SIDES[critic], SIDES[critic]), times)]

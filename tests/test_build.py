@@ -36,6 +36,14 @@ def script(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+@pytest.fixture
+def quick(tmp_path):
+    """A g++ that does not optimise: what it builds is only loaded."""
+    if (compiler := shutil.which("g++")) is None:
+        pytest.skip("no g++ on this machine")
+    return str(script(tmp_path / "bin", "quick-g++", f'#!/bin/sh\nexec {compiler} "$@" -O0\n'))
+
+
 def environment(path=None, **more):
     drop = ("CXX", "GANFAST_CUDA", "GANFAST_CUDA_ARCHS", "GANFAST_REQUIRE_EXT", "CUDA_HOME")
     env = {k: v for k, v in os.environ.items() if k not in drop}
@@ -101,12 +109,10 @@ def test_a_broken_compiler_is_one_line_with_the_first_error(checkout, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_broken_nvcc_leaves_the_cpu_half(checkout, tmp_path):
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ on this machine")
+def test_a_broken_nvcc_leaves_the_cpu_half(checkout, tmp_path, quick):
     target = tmp_path / "site"
     script(tmp_path / "cuda" / "bin", "nvcc", BROKEN)
-    run = install(checkout, target, environment(CUDA_HOME=str(tmp_path / "cuda"), GANFAST_CUDA="1"))
+    run = install(checkout, target, environment(CXX=quick, CUDA_HOME=str(tmp_path / "cuda"), GANFAST_CUDA="1"))
     assert run.returncode == 0, run.stderr
     (line,) = notices(run)
     assert line.startswith("ganfast: the CUDA half of ganfast._C was not built: x.cpp:1:2: error")
@@ -115,15 +121,13 @@ def test_a_broken_nvcc_leaves_the_cpu_half(checkout, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_editable_installation_has_its_library_in_the_source_tree(checkout, tmp_path):
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ on this machine")
+def test_an_editable_installation_has_its_library_in_the_source_tree(checkout, tmp_path, quick):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     show = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.check_output([python, "-c", show], text=True).strip())
     (site / "ours.pth").write_text(str(Path(setuptools.__file__).parent.parent) + "\n")  # setuptools, pybind11, ninja
-    run = pip("--no-build-isolation", "--no-deps", "-e", checkout, env=environment(), python=python)
+    run = pip("--no-build-isolation", "--no-deps", "-e", checkout, env=environment(CXX=quick), python=python)
     assert run.returncode == 0, run.stdout + run.stderr
     code = "import ganfast._C, ganfast.kernels; print(ganfast._C.__file__, ganfast.kernels.__file__)"
     out = subprocess.check_output([python, "-c", code], text=True, cwd=tmp_path).split()
@@ -136,11 +140,9 @@ def test_an_editable_installation_has_its_library_in_the_source_tree(checkout, t
 
 
 @pytest.mark.slow
-def test_an_isolated_build_brings_its_own_tools(checkout, tmp_path):
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ on this machine")
+def test_an_isolated_build_brings_its_own_tools(checkout, tmp_path, quick):
     target = tmp_path / "site"
-    run = pip("--no-deps", "--target", target, checkout, env=environment())
+    run = pip("--no-deps", "--target", target, checkout, env=environment(CXX=quick))
     assert run.returncode == 0, run.stdout + run.stderr
     assert imported(target, "import ganfast._C as C; print(C.__file__)").startswith(str(target))
 

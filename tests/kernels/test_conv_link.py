@@ -232,7 +232,7 @@ def test_tensor_cores_are_fed_asynchronously(arch):
         if launch.name not in ("forward_kernel", "backward_data_kernel", "backward_weight_kernel"):
             continue
         try:
-            (function,) = machine_code.read(machine_code.triton_cubin(launch, arch)[0])
+            ((function,),) = machine_code.read([machine_code.triton_cubin(launch, arch)[0]], arch)
         except machine_code.ToolMissing as reason:
             pytest.skip(str(reason))
         path = machine_code.main_path(function, lambda i: int(i.opcode.startswith(TENSOR[arch])))

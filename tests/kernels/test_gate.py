@@ -108,7 +108,7 @@ def row_of(kernel, element, **options):
     x, out = (torch.empty(4, dtype=d, device="meta") for d in (torch.bfloat16, torch.float32))
     (launch,) = launches.record(lambda: kernel[(1,)](x, out, 77, **options))
     cubin, dynamic = machine_code.triton_cubin(launch, "90")
-    (function,) = machine_code.read(cubin)
+    ((function,),) = machine_code.read([cubin], "90")
     declaration = SimpleNamespace(ELEMENT=element)
     where = {"op": "toy", "kernel": launch.name, "configuration": launch.describe(), "dtype": launch.dtype}
     return gate._row(declaration, function, "90", dynamic, compiler="triton", **where)
@@ -151,7 +151,7 @@ def test_a_launch_is_recorded_as_triton_specialises_it():
     assert dict(long.signature)["n"] == "i64" and "n" not in long.aligned
 
 
-SASS = """
+RESOURCES = """
 Resource usage:
  Function toy:
   REG:40 STACK:8 SHARED:1056 LOCAL:0 CONSTANT[0]:592 TEXTURE:0 SURFACE:0 SAMPLER:0
@@ -159,8 +159,9 @@ Resource usage:
 	Attribute:	EIATTR_MAX_THREADS
 	Format:	EIFMT_SVAL
 	Value:	0x80 0x2 0x1
-.text.toy
-		Function : toy
+.nv.info.other
+"""
+SASS = """
         /*0000*/                   LDG.E R1, desc[UR4][R2.64] ;       /* 0x0 */
         /*0010*/              @!P0 BRA 0xa0 ;                         /* 0x0 */
         /*0020*/                   LDG.E.128.CONSTANT R4, desc[UR4][R2.64+0x10] ;
@@ -181,7 +182,8 @@ Resource usage:
 
 
 def test_machine_code_is_read():
-    (function,) = machine_code.parse(SASS)
+    (function,) = machine_code.resources(RESOURCES).values()
+    function.code = machine_code.disassembly(SASS)
     assert (function.registers, function.stack, function.shared, function.threads) == (40, 8, 1056, 256)
     assert function.spills == 1
     assert function.atomics == 1  # the sum

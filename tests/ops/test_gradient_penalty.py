@@ -393,9 +393,9 @@ def test_compiled_equals_eager(dtype, device):
             leaf = g.clone().requires_grad_()
             value = function(leaf)
             value.backward()
-            results.append((value.detach(), leaf.grad))
-        for a, b in zip(*results):
-            torch.testing.assert_close(a, b)
+            results.append((value.detach().double(), leaf.grad.double()))
+        for a, b in zip(*results):  # four gradients meet in g: fused, they are added before they are rounded
+            assert float((a - b).norm()) <= 2 * ROUND[dtype] * float(b.norm()), (dtype, shape)
 
 
 @pytest.mark.parametrize("device", DEVICES)
