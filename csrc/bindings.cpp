@@ -37,6 +37,11 @@ void bind_cpu(py::module_ m) {
         batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope), at<float>(mean),
         at<float>(var), at<void>(dy), at<float>(dweight), at<float>(dbias), threads);
   }, Unlocked());
+  m.def("update_running_statistics", [](Ptr running_mean, Ptr running_var, Ptr mean, Ptr var, int64_t channels,
+                                        double momentum, double unbias) {
+    cpu::update_running_statistics(at<float>(running_mean), at<float>(running_var), at<float>(mean), at<float>(var),
+                                   channels, momentum, unbias);
+  });
   m.def("sigmoid_bce", [](Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake, int dtype,
                           Ptr loss, int threads) {
     cpu::sigmoid_bce(side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype, at<float>(loss), threads);

@@ -81,6 +81,9 @@ void batch_norm_act(const void* y, BatchNorm norm, void* a, float* mean, float* 
 // dz = da·act': dweight = Σ dz·x̂, dbias = Σ dz, dy = weight/√(var + eps)·(dz − (dbias + x̂·dweight)/n), or without the sums
 void batch_norm_act_backward(const void* da, const void* y, BatchNorm norm, const float* mean, const float* var, void* dy,
                              float* dweight, float* dbias, int threads);
+// running += momentum·(batch − running), of the means and, times unbias, of the variances
+void update_running_statistics(float* running_mean, float* running_var, const float* mean, const float* var,
+                               int64_t channels, double momentum, double unbias);
 }  // namespace cpu
 
 #ifdef GANFAST_CUDA

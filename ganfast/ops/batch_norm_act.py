@@ -98,12 +98,14 @@ def _check_update(running_mean, running_var, mean, var, momentum, count):
 
 def _channels_last(y):
     """Whether y's memory is that of [N, ..., C]; a contiguous y is not, even if it could be read so, but [N, C] is."""
-    return not y.is_contiguous() and y.movedim(1, -1).is_contiguous()
+    if y.is_contiguous():
+        return False
+    return y.is_contiguous(memory_format=torch.channels_last) if y.dim() == 4 else y.movedim(1, -1).is_contiguous()
 
 
 def _ordered(y):
     """y itself where it is contiguous or channels last, else a contiguous copy."""
-    return y if _channels_last(y) else y.contiguous()
+    return y if y.is_contiguous() or _channels_last(y) else y.contiguous()
 
 
 def _new(y):
@@ -112,7 +114,7 @@ def _new(y):
 
 
 def _new_channels(y):
-    return y.new_empty(y.shape[1:2], dtype=_checks.sum_dtype(y))
+    return y.new_empty(y.shape[1], dtype=_checks.sum_dtype(y))
 
 
 def _new_parameter(parameter, y):
@@ -188,7 +190,9 @@ def _dense(v):
 
 def _wide(v):
     """A parameter as C++ takes it: fp32, contiguous, or None."""
-    return None if v is None else v.float().contiguous()
+    if v is None or (v.dtype is torch.float32 and v.is_contiguous()):
+        return v
+    return v.float().contiguous()
 
 
 def _pointer(v):
@@ -265,6 +269,26 @@ def _triton_backward(da, y, weight, bias, mean, var, use_batch, eps, activation,
     return _like_parameters(out, weight, bias)
 
 
+def _cpu_update(running_mean, running_var, mean, var, momentum, count):
+    extension().cpu.update_running_statistics(
+        running_mean.data_ptr(), running_var.data_ptr(), _wide(mean).data_ptr(), _wide(var).data_ptr(),
+        running_mean.numel(), momentum, _unbias(count),
+    )  # fmt: skip
+    torch.autograd.graph.increment_version((running_mean, running_var))
+
+
+def _unbias(count):
+    """The unbiased variance over the biased one."""
+    return count / (count - 1) if count > 1 else float("nan")
+
+
+def _supports_cpu_update(running_mean, running_var, mean, var, momentum, count):
+    for v in (running_mean, running_var):
+        if v.dtype is not torch.float32 or not v.is_contiguous():
+            return "the running statistics are not float32 without gaps"
+    return "float64 goes through the reference" if mean.dtype is torch.float64 else True
+
+
 def _supports_update(running_mean, running_var, mean, var, momentum, count):
     if any(v.dtype == torch.float64 for v in (running_mean, running_var, mean, var)):
         return "float64 goes through the reference"
@@ -276,8 +300,8 @@ def _triton_update(running_mean, running_var, mean, var, momentum, count):
 
     if running_mean.numel():
         with torch.cuda.device_of(running_mean):
-            unbias = count / (count - 1) if count > 1 else float("nan")
-            kernels.update(running_mean, running_var, mean.contiguous(), var.contiguous(), momentum, unbias)
+            kernels.update(running_mean, running_var, mean.contiguous(), var.contiguous(), momentum, _unbias(count))
+        torch.autograd.graph.increment_version((running_mean, running_var))
 
 
 def _like_parameters(out, weight, bias):
@@ -347,6 +371,6 @@ update_running_statistics_ = Op(
     check=_check_update,
     fake=lambda *args: None,
     reference=_reference_update,
-    backends=[Backend("triton", _triton_update, _supports_update)],
+    backends=[Backend("triton", _triton_update, _supports_update), Backend("cpu", _cpu_update, _supports_cpu_update)],
     backward=None,
 )
