@@ -42,6 +42,7 @@ BELOW = {
     "report": {"errors", "recipes", "training", "__version__"},
     "commands": {"errors", "data", "models", "training", "metrics", "report"},
     "cli": {"errors", "data", "models", "recipes", "training", "metrics", "ops", "commands", "__version__"},
+    "__main__": {"cli"},
 }
 
 

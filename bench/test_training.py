@@ -1,0 +1,144 @@
+"""A whole step as `ganfast train dcgan` makes it, against the loop of pytorch/examples with the same arithmetic.
+
+    pytest bench/test_training.py --benchmark-only -m "not full"
+
+All rows begin with the same weights and see the same images and latents; the losses of their first three steps agree.
+
+    ganfast   the trainer's step: batches from the feed, both updates, the averaged generator, norms of gradients;
+              on a GPU one CUDA graph
+    bare      the same without what a loop by hand does not have: no feed, no average, no norms
+    examples  pytorch/examples dcgan: fp32, NCHW, Adam's default, .item() six times, gradients of D that nobody needs
+"""
+
+import copy
+
+import frame
+import nets
+import pytest
+import torch
+from frame import PLACES, Work
+from test_steps import work_of
+from torch import nn
+
+from ganfast.data import Dataset, Feed, Stream
+from ganfast.models import dcgan
+from ganfast.recipes import DCGAN
+from ganfast.training.precision import Precision
+from ganfast.training.runner import Runner
+from ganfast.training.step import Step
+
+SIZES = [(32, 32), *frame.in_full((64, 64), (64, 128))]  # width, batch
+CPU_MOST = 32 * 32
+IMAGES = 512
+
+
+def networks(width, device):
+    """G and D as ganfast has them, from the weights of the benchmarks' plain ones."""
+    pair = []
+    for plain, ours in (
+        (nets.initialise(nets.generator(width), 1), dcgan.Generator(64, 3, 100, width)),
+        (nets.initialise(nets.discriminator(width), 2), dcgan.Discriminator(64, 3, width)),
+    ):
+        values = plain.state_dict().values()
+        ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
+        pair.append(ours.to(device, memory_format=torch.channels_last).train())
+    return pair
+
+
+def data():
+    random = torch.Generator().manual_seed(3)
+    return Dataset("noise", torch.randint(256, (IMAGES, 64, 64, 3), dtype=torch.uint8, generator=random))
+
+
+def by_ganfast(row, place, width, batch):
+    device = torch.device("cpu" if place == "cpu" else "cuda")
+    g, d = networks(width, device)
+    average = copy.deepcopy(g).eval().requires_grad_(False)
+    feed = Feed(Stream(data(), batch, seed=4), 1, device)
+    step = Step(DCGAN(width=width), (g, d, average), feed, Precision("fp32", device), seed=5)
+    run = Runner(step, graph=place != "cpu")
+    if row == "bare":
+        step.average.update = lambda count: None
+        step.norm = lambda gradients: step.sums.new_zeros(())
+        feed.load()
+        feed.load = lambda: None
+
+    def update():
+        run()
+        losses = step.sums[:2].clone()
+        step.sums.zero_()
+        return losses
+
+    return update
+
+
+def by_hand(place, width, batch):
+    device = "cpu" if place == "cpu" else "cuda"
+    g, d = (
+        nets.initialise(nets.generator(width), 1).to(device),
+        nets.initialise(nets.discriminator(width), 2).to(device),
+    )
+    g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (g, d))
+    stream, noise = Stream(data(), batch, seed=4), torch.Generator(device).manual_seed(5)
+    bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(batch, device=device), torch.zeros(batch, device=device)
+
+    def update():
+        real = stream.next().contiguous().to(device)
+        d.zero_grad()
+        logits = d(real).flatten()
+        on_real = bce(logits, ones)
+        on_real.backward()
+        logits.mean().item()
+        fake = g(torch.randn(batch, 100, generator=noise, device=device)[:, :, None, None])
+        logits = d(fake.detach()).flatten()
+        on_fake = bce(logits, zeros)
+        on_fake.backward()
+        logits.mean().item()
+        d_adam.step()
+        g.zero_grad()
+        logits = d(fake).flatten()
+        loss_g = bce(logits, ones)
+        loss_g.backward()
+        logits.mean().item()
+        g_adam.step()
+        on_real.item(), on_fake.item(), loss_g.item()
+        return torch.stack([(on_real + on_fake).detach(), loss_g.detach()])
+
+    return update
+
+
+class Row:
+    """row() → (losses,): a step; `history` has the losses of the first three."""
+
+    def __init__(self, name, place, width, batch):
+        make = by_hand if name == "examples" else lambda *args: by_ganfast(name, *args)
+        self.make, self.args, self.update = make, (place, width, batch), None
+
+    def __call__(self):
+        if self.update is None:
+            self.update = self.make(*self.args)
+            self.history = torch.stack([self.update() for _ in range(3)]).double()
+        return (self.update(),)
+
+
+@pytest.mark.parametrize("row", ["ganfast", "bare", "examples"])
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"width{size[0]}-batch{size[1]}")
+@pytest.mark.parametrize("place", PLACES[:2])  # a graph is ganfast's own doing
+def test_dcgan_training(measure, place, size, row):
+    width, batch = size
+    if place == "cpu" and width * batch > CPU_MOST:
+        pytest.skip("minutes on a CPU")
+    rows = {name: Row(name, place, *size) for name in dict.fromkeys(["ganfast", row, "examples"])}
+    rows["examples"]()
+
+    def check(losses):
+        assert losses[0].isfinite().all()
+        truth = rows["examples"].history
+        first = rows[row].history[:1] if row == "bare" else rows[row].history  # bare sees one batch again and again
+        error = frame.distance(first, truth[: len(first)])
+        assert error <= 5e-3, f"{row} trains something else: losses {error:.2g} from the loop by hand"
+
+    parts = [(nets.generator(width), torch.empty(batch, 100, 1, 1), 3),
+             (nets.discriminator(width), torch.empty(batch, 3, 64, 64), 8)]  # fmt: skip
+    work: Work = work_of(parts, "fp32")
+    measure(rows, make=tuple, check=check, work=work)
