@@ -12,7 +12,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A run trained by the command line; changed by no test."""
     outdir = tmp_path_factory.mktemp("trained")

@@ -9,8 +9,6 @@ def test_a_run_becomes_onnx_and_is_compared(trained, capsys):
     assert first == "wrote g.onnx: z [batch, 4] → samples, opset 18"
     assert "onnxruntime" in second and "differ by" in second and "at most 1e-04" in second
     assert [path.name for path in Path().iterdir()] == ["g.onnx"]
-    checkpoint = trained / "checkpoint-000002"
-    assert main(["export", "--network", str(checkpoint), "--onnx", "h.onnx"]) == 0
 
 
 def test_without_onnxruntime_it_says_so(trained, capsys, monkeypatch):

@@ -1,0 +1,37 @@
+import json
+import shutil
+
+import pytest
+
+from ganfast.cli import main
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / trained.name)
+
+
+def rows(run) -> list[dict]:
+    return [json.loads(line) for line in (run / "metric-classes.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_scores_of_a_run_stay_in_it(run, capsys):
+    argv = ["evaluate", "--data", "digits", "--samples", "50", "--network"]
+    assert main([*argv, str(run)]) == 0
+    assert f"kept in {run}/metric-classes.jsonl" in capsys.readouterr().out
+    assert main([*argv, str(run / "checkpoint-000002")]) == 0  # of the run's checkpoint, and with its step
+    first, *others = rows(run)
+    assert len(others) == 1
+    assert first["metric"] == "classes" and first["step"] == 2 and first["samples"] == 50 and first["data"] == "digits"
+    assert 0 <= first["distance"] <= 1 and len(first["fake_shares"]) == 10
+    for other in others:  # the averaged generator of the last step each time
+        assert {**other, "time": first["time"]} == first
+
+
+def test_scores_of_a_file_are_printed_alone(run, tmp_path, capsys):
+    (tmp_path / "alone").mkdir()
+    file = shutil.copy(run / "generator.safetensors", tmp_path / "alone" / "g.safetensors")
+    assert main(["evaluate", "--network", str(file), "--data", "digits", "--samples", "50"]) == 0
+    assert "kept in" not in (out := capsys.readouterr().out) and "distance" in out
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["g.safetensors"]
