@@ -96,14 +96,15 @@ class Norm(Rule):
 
 
 class GroupNorm(Norm):
-    """Also InstanceNorm: a group for each channel (``groups`` is None). In NCHW and channels_last."""
+    """Also InstanceNorm: a group for each channel (``groups`` is None). In NCHW and, on a CPU, in channels_last."""
 
     def __init__(self, module, groups=None):
         super().__init__(module)
         self.groups = groups
 
     def _form(self, x):
-        return torch.channels_last if x.dim() == 4 and _channels_last(x) else torch.contiguous_format
+        last = x.dim() == 4 and x.device.type == "cpu" and _channels_last(x)  # torch's CUDA kernel takes NCHW alone
+        return torch.channels_last if last else torch.contiguous_format
 
     def _laid_out(self, a, form):
         return a.contiguous(memory_format=form)

@@ -192,7 +192,11 @@ def test_random_critics(seed):
         body.append(LAYERS[pick.choice(CHANNEL_KEEPING)]())
         channels = nn.Sequential(*body)(x).shape[1]
         body.append(nn.Sequential(nn.Conv2d(channels, 6, 1), nn.AdaptiveAvgPool2d(4)))
-    head = [nn.Linear(96, 4), pick.choice([nn.LeakyReLU(0.2), nn.Tanh(), nn.LayerNorm(4)]), nn.Linear(4, pick.randint(1, 2))]
+    head = [
+        nn.Linear(96, 4),
+        pick.choice([nn.LeakyReLU(0.2), nn.Tanh(), nn.LayerNorm(4)]),
+        nn.Linear(4, pick.randint(1, 2)),
+    ]
     check(perturbed(nn.Sequential(*body, nn.Flatten(), *head)), (5, 3, 4, 4))
 
 
