@@ -96,14 +96,14 @@ class Norm(Rule):
 
 
 class GroupNorm(Norm):
-    """Also InstanceNorm: a group for each channel (``groups`` is None). In NCHW and channels_last."""
+    """Also InstanceNorm: a group for each channel (``groups`` is None). In NCHW and, on a CPU, in channels_last."""
 
     def __init__(self, module, groups=None):
         super().__init__(module)
         self.groups = groups
 
     def _form(self, x):
-        last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        last = x.dim() == 4 and x.device.type == "cpu" and _channels_last(x)  # torch's CUDA kernel takes NCHW alone
         return torch.channels_last if last else torch.contiguous_format
 
     def _laid_out(self, a, form):
@@ -160,10 +160,8 @@ class LayerNorm(Norm):
         """(order of the dimensions in memory, their sizes, groups)."""
         shape = self.module.normalized_shape
         groups = math.prod(x.shape[1 : x.dim() - len(shape)])
-        order = list(range(x.dim()))
-        last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-        if last and len(shape) == 3:
-            order = [0, 2, 3, 1]
+        last = len(shape) == 3 and x.dim() == 4 and _channels_last(x)
+        order = (0, 2, 3, 1) if last else tuple(range(x.dim()))
         return order, [x.shape[i] for i in order[1:]], groups
 
     def _laid_out(self, a, form):
@@ -208,5 +206,9 @@ class LayerNorm(Norm):
         return a.sum([0, 1])
 
 
+def _channels_last(x):
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def _inverse(order):
-    return [order.index(i) for i in range(len(order))]
+    return (0, 3, 1, 2) if order == (0, 2, 3, 1) else [order.index(i) for i in range(len(order))]

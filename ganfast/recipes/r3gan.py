@@ -23,8 +23,8 @@ class R3GAN(Recipe):
     """numbers in a latent vector"""
     width: int = 64
     """features of the widest picture; they double with every halving, up to eight times"""
-    gamma: float = 0.1
-    """γ of R1 and of R2: γ/2·E‖∇D‖², on real and on fake"""
+    gamma: float = 1.0
+    """γ of R1 and of R2: γ/2·E‖∇D‖², on real and on fake; more where the discriminator wins (accuracy_pairs near 1)"""
     lr: float = 2e-4
     """Adam's step size, both networks"""
     beta1: float = 0.0

@@ -68,7 +68,7 @@ def branches(critic, x):
 
 
 def accumulates(critic, x):
-    return critic.f(x).cumsum(1)
+    return critic.f(x).cumprod(1)
 
 
 BODIES = {
@@ -77,7 +77,7 @@ BODIES = {
     "random": (draws, "its forward draws random numbers, which would stay the same"),
     "tensor": (makes_a_tensor, "its forward makes a tensor, which would stay the same"),
     "branch": (branches, "torch.fx cannot trace"),
-    "no rule": (accumulates, "cumsum has no rule"),
+    "no rule": (accumulates, "cumprod has no rule"),
 }  # fmt: skip
 
 
@@ -115,6 +115,12 @@ def test_a_number_of_the_critic_is_read_at_each_call():
 @pytest.mark.parametrize("function", [F.silu, F.softplus, F.gelu, lambda x: F.gelu(x, approximate="tanh"), F.mish])
 def test_activations_as_functions(function):
     check(Written(lambda self, x: self.g(function(self.f(x)))).double())
+
+
+def test_bilinear_layers():
+    critic = Written(lambda self, x: self.pair(self.f(x).tanh(), x))
+    critic.pair = nn.Bilinear(6, 6, 2)
+    check(critic.double())
 
 
 class Attention(nn.Module):

@@ -34,16 +34,30 @@ LAYERS = {
     "ELU": nn.ELU,
     "PReLU": nn.PReLU,
     "Mish": nn.Mish,
+    "SELU": nn.SELU,
+    "CELU": lambda: nn.CELU(0.7),
+    "Hardtanh": lambda: nn.Hardtanh(-0.5, 0.5),
+    "ReLU6": nn.ReLU6,
+    "LogSigmoid": nn.LogSigmoid,
+    "Softsign": nn.Softsign,
+    "Softmax": lambda: nn.Softmax(1),
     "AvgPool2d": lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     "MaxPool2d": lambda: nn.MaxPool2d(3, 2, 1),
     "AdaptiveAvgPool2d": lambda: nn.AdaptiveAvgPool2d((2, 3)),
     "Upsample nearest": lambda: nn.Upsample(scale_factor=2),
     "Upsample bilinear": lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+    "UpsamplingNearest2d": lambda: nn.UpsamplingNearest2d(scale_factor=2),
+    "UpsamplingBilinear2d": lambda: nn.UpsamplingBilinear2d(scale_factor=2),
+    "ChannelShuffle": lambda: nn.ChannelShuffle(2),
     "PixelUnshuffle": lambda: nn.PixelUnshuffle(2),
     "PixelShuffle": lambda: nn.Sequential(nn.Conv2d(6, 8, 1), nn.PixelShuffle(2)),
     "ZeroPad2d": lambda: nn.ZeroPad2d((1, 2, 0, 1)),
     "ConstantPad2d": lambda: nn.ConstantPad2d(1, 0.5),
     "ReflectionPad2d": lambda: nn.ReflectionPad2d(1),
+    "ReplicationPad2d": lambda: nn.ReplicationPad2d(1),
+    "CircularPad2d": lambda: nn.CircularPad2d(1),
+    "RMSNorm": lambda: nn.RMSNorm((4,)),
+    "LocalResponseNorm": lambda: nn.LocalResponseNorm(3),
     "GroupNorm": lambda: nn.GroupNorm(3, 6),
     "GroupNorm of one": lambda: nn.GroupNorm(1, 6),
     "GroupNorm without weights": lambda: nn.GroupNorm(2, 6, affine=False),
@@ -119,8 +133,29 @@ def test_rules_in_channels_last(name):
         ([nn.Conv1d(2, 4, 3), nn.ReLU(), nn.MaxPool1d(2), nn.AvgPool1d(2), nn.Conv1d(4, 3, 1)], (4, 2, 12)),
         ([nn.Conv3d(2, 3, 2), nn.SiLU(), nn.GroupNorm(3, 3), nn.AvgPool3d(2)], (3, 2, 5, 5, 5)),
         ([nn.ConvTranspose1d(2, 4, 3), nn.InstanceNorm1d(4), nn.Tanh()], (4, 2, 5)),
+        (
+            [nn.ConvTranspose3d(2, 3, 2), nn.InstanceNorm3d(3), nn.MaxPool3d(2), nn.AdaptiveAvgPool3d(1)],
+            (3, 2, 4, 4, 4),
+        ),
+        (
+            [nn.Conv3d(2, 3, 2), nn.ZeroPad3d(1), nn.ConstantPad3d(1, 0.5), nn.BatchNorm3d(3), nn.Tanh()],
+            (3, 2, 3, 3, 3),
+        ),
+        ([nn.ZeroPad1d(1), nn.ReflectionPad1d(1), nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.Tanh()], (4, 2, 6)),
+        (
+            [
+                nn.ConstantPad1d(1, 0.5),
+                nn.ReplicationPad1d(1),
+                nn.CircularPad1d(1),
+                nn.Conv1d(2, 4, 3),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool1d(3),
+                nn.Unflatten(1, (2, 2)),
+            ],
+            (4, 2, 6),
+        ),
     ],
-    ids=["one dimension", "three dimensions", "transposed"],
+    ids=["one", "three", "one, transposed", "three, transposed", "three, padded", "one, padded", "one, padded more"],
 )
 def test_rules_in_other_dimensions(layers, shape):
     lower = nn.Sequential(*layers)
@@ -142,7 +177,9 @@ def test_dropout_keeps_its_mask(layer):
     assert distance(gradients(penalty.gradient_penalty(critic, real, fake, eps=eps), critic), wanted) > 1e-3
 
 
-CHANNEL_KEEPING = [n for n in LAYERS if n not in ("Linear", "LayerNorm", "LayerNorm of the last", "Conv2d dilated")]
+CHANNEL_KEEPING = [
+    n for n in LAYERS if n not in ("Linear", "LayerNorm", "LayerNorm of the last", "RMSNorm", "Conv2d dilated")
+]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -155,7 +192,11 @@ def test_random_critics(seed):
         body.append(LAYERS[pick.choice(CHANNEL_KEEPING)]())
         channels = nn.Sequential(*body)(x).shape[1]
         body.append(nn.Sequential(nn.Conv2d(channels, 6, 1), nn.AdaptiveAvgPool2d(4)))
-    head = [nn.Linear(96, 4), pick.choice([nn.ReLU(), nn.Tanh(), nn.LayerNorm(4)]), nn.Linear(4, pick.randint(1, 2))]
+    head = [
+        nn.Linear(96, 4),
+        pick.choice([nn.LeakyReLU(0.2), nn.Tanh(), nn.LayerNorm(4)]),
+        nn.Linear(4, pick.randint(1, 2)),
+    ]
     check(perturbed(nn.Sequential(*body, nn.Flatten(), *head)), (5, 3, 4, 4))
 
 

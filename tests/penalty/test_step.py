@@ -347,6 +347,23 @@ def test_captured_in_a_cuda_graph(update, make, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_on_a_gpu(norm, layout):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3, padding=1), CurvedResidual(NORMS[norm]()), nn.Flatten(), nn.Linear(64, 1)]
+    critic = nn.Sequential(*layers).double().cuda().to(memory_format=layout)
+    real, fake, eps = (t.cuda() for t in samples((5, 3, 8, 8)))
+    real, fake = real.to(memory_format=layout), fake.to(memory_format=layout)
+    _, wanted = of_loss(critic, real, fake, eps)
+    penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+    assert distance(grads(critic), wanted) < 1e-10
+    penalised = double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)[0]
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
+    assert distance(gradients(mine, critic), gradients(penalised, critic)) < 1e-10
+
+
+@pytest.mark.gpu
 def test_captured_with_a_scale_on_the_device_and_its_own_epsilon():
     torch.manual_seed(0)
     critic = normalised_critic().cuda()
