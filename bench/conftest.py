@@ -54,7 +54,8 @@ def name_of(item) -> str:
 
 def _word(value) -> str:
     if isinstance(value, tuple):
-        return frame.words(value) if isinstance(value[0], int) and len(value) > 2 else " ".join(map(str, value))
+        shape = all(isinstance(v, int) for v in value) and len(value) > 2
+        return frame.words(value) if shape else " ".join(map(_word, value))
     return getattr(value, "__name__", str(value))
 
 

@@ -37,8 +37,10 @@ def in_full(*values):
 
 
 def words(shape) -> str:
-    """64x3x32x32, the id of a shape."""
-    return "x".join(map(str, shape))
+    """64x3x32x32, the id of a shape; 64x3x32x32-bf16, that of a case that holds one."""
+    if isinstance(shape[0], int):
+        return "x".join(map(str, shape))
+    return "-".join(words(v) if isinstance(v, tuple) else v for v in shape)
 
 
 # --- the floor --------------------------------------------------------------------------------------------------------
@@ -68,7 +70,7 @@ PASSES = ["forward", "backward", "double"]
 
 
 def passes(function: Callable, which: str) -> Callable:
-    """function(*tensors) → tensor, as a step: alone, with its gradients, or with those of their norms, too.
+    """function(*tensors) → tensor, as a step: alone, with its gradients, or with those of their squares, too.
 
     The result is the tuple of the output and the gradients; tensors that require no gradient are constants.
     """

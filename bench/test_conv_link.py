@@ -8,6 +8,7 @@ test_steps.py has the whole steps.
 import copy
 import functools
 
+import calibrate
 import frame
 import nets
 import pytest
@@ -49,20 +50,33 @@ ROWS = {
 }
 
 
-def training(module, x, seed):
+def training(module, precision, x, seed):
     """Forward and backward, as a training loop has them."""
     leaves = [x.detach().requires_grad_(), *module.parameters()]
     for leaf in leaves:
         leaf.grad = None
-    y = module(leaves[0])
+    y = through(module, precision, leaves[0])
     y.backward(seed)
     return y.detach(), *(leaf.grad for leaf in leaves)
 
 
-def evaluation(module, x, seed):
+def evaluation(module, precision, x, seed):
     """Images for show: ganfast folds batch normalisation into the weights."""
     with torch.no_grad():
-        return (module(x),)
+        return (through(module, precision, x),)
+
+
+def penalised(module, precision, x, seed):
+    """Double backward: the weights' gradients of Σ dx²."""
+    x = x.detach().requires_grad_()
+    (dx,) = torch.autograd.grad(through(module, precision, x), x, seed, create_graph=True)
+    # no bias: a critic's gradient does not depend on it
+    return dx.detach(), *torch.autograd.grad(dx.float().square().sum(), module.parameters(), allow_unused=True)[:1]
+
+
+def through(module, precision, x):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return module(x)
 
 
 @pytest.fixture(autouse=True)
@@ -72,26 +86,37 @@ def exact_fp32():
     torch.backends.cudnn.allow_tf32 = before
 
 
+# an output within rounding of 0 has another sign in fp64: one of 2e6 turns a gradient by 7e-4
+BOUNDS = {"fp32": 5e-3, "bf16": 5e-2}
+TIMES = {training: 3, evaluation: 1, penalised: 4}  # passes of a convolution over the batch
+
+
 @pytest.mark.parametrize("row", ["ganfast", "torch", *frame.in_full("compiled")])
-@pytest.mark.parametrize("mode", [training, *frame.in_full(evaluation)], ids=lambda mode: mode.__name__)
+@pytest.mark.parametrize("mode", [training, *frame.in_full(evaluation, penalised)], ids=lambda mode: mode.__name__)
+@pytest.mark.parametrize("precision", ["fp32", *frame.in_full("bf16")])
 @pytest.mark.parametrize("layer", [*QUICK, *frame.in_full(*(name for name in LAYERS if name not in QUICK))])
 @pytest.mark.parametrize("place", PLACES)
-def test_layer(measure, place, layer, mode, row):
+def test_layer(measure, place, layer, precision, mode, row):
+    if mode is penalised and (layer != "critic" or row == "compiled"):
+        pytest.skip("a penalty is a critic's; torch.compile has no double backward")
+    if place == "cpu" and precision == "bf16" and mode is not training:
+        pytest.skip("the training in bf16 is enough of a CPU")
     make, channels, pixels = LAYERS[layer]
     batch = BATCH[measure.device]
-    ours = make().to(measure.device, memory_format=torch.channels_last).train(mode is training)
+    ours = make().to(measure.device, memory_format=torch.channels_last).train(mode is not evaluation)
     truth = plain(ours).double()
-    steps = {name: functools.partial(mode, of(ours)) for name, of in ROWS.items()}
+    steps = {name: functools.partial(mode, of(ours), precision) for name, of in ROWS.items()}
 
     def inputs():
         x = torch.randn(batch, channels, pixels, pixels, device=measure.device)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(calibrate.DTYPES[precision], memory_format=torch.channels_last)
         with torch.no_grad():
-            return x, torch.randn_like(plain(ours)(x))
+            return x, torch.randn_like(through(plain(ours), precision, x))
 
-    # an output within rounding of 0 has another sign in fp64: one of 2e6 turns a gradient by 7e-4
-    check = frame.close(5e-3, functools.partial(mode, truth))
-    operations, numbers, parameters = nets.cost(plain(ours), inputs()[0])
-    times = 3 if mode is training else 1
-    work = Work(bytes=4 * (times * numbers + 2 * parameters), operations=times * operations, launches=times)
+    check = frame.close(BOUNDS[precision], functools.partial(mode, truth, "fp64"))
+    operations, numbers, parameters = nets.cost(plain(ours), inputs()[0].float())
+    times, item = TIMES[mode], calibrate.DTYPES[precision].itemsize
+    work = Work(
+        bytes=times * numbers * item + 8 * parameters, operations=times * operations, dtype=precision, launches=times
+    )
     measure(steps, inputs, check, work)

@@ -33,7 +33,13 @@ FUNCTIONS = {
 
 
 def step_of(function, which):
-    """(o,), or o and the gradient of Σ g·o."""
+    """(o,), or o and the gradient of Σ g·o, or o and the gradients of its square sum."""
+
+    def double(m, g):
+        m, g = m.detach().requires_grad_(), g.detach().requires_grad_()
+        o = function(m)
+        (dm,) = torch.autograd.grad(o, m, g, create_graph=True)
+        return o.detach(), *torch.autograd.grad(dm.square().sum(), (m, g))
 
     def backward(m, g):
         m = m.detach().requires_grad_()
@@ -44,7 +50,7 @@ def step_of(function, which):
         with torch.no_grad():
             return (function(m),)
 
-    return forward if which == "forward" else backward
+    return {"forward": forward, "backward": backward, "double": double}[which]
 
 
 def check(results, m, g):
@@ -69,14 +75,17 @@ def run(measure, functions, which, shape):
     operations = pairs * (3 * dimensions + 2) * (1 if which == "forward" else 2)
     size = 4 * batch * kernels
     work = Work(bytes=size * (dimensions + 1) * (1 if which == "forward" else 2), operations=operations)
-    measure({name: step_of(f, which) for name, f in functions.items()}, make, check, work)
+    right = frame.close(1e-5, step_of(broadcast, which)) if which == "double" else check
+    measure({name: step_of(f, which) for name, f in functions.items()}, make, right, work)
 
 
 @pytest.mark.parametrize("row", FUNCTIONS)
-@pytest.mark.parametrize("which", [*frame.in_full("forward"), "backward"])
+@pytest.mark.parametrize("which", [*frame.in_full("forward"), "backward", *frame.in_full("double")])
 @pytest.mark.parametrize("shape", SHAPES, ids=frame.words)
 @pytest.mark.parametrize("place", PLACES)
 def test_pairwise_l1(measure, place, shape, which, row):
+    if which == "double" and (row not in ("ganfast", "broadcast") or shape != SHAPES[0].values[0]):
+        pytest.skip("a small shape is enough; torch.cdist and torch.compile have no double backward")
     run(measure, FUNCTIONS, which, shape)
 
 
