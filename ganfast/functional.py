@@ -141,14 +141,19 @@ def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
         return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
     use_batch = training or mean is None
     y = _convolution(x, weight, bias, geometry)
-    if y.numel() <= SMALL and y.device.type == "cpu" and ops.unforced():
+    if is_small(y):
         ops.batch_norm_act.batch_norm_act.check(y, bn_weight, bn_bias, mean, var, use_batch, eps, activation, slope)
         y = F.batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps)
         return reference.activate(y, activation, slope)
     return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
 
 
-SMALL = 2**18  # numbers up to which torch's own normalisation is faster on a CPU: calls from Python cost what is gained
+SMALL = 2**18  # numbers
+
+
+def is_small(y) -> bool:
+    """Whether torch's own normalisation of y is faster: on a CPU, calls from Python cost what is gained."""
+    return y.numel() <= SMALL and y.device.type == "cpu" and ops.unforced()
 
 
 def _convolution(x, weight, bias, geometry):

@@ -6,10 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganfast import functional
+from ganfast.ops.conv_link import conv_link
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
 _PLAIN = {"relu": lambda x, _: F.relu(x), "leaky_relu": F.leaky_relu, "tanh": lambda x, _: x.tanh()}
+_IN_PLACE = {
+    None: lambda x, _: x, "relu": lambda x, _: x.relu_(), "tanh": lambda x, _: x.tanh_(),
+    "leaky_relu": lambda x, slope: F.leaky_relu(x, slope, inplace=slope >= 0),
+}  # fmt: skip
 
 
 class Group(NamedTuple):
@@ -44,11 +49,20 @@ class Group(NamedTuple):
         return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
 
     def __call__(self, x):
+        if self.uses_batch and conv_link.is_plain(x.device):  # no kernel but torch's own convolution
+            return self._normalised(self.conv.forward(x))
         conv, weight = self.conv, self.conv.weight
         arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
         if conv.transposed:
             return functional.conv_transpose_bn_relu(*arguments, conv.output_padding, self.activation, self.slope)
         return functional.conv_act(*arguments, self.activation, self.slope)
+
+    def _normalised(self, y):
+        """act(bn(y)) by the batch's statistics."""
+        if functional.is_small(y):
+            return _IN_PLACE[self.activation](self.bn.forward(y), self.slope)
+        gain, bias, mean, var, *rest = self.batch_norm(y)
+        return functional.batch_norm_act(y, mean, var, gain, bias, *rest, self.activation, self.slope)
 
 
 def group_at(layers, i):

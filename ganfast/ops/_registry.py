@@ -234,7 +234,11 @@ class Op:
         """Whether ordinary tensors run eagerly with nothing watching the dispatcher."""
         if _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             return False
-        return all(type(a) is Tensor or type(a) is Parameter for a in args if isinstance(a, Tensor))
+        for a in args:
+            kind = type(a)
+            if kind is not Tensor and kind is not Parameter and isinstance(a, Tensor):
+                return False
+        return True
 
     def _autocasts(self, args) -> bool:
         """Whether autocast is about to change the arguments by this operator's rule."""

@@ -32,8 +32,10 @@ def new(x: Tensor) -> Tensor:
 
 
 def in_order_of(other: Tensor, x: Tensor) -> Tensor:
-    """x in the order of `other`, which is lined up: itself where the strides agree, else a copy."""
-    if x.stride() == other.stride() or all(a == b for size, a, b in zip(x.shape, x.stride(), other.stride()) if size != 1):
+    """x in the order of `other`, which is lined up: itself where the strides that matter agree, else a copy."""
+    if x.stride() == other.stride():
+        return x
+    if all(a == b for size, a, b in zip(x.shape, x.stride(), other.stride()) if size != 1):
         return x
     return torch.empty_like(other).copy_(x)
 

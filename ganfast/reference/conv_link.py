@@ -37,10 +37,10 @@ def through_activation(c, y, activation, slope):
     Differentiable in c, and in y for tanh alone: a second derivative that is zero is not made.
     """
     if activation == "relu":
-        return torch.ops.aten.threshold_backward(c, y.detach(), 0)
+        return torch.ops.aten.threshold_backward.default(c, y.detach(), 0)
     if activation == "leaky_relu":
-        return torch.ops.aten.leaky_relu_backward(c, y.detach(), slope, True)
-    return torch.ops.aten.tanh_backward(c, y) if activation == "tanh" else c
+        return torch.ops.aten.leaky_relu_backward.default(c, y.detach(), slope, True)
+    return torch.ops.aten.tanh_backward.default(c, y) if activation == "tanh" else c
 
 
 def link_input(x, scale, shift, activation, slope):
@@ -71,7 +71,7 @@ def conv_link(
 ):  # fmt: skip
     """(y, mean, var); mean and var are empty without ``statistics``."""
     u = link_input(x, scale, shift, in_activation, in_slope)
-    y = torch.ops.aten.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+    y = torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
     y = activate_(y, out_activation, out_slope)
     if not statistics:
         return y, *(y.new_empty(0, dtype=sum_dtype(y)) for _ in range(2))
@@ -91,7 +91,7 @@ def conv_link_backward(
     dz = output_gradient(dy, dmean, dvar, y, mean, out_activation, out_slope)
     u = link_input(x, scale, shift, in_activation, in_slope) if need_weight or scale is not None else x
     mask = [need_x or need_affine, need_weight, need_bias]
-    dx, dweight, dbias = torch.ops.aten.convolution_backward(
+    dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
         dz, u, weight, [dz.shape[1]], stride, padding, (1, 1), transposed, output_padding, 1, mask
     )
     dscale = dshift = None

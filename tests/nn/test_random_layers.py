@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from ganfast import functional
 from ganfast import nn as gnn
+from ganfast.ops.conv_link import conv_link
 
 ACTIVATIONS = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(0.2), "tanh": nn.Tanh(), None: nn.Identity()}
 
@@ -62,7 +64,10 @@ def close(got, wanted):
 
 
 @pytest.mark.parametrize("block", range(10))
-def test_random_layers(block):
+def test_random_layers(block, monkeypatch):
+    if block % 2:  # the operators, where a CPU would rather take torch's
+        monkeypatch.setattr(functional, "SMALL", 0)
+        monkeypatch.setattr(type(conv_link), "is_plain", lambda op, device: False)
     draw = random.Random(block)
     torch.manual_seed(block)
     for _ in range(50):
@@ -81,5 +86,5 @@ def test_random_layers(block):
         for a, b in zip(layer.buffers(), torchs.buffers()):
             torch.testing.assert_close(a, b)
         if layer.bn is not None and not trains:
-            with pytest.raises(ValueError, match="one value per channel"):
+            with pytest.raises(ValueError, match="value per channel"):
                 layer.train()(x)

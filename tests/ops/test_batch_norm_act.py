@@ -1,5 +1,7 @@
 """batch_norm_act: truth is the reference in fp64, and its against F.batch_norm; fast paths, layouts, bits."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -143,8 +145,10 @@ def test_a_variance_far_below_the_mean(device):
 def test_the_same_bits_on_every_run_and_any_number_of_threads(device):
     before = torch.get_num_threads()
     try:
-        for layout in ("contiguous", "last"):
-            y, da, *rest = make((40, 24, 9, 9), device=device, layout=layout)
+        sizes = (40, 24, 9, 9), (9, 130, 40, 41)  # a few pages of memory, and large ones
+        for layout, shape in itertools.product(("contiguous", "last"), sizes):
+            y, da, *rest = make(shape, device=device, layout=layout)
+            check(y, da, *rest, True, "relu")
             for name in set(backends(device)) - {"reference"}:
                 found = []
                 for threads in (1, 2, 3):
@@ -158,6 +162,21 @@ def test_the_same_bits_on_every_run_and_any_number_of_threads(device):
                     assert all(torch.equal(a, b) for a, b in zip(found[0], other))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_running_statistics_as_torch(device):
+    y, *_ = make((5, 7, 6, 6), device=device)
+    for name in backends(device):
+        for dtype in (torch.float32, torch.bfloat16):  # of the running statistics
+            ours, theirs = ([torch.zeros(7, device=device, dtype=t), torch.ones(7, device=device, dtype=t)]
+                            for t in (dtype, torch.float32))  # fmt: skip
+            with ops.use_backend(None if name == "cpu" else name):
+                functional.batch_norm_act(y, *ours, training=True, momentum=0.3)
+            F.batch_norm(y, *theirs, training=True, momentum=0.3)
+            for a, b in zip(ours, theirs):
+                torch.testing.assert_close(a, b.to(dtype))
+                assert a._version > 0  # who has saved it for a backward is told, whatever has written it
 
 
 @pytest.mark.parametrize("device", DEVICES)
