@@ -38,7 +38,7 @@ BELOW = {
     "models": {"errors", "nn", "functional"},
     "recipes": {"errors", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "data", "models"},
-    "training": {"errors", "data", "models", "nn", "recipes", "__version__"},
+    "training": {"errors", "data", "models", "nn", "ops", "recipes", "__version__"},
     "report": {"errors", "recipes", "training", "__version__"},
     "commands": {"errors", "data", "models", "training", "metrics", "report"},
     "cli": {"errors", "data", "models", "recipes", "training", "metrics", "ops", "commands", "__version__"},

@@ -23,6 +23,7 @@ import torch
 
 REPEATS = 5
 _known: dict[tuple[str, tuple], str] = {}  # (environment, key) → choice
+measured: list[float] = []  # seconds that each choice of this process took
 
 
 def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) -> str:
@@ -39,7 +40,9 @@ def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) ->
     if row is None or row["choice"] not in candidates:
         if _not_now(device):
             return next(iter(candidates))
+        began = time.perf_counter()
         row = measure(candidates, device)
+        measured.append(time.perf_counter() - began)
         _keep(place, str(key), row)
     _known[place, key] = row["choice"]
     return row["choice"]

@@ -3,6 +3,7 @@
 import torch
 
 from ganfast.errors import InputError
+from ganfast.ops import _tuning
 from ganfast.training.step import Step
 
 WARM_UP = 3  # steps before the capture: optimisers make their moments, kernels are compiled and measured
@@ -29,6 +30,9 @@ class Runner:
         elif self.to_warm:
             self.warm_up()
         else:
+            if _tuning.measured:
+                took, place = sum(_tuning.measured), _tuning.path()
+                self.log(f"Measured the fastest kernels for {len(_tuning.measured)} shapes in {took:.1f} s: {place}")
             self.capture()
             self.graph.replay()  # capturing does not run the step
 
