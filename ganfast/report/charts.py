@@ -26,7 +26,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     power = 10 ** math.floor(math.log10(raw))
     step = power * next(m for m in (1, 2, 5, 10) if m * power >= 0.999 * raw)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    return [float(f"{k * step:.12g}") for k in range(first, last + 1)] if last > first else ticks(low, high, 2 * count)
 
 
 def buckets(line: Line) -> list[tuple[float, float, float, float]]:
@@ -45,8 +45,10 @@ def limits(lines: list[Line]) -> tuple[float, float]:
     spare = (inner_high - inner_low) or abs(inner_high) or 1.0
     low = low if low >= inner_low - spare else inner_low - 0.1 * spare
     high = high if high <= inner_high + spare else inner_high + 0.1 * spare
-    if low == high:
-        low, high = low - abs(low or 1) / 2, high + abs(high or 1) / 2
+    size = max(abs(low), abs(high))
+    size = size if size > 1e-30 else 1.0
+    if high - low < 1e-9 * size:  # a constant, to rounding
+        low, high = low - size / 2, high + size / 2
     if 0 < low < 0.4 * high:  # near enough to zero to start there
         low = 0.0
     margin = 0.04 * (high - low)

@@ -230,8 +230,8 @@ def command(facts: Facts) -> list[str]:
     given = {**changed(facts.part("options"), TrainOptions), **changed(fields, recipe)}
     words = ["ganfast", "train", facts.recipe_name]
     for name, value in given.items():
-        flag = "--" + name.replace("_", "-")
-        words += [flag] if value is True else [flag, str(value)]
+        flag = name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return words
 
 

@@ -16,7 +16,7 @@ CHARTS = {
     "Losses": {"loss_d": "discriminator", "loss_g": "generator"},
     "Discriminator's accuracy": {"accuracy_real": "real", "accuracy_fake": "generated"},
     "Mean score": {"score_real": "real", "score_fake": "generated"},
-    "Gradient norms": {"grad_norm_d": "discriminator", "grad_norm_g": "generator"},
+    "Norms of the weights' gradients": {"grad_norm_d": "discriminator", "grad_norm_g": "generator"},
     "Samples per second": {"images_per_second": "samples/s"},
     "Time of a step, ms": {"step_ms_p50": "median", "step_ms_p95": "95 %", "data_wait_ms": "wait for data"},
     "GPU memory, MB": {"gpu_memory_mb": "peak"},

@@ -14,11 +14,11 @@ from ganfast.training import run_directory
 class Monitor:
     """Opened over a run directory at ``step`` of ``total``; closed when the run ends, however it ends.
 
-    ``figures`` are the names of the two numbers beside the losses. ``tick`` after each step times the steps, without
-    what is done here and just before, a picture or a checkpoint.
+    ``figures`` are the names of the numbers beside the losses, the recipe's two first. ``tick`` after each step times
+    the steps, without what is done here and just before, a picture or a checkpoint.
     """
 
-    def __init__(self, run: Path, step: int, total: int, batch: int, figures: tuple[str, str], progress: bool = True):
+    def __init__(self, run: Path, step: int, total: int, batch: int, figures: tuple[str, ...], progress: bool = True):
         self.run, self.batch = run, batch
         self.columns = ("loss_d", "loss_g", *figures)
         self.log = open(run / "log.txt", "a", buffering=1, encoding="utf-8")  # noqa: SIM115, closed in __exit__
@@ -28,8 +28,8 @@ class Monitor:
         self.bar = tqdm(
             total=total, initial=step, mininterval=interval, bar_format=form, dynamic_ncols=True, disable=not progress
         )
-        self.since = (time.monotonic(), step)
-        self.step_times: list[float] = []  # seconds, since the last row
+        self.since = (time.perf_counter(), step)  # the last row's end
+        self.ticks: list[tuple[float, float]] = []  # (end, seconds) of each step since then
         self.events = self.open_events(step)
         self.began = time.perf_counter()  # the step under way
 
@@ -51,18 +51,22 @@ class Monitor:
     def tick(self) -> None:
         """A step has ended, by the host's clock: nothing waits for a device."""
         now = time.perf_counter()
-        self.step_times.append(now - self.began)
+        self.ticks.append((now, now - self.began))
         self.began = now
 
     def row(self, step: int, images: int, figures: dict[str, float]) -> None:
-        """A row of stats.jsonl and TensorBoard: the figures since the last row, the pace, and the step's time."""
-        now = time.monotonic()
-        pace = (step - self.since[1]) * self.batch / max(now - self.since[0], 1e-9)
-        self.since = (now, step)
-        figures = {**figures, "images_per_second": round(pace, 1), **percentiles(self.step_times)}
-        self.step_times.clear()
+        """A row of stats.jsonl and TensorBoard: the figures since the last row by name, the pace, and the step's time.
+
+        A row may come some steps late, as figures do from a device: pace and times are those of its own steps.
+        """
+        before, last = self.since
+        own, self.ticks = self.ticks[: step - last], self.ticks[step - last :]
+        self.since = (own[-1][0] if own else time.perf_counter(), step)
+        pace = (step - last) * self.batch / max(self.since[0] - before, 1e-9)
+        times = percentiles([seconds for _, seconds in own])
+        figures = {**figures, "images_per_second": round(pace, 1), **times}
         self.stats.write(json.dumps({"step": step, "images": images, **figures}) + "\n")
-        numbers = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in self.columns)
+        numbers = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in self.columns[:4])
         self.bar.set_postfix_str(f"{numbers}, {pace:.0f} images/s", refresh=False)
         if self.events:
             for name, value in figures.items():
@@ -92,13 +96,15 @@ class Monitor:
         except ImportError:
             self.say("No losses.png: matplotlib is not installed (pip install 'ganfast[demo]').")
             return
-        figure = Figure(figsize=(8, 8), layout="constrained")
+        parts = [self.columns[a:b] for a, b in ((0, 2), (2, 3), (3, 4), (4, None)) if self.columns[a:b]]
+        figure = Figure(figsize=(8, 2.7 * len(parts)), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(3, 1, sharex=True)
+        panels = figure.subplots(len(parts), 1, sharex=True)
         steps = [row["step"] for row in rows]
-        for axes, columns in zip(panels, (self.columns[:2], self.columns[2:3], self.columns[3:])):
-            for column in columns:
-                axes.plot(steps, [row[column] for row in rows], label=column.replace("_", " "), linewidth=1)
+        for axes, columns in zip(panels, parts):
+            for column in columns:  # rows from before a column was there have none
+                values = [row.get(column, float("nan")) for row in rows]
+                axes.plot(steps, values, label=column.replace("_", " "), linewidth=1)
             axes.legend(loc="upper right")
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")

@@ -128,7 +128,7 @@ class Trainer:
         batch = self.options.batch * self.recipe.d_steps
         with (
             Stop(self.ranks.count > 1) as stop,
-            Monitor(self.run, self.step, self.total_steps, batch, self.recipe.figures, progress)
+            Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress)
             if self.ranks.first
             else Silence() as monitor,
             self.precision.settings(),

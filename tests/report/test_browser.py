@@ -14,6 +14,8 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (chromium-driver) on PATH"),
 ]
 
+DRAWINGS = 7  # losses, accuracy, gradient norms, samples per second, step time, memory, shares of classes
+
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory):
@@ -54,7 +56,7 @@ def test_it_shows(window, page, phone, dark):
         assert words in text
     assert window.run("return document.documentElement.scrollWidth") <= width  # nothing sticks out
     heights = window.run("return [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().height)")
-    assert len(heights) == 6 and min(heights) > 120
+    assert len(heights) == DRAWINGS and min(heights) > 120
     smallest = window.run(
         "return Math.min(...[...document.querySelectorAll('svg text')].filter(t => t.textContent && "
         "t.checkVisibility({visibilityProperty: true})).map(t => t.getBoundingClientRect().height))"
@@ -125,4 +127,4 @@ def test_without_a_script_the_essentials_are_there(window, page):
     name, slider, strip, pair, decoded, charts = window.run(seen)
     assert name == "" and slider == [0]
     assert len(strip) == 4 and min(strip) > 200  # large enough to see without the slider
-    assert len(pair) == 2 and decoded and charts == 6
+    assert len(pair) == 2 and decoded and charts == DRAWINGS

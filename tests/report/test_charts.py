@@ -20,6 +20,7 @@ def test_numbers_are_short(value, text):
         (0, 1, [0, 0.5, 1]),
         (0, 600, [0, 200, 400, 600]),
         (-25, 7, [-20, -10, 0]),
+        (109, 183, [120, 140, 160, 180]),
         (0.91, 0.99, [0.92, 0.94, 0.96, 0.98]),
     ],
 )
@@ -36,7 +37,9 @@ def test_an_outlier_does_not_dwarf_the_rest():
     assert "1 of 200 values lie outside the frame: 1 to 1,000." in drawn
 
 
-@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0], [-2.0, -2.0], [1e-12, 2e-12], [1e20, -1e20]])
+@pytest.mark.parametrize(
+    "values", [[3.0], [0.0, 0.0], [-2.0, -2.0], [1e-12, 2e-12], [1e20, -1e20], [5e-324, 0.0], [1.0, 1 + 2e-16]]
+)
 def test_any_values_can_be_drawn(values):
     low, high = limits([Line("a", list(range(len(values))), values)])
     assert low < high and low <= min(values) and high >= max(values)

@@ -78,6 +78,13 @@ def test_the_command_trains_it_again(complete, capsys):
     ]  # fmt: skip
 
 
+def test_switches_are_said_as_the_command_line_takes_them(complete, capsys):
+    read = facts.read(complete)
+    read.about["options"] |= {"flip": True, "graph": False}
+    command = facts.command(read)
+    assert "--flip" in command and "--no-graph" in command and main([*command[1:], "-n"]) == 0
+
+
 @pytest.mark.parametrize(
     "damage, sentence",
     [

@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ganfast.training.monitor import Monitor, percentiles
 
@@ -42,6 +43,27 @@ def test_steps_are_timed_without_what_is_done_between_them(tmp_path):
     first, second = map(json.loads, (tmp_path / "stats.jsonl").read_text().splitlines())
     assert 10 <= first["step_ms_p50"] <= first["step_ms_p95"] < 100
     assert "step_ms_p50" not in second  # no step in its window
+
+
+def test_a_row_that_comes_late_has_the_times_of_its_own_steps(tmp_path):
+    with open_monitor(tmp_path) as monitor:
+        for seconds in (0.01, 0.01, 0.08, 0.08):
+            time.sleep(seconds)
+            monitor.tick()
+        monitor.row(2, 16, FIGURES)
+        monitor.row(4, 32, FIGURES)
+    first, second = map(json.loads, (tmp_path / "stats.jsonl").read_text().splitlines())
+    assert 10 <= first["step_ms_p50"] < 70 and second["step_ms_p50"] >= 80
+    assert second["images_per_second"] < 2 * 8 / 0.16 < first["images_per_second"] < 2 * 8 / 0.02
+
+
+def test_losses_are_drawn_though_older_rows_lack_a_column(tmp_path):
+    (tmp_path / "stats.jsonl").write_text(json.dumps({"step": 20, "images": 160, **FIGURES}) + "\n")
+    with Monitor(tmp_path, 20, 100, 8, ("accuracy_real", "accuracy_fake", "grad_norm_d"), progress=False) as monitor:
+        monitor.row(40, 320, {**FIGURES, "grad_norm_d": 1.0})
+        monitor.plot()
+    with Image.open(tmp_path / "losses.png") as picture:
+        assert picture.size == (880, round(4 * 2.7 * 110))
 
 
 def test_tensorboard_has_scalars_pictures_and_histograms(tmp_path):

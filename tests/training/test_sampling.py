@@ -7,7 +7,7 @@ from ganfast.training import sampling
 
 
 def networks():
-    for size, channels, width in ((16, 1, 4), (32, 3, 5), (64, 3, 16)):
+    for size, channels, width in ((16, 1, 4), (32, 3, 5), (64, 3, 6)):
         yield f"dcgan-{size}-{channels}-{width}", dcgan.Generator(size, channels, 24, width)
         yield f"resnet-{size}-{channels}-{width}", resnet.Generator(size, channels, 24, width)
     yield "mlp-2-400", mlp.Generator(2, 2, 400)
