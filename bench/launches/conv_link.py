@@ -56,6 +56,8 @@ def calls(t, kind, n, c_in, side, c_out, kernel, stride, padding, dtypes):
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, kind != "exact"
     try:
         yield "conv_link", (x, *before, weight, t(c_out), *rest, statistics)
+        if kind == "critic" and c_in >= 16:
+            yield "conv_link_tangent", (x, weight, y, *rest[:4], out_activation, 0.2)
         yield "conv_link_backward", (*seeds, x, *before, weight, *saved, *rest, [True, affine, True, True])
     finally:
         torch.backends.cudnn.allow_tf32 = allowed

@@ -45,6 +45,17 @@ def _factor(weight, transposed, backward):
     return _last(weight).permute(2, 3, 0, 1) if y_last else _last(weight).permute(2, 3, 1, 0)
 
 
+def _packings(factor, tf32):
+    """The factor as it lies and, where TF32 tensor cores would have it copied 4 bytes at a time, packed, C_k last."""
+    if not tf32 or factor.stride(2) == 1:
+        return [False]
+    return [True, False]
+
+
+def _packed(factor, pack):
+    return factor.transpose(2, 3).contiguous().transpose(2, 3) if pack else factor
+
+
 def _fastest(what, configurations, launch, tensors, rest):
     """launch(configuration) with the fastest of the configurations."""
     ways = {str(c): functools.partial(launch, c) for c in configurations}
@@ -58,31 +69,33 @@ def _tf32(x):
 
 def forward(
     x, scale, shift, weight, bias, transposed, stride, padding, output_padding, in_activation, in_slope,
-    out_activation, out_slope, statistics, shape,
+    out_activation, out_slope, statistics, shape, saved=None,
 ):  # fmt: skip
-    """(y, mean, var) as the operator's, y of this shape."""
+    """(y, mean, var) as the operator's, y of this shape; with saved = act(z), y is the tangent conv(x)·act'(z)."""
     from ganfast.kernels import conv_link as kernels
 
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     mean, var = (y.new_empty(shape[1:2] if statistics else 0, dtype=torch.float32) for _ in range(2))
     geometry, factor = (transposed, tuple(stride), tuple(padding)), _factor(weight, transposed, False)
-    source, into = _pixels(x), _pixels(y)
+    source, into, before = _pixels(x), _pixels(y), _pixels(_last(saved))
 
-    def launch(configuration):
+    def launch(choice):
+        configuration, pack = choice
         partials = None
         if statistics:
             rows = kernels.partial_rows(source, factor, into, geometry, configuration)
             partials = y.new_empty((rows, 3, shape[1]), dtype=torch.float32)
         kernels.forward(
-            source, factor, into, geometry, configuration, scale, shift, in_activation, in_slope, bias,
-            out_activation, out_slope, None, partials, _tf32(x),
+            source, _packed(factor, pack), into, geometry, configuration, scale, shift, in_activation, in_slope, bias,
+            out_activation, out_slope, before, partials, _tf32(x),
         )  # fmt: skip
         if statistics:
             kernels.statistics(partials, mean, var)
 
     with torch.cuda.device_of(x):
-        rest = geometry, scale is None, in_activation, bias is None, out_activation, statistics, _tf32(x)
+        rest = geometry, scale is None, in_activation, bias is None, out_activation, statistics, saved is None, _tf32(x)
         choices = kernels.choices(source, factor, into, geometry, tf32=_tf32(x))
+        choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
         _fastest("forward", choices, launch, (x, weight, y), rest)
     return y, mean, var
 
@@ -140,20 +153,22 @@ def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
     sums = x.new_empty((2, x.shape[1]) if need_affine else 0, dtype=torch.float32)
     before = prologue if prologue["scale"] is None else prologue | {"x": _pixels(x)}
 
-    def launch(configuration):
+    def launch(choice):
+        configuration, pack = choice
         partials = None
         if need_affine:
             rows = kernels.partial_rows(dz["dy"], factor, into, geometry, configuration, True)
             partials = sums.new_empty((rows, 2, x.shape[1]))
         kernels.backward_data(
-            w=factor, dx=into, geometry=geometry, configuration=configuration, partials=partials, tf32=_tf32(x),
-            **dz, **before,
+            w=_packed(factor, pack), dx=into, geometry=geometry, configuration=configuration, partials=partials,
+            tf32=_tf32(x), **dz, **before,
         )  # fmt: skip
         if need_affine:
             kernels.total(partials, sums)
 
     rest = geometry, *_features(dz, prologue), need_affine, _tf32(x)
     choices = kernels.choices(dz["dy"], factor, into, geometry, True, before is not prologue, _tf32(x))
+    choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
     _fastest("data gradient", choices, launch, (x, weight, dz["dy"]), rest)
     return dx, tuple(sums)
 

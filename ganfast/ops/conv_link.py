@@ -7,7 +7,8 @@
 
 The backward makes what the running backward asks for and nothing else. Its own derivative is made of the two operators
 again, so that any order is right. relu and leaky_relu have no second derivative, not even one of zeros: the derivative
-of dx of a critic's layer is one convolution (the tangent, conv(c, w)) and one weight gradient.
+of dx of a critic's layer is one convolution (the tangent, out_act'(z)·conv(c, w), a third operator) and one weight
+gradient.
 """
 
 import functools
@@ -20,9 +21,11 @@ from ganfast.ops._registry import Backend, Op, cast, in_demand
 from ganfast.reference.conv_link import channel_sums, link_input, output_gradient, per_channel, through_activation
 from ganfast.reference.conv_link import conv_link as _reference_link
 from ganfast.reference.conv_link import conv_link_backward as _reference_backward
+from ganfast.reference.conv_link import conv_link_tangent as _reference_tangent
 from ganfast.reference.wide import wide
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
+PIECEWISE_LINEAR = ("relu", "leaky_relu")
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
@@ -126,6 +129,16 @@ def _check_backward(dy, dmean, dvar, x, scale, shift, weight, y, mean, *rest):
         raise ValueError("y: got None, needs the output: an activation or the statistics are derived")
     if mean is None and dvar is not None:
         raise ValueError("mean: got None, needs the mean of y beside dvar")
+
+
+def _check_tangent(x, weight, saved, *rest):
+    *geometry, activation, slope = rest
+    shape = _check_link(x, None, None, weight, geometry, None, 0.0, activation, slope)
+    if activation not in PIECEWISE_LINEAR:
+        raise ValueError(f"activation: got {activation!r}, needs 'relu' or 'leaky_relu'")
+    _checks.floating("saved", saved)
+    _checks.alike("saved", saved, "x", x)
+    _checks.shaped("saved", saved, shape)
 
 
 def _lower(args, dtype):
@@ -241,9 +254,7 @@ def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
 
     outer, inner, c_weight = (None,) * 5, (None,) * 3, None
     if any(asked[:3]) or asked[7] or asked[8]:
-        tangent = None if a_du is None else _conv(a_du, weight, ctx.geometry)
-        turned = None if a_weight is None else _conv(u, a_weight, ctx.geometry)
-        outer = _beyond_dz(ctx, _sum(tangent, turned, _row(a_bias)).expand(dz.shape))
+        outer = _of_dz(ctx, u, a_du, a_weight, a_bias)
     if asked[6] and a_du is not None:
         c_weight = _gradient(dz, a_du, weight, ctx.geometry, 2)
     if any(asked[3:6]):
@@ -260,6 +271,18 @@ def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
     return c_dy, c_dmean, c_dvar, *inner, c_weight, c_y, c_mean
 
 
+def _of_dz(ctx, u, a_du, a_weight, a_bias):
+    """Gradients of dy, dmean, dvar, y, mean; the cotangent of dz is conv(a_du, weight) + conv(u, a_weight) + a_bias."""
+    _, dmean, dvar, *_, weight, y, _ = ctx.saved_tensors
+    rest = a_weight, a_bias, dmean, dvar
+    if a_du is not None and ctx.out_activation in PIECEWISE_LINEAR and all(v is None for v in rest):
+        c_dy = conv_link_tangent(a_du, weight, y, *ctx.geometry, ctx.out_activation, ctx.out_slope)
+        return c_dy, None, None, None, None
+    tangent = None if a_du is None else _conv(a_du, weight, ctx.geometry)
+    turned = None if a_weight is None else _conv(u, a_weight, ctx.geometry)
+    return _beyond_dz(ctx, _sum(tangent, turned, _row(a_bias)))
+
+
 def _beyond_t(x, scale, c_t, dt, a_x, a_scale):
     """Gradients of x, scale and shift, in t = scale·x + shift and in dx = dt·scale and dscale = Σ dt·x."""
     c_x = _sum(_times(c_t, _row(scale)), _times(dt, _row(a_scale)))
@@ -274,6 +297,7 @@ def _beyond_t(x, scale, c_t, dt, a_x, a_scale):
 def _beyond_dz(ctx, c):
     """Gradients of dy, dmean, dvar, y and mean from the cotangent c of dz."""
     dy, dmean, dvar, *_, y, mean = ctx.saved_tensors
+    c = c.expand((dy if y is None else y).shape)
     c_dy = None if dy is None else through_activation(c, y, ctx.out_activation, ctx.out_slope)
     c_y = -2 * y * dy * c if ctx.out_activation == "tanh" else None
     if dmean is None and dvar is None:
@@ -286,11 +310,34 @@ def _beyond_dz(ctx, c):
     return c_dy, c_dmean, c_dvar, (c * per_channel(2 * dvar / count)).to(y.dtype), -2 * dvar * sums / count
 
 
+def _tangent_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3])
+    *ctx.geometry, ctx.activation, ctx.slope = inputs[3:]
+
+
+def _tangent_backward(ctx, dy):
+    """As the link's own: dz = dy·act'(z) alike."""
+    x, weight, saved = ctx.saved_tensors
+    asked = iter(in_demand(ctx))
+    needed = [next(asked), False, next(asked), False]
+    if not any(needed):
+        return (None,) * 9
+    dx, _, _, dweight, _ = conv_link_backward(
+        dy, None, None, x, None, None, weight, saved, None, *ctx.geometry, None, 0.0, ctx.activation, ctx.slope, needed
+    )
+    return dx if needed[0] else None, dweight if needed[2] else None, *(None,) * 7
+
+
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
 def _supports(x, scale, shift, weight, *rest):
     return _triton.supports(x, weight)
+
+
+def _supports_tangent(x, weight, *rest):
+    # images: on sm_100 the tangent's tile of 3 channels spills
+    return _triton.supports(x, weight) if x.shape[1] >= 16 else "fewer than 16 channels go through the reference"
 
 
 def _supports_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
@@ -300,6 +347,12 @@ def _supports_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
 def _triton_link(x, scale, shift, weight, bias, *rest):
     shape = x.shape[0], weight.shape[1 if rest[0] else 0], *_sides(x, weight, *rest[:4])
     return _triton.forward(x, scale, shift, weight, bias, *rest, shape)
+
+
+def _triton_tangent(x, weight, saved, *rest):
+    *geometry, activation, slope = rest
+    link = x, None, None, weight, None, *geometry, None, 0.0, activation, slope, False
+    return _triton.forward(*link, tuple(saved.shape), saved)[0]
 
 
 def _plain_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
@@ -324,6 +377,16 @@ conv_link = Op(
     setup=_setup,
     backward=_backward,
     autocast=_lower,
+)
+
+conv_link_tangent = Op(
+    f"conv_link_tangent(Tensor x, Tensor weight, Tensor saved, {_GEOMETRY}, str activation, float slope) -> Tensor",
+    check=_check_tangent,
+    fake=_reference_tangent,
+    reference=_reference_tangent,
+    backends=[Backend("triton", _triton_tangent, _supports_tangent, measured=True)],
+    setup=_tangent_setup,
+    backward=_tangent_backward,
 )
 
 conv_link_backward = Op(

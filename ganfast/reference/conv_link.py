@@ -79,6 +79,14 @@ def conv_link(
     return y, mean, var
 
 
+def conv_link_tangent(
+    x, weight, saved, transposed, stride, padding, output_padding, activation, slope
+):  # fmt: skip
+    """act'(z)·conv(x, weight), told from saved = act(z): how act(conv(·, weight)) changes with its input, along x."""
+    y = torch.convolution(x, weight, None, stride, padding, (1, 1), transposed, output_padding, 1)
+    return through_activation(y, saved, activation, slope)
+
+
 def conv_link_backward(
     dy, dmean, dvar, x, scale, shift, weight, y, mean, transposed, stride, padding, output_padding, in_activation,
     in_slope, out_activation, out_slope, needed,

@@ -8,7 +8,7 @@ from ops.links import ACTS, BOUNDS, Link, composed
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops
-from ganfast.ops.conv_link import conv_link, conv_link_backward
+from ganfast.ops.conv_link import conv_link, conv_link_backward, conv_link_tangent
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 PROLOGUES = [(False, None), *((True, a) for a in ACTS)]
@@ -163,6 +163,25 @@ def test_a_gradient_penalty_convolves_no_zeros():
         assert bias is None
 
 
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_the_tangent_is_the_directional_derivative(transposed, activation):
+    """That of act(conv(x)) along d, itself differentiable; it is what a second derivative of x calls."""
+    link = Link(transposed, out_activation=activation)
+    x, weight = (link.tensors[i].detach() for i in (0, 3))
+    y = conv_link(*link.put(link.leaves))[0].detach()
+    rest = *link.geometry, activation, link.activations[-1]
+    d = torch.randn_like(x).requires_grad_()
+    leaves = [leaf.detach() for leaf in link.leaves[1:]]
+    _, wanted = torch.autograd.functional.jvp(lambda x: composed(*link.put([x, *leaves]))[0], x, d.detach())
+    torch.testing.assert_close(conv_link_tangent(d, weight, y, *rest), wanted)
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, w: conv_link_tangent(d, w, y, *rest), (d, weight))
+    assert torch.autograd.gradgradcheck(lambda d, w: conv_link_tangent(d, w, y, *rest), (d, weight))
+    with pytest.raises(ValueError, match="activation: got 'tanh'"):
+        conv_link_tangent(d, weight, y, *rest[:-2], "tanh", 0.0)
+
+
 @pytest.mark.parametrize("asked", ["x", "weight", "bias", "affine"])
 def test_only_what_is_asked_for_is_computed(asked):
     """autograd.grad of x pays for no weight gradient, of the weight for no data gradient."""
@@ -210,6 +229,9 @@ def test_opcheck(transposed, channels_last, device):
         )
         saved = (*link.tensors[:4], y, mean if statistics else None)
         torch.library.opcheck(conv_link_backward.overload, (*seeds, *saved, *link.geometry, *link.activations, needed))
+        if out_activation is not None:
+            tangent = (link.tensors[0], link.tensors[3], y, *link.geometry, out_activation, 0.2)
+            torch.library.opcheck(conv_link_tangent.overload, tangent)
 
 
 @pytest.mark.parametrize("device", DEVICES)
