@@ -29,8 +29,9 @@ RESULTS = pytest.StashKey[store.Results]()
 
 
 def pytest_configure(config):
+    environment = {**calibrate.environment(), "memory": "kept" if frame.keep_memory() else "as the system has it"}
     try:
-        config.stash[RESULTS] = store.Results(config.getoption("results"), calibrate.environment())
+        config.stash[RESULTS] = store.Results(config.getoption("results"), environment)
     except store.Mismatch as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -1,6 +1,9 @@
-"""bench/results/*.json → docs/benchmarks.md and its plots; nobody types a number into a page.
+"""bench/results/*.json → docs/benchmarks.md, its plots, and the marked blocks of other pages; nobody types a number.
 
-python bench/render.py            # writes docs/benchmarks.md, docs/benchmarks/*.png and README's plot
+    python bench/render.py            # writes docs/benchmarks.md, docs/benchmarks/*.png, README's plot, the blocks
+
+A block stands in any page of docs/ between `<!-- results: NAME … -->` and `<!-- end of results -->`, and has the rows
+whose names begin with one of the names: `sigmoid_bce/`, `steps/test_dcgan`.
 """
 
 import argparse
@@ -13,7 +16,8 @@ from pathlib import Path
 import table
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "benchmarks.md"
+RESULTS, DOCS, PAGE = ROOT / "bench" / "results", ROOT / "docs", "benchmarks.md"
+BLOCK = re.compile(r"(<!-- results: ([^>]+) -->\n).*?(<!-- end of results -->)", re.S)
 KINDS = {"cpu": "CPU", "gpu": "GPU"}
 NOT_YET = "not measured yet"
 HEADLINE = ("pairwise_l1", "around_the_critic", "gradient_penalty", "sigmoid_bce", "critic", "dcgan")
@@ -30,7 +34,8 @@ against itself: how far its quartiles lie from 1 is the noise of the machine. *f
 copy bandwidth, operations over the matmul rate and launches over the launch time, each measured on that machine at the
 start of the run; *time/floor* is what is left to gain. Below 1 the data lay in a cache, or were only read. *peak
 memory* is what torch allocates beyond what was there; results included, memory that a C++ operator takes for itself
-not. A CPU is shared with other work: read the ratios, not the times.
+not. On a CPU freed memory stays with the process, as most of it does in a training run, and the machine is shared with
+other work: read the ratios, not the times.
 
     make bench                                                    the quick set
     python -m pytest bench --benchmark-only --results FILE.json   everything
@@ -68,10 +73,15 @@ def heading(results: dict) -> str:
         f"- machine: {machine}",
         f"- versions: Python {e['python']}, torch {e['torch']}, triton {e['triton']}, numpy {e['numpy']}",
         f"- ganfast: revision {e['revision']}, {e['date']}",
-        f"- command: `{' '.join([*(f'{k}={v}' for k, v in e.get('settings', {}).items()), e['command']])}`",
+        f"- command: `{command_of(e)}`",
         *(f"- note: {note}" for note in results.get("notes", [])),
         *(f"- measured ceilings, {device}: {ceilings(c)}" for device, c in results["calibration"].items()),
     ])  # fmt: skip
+
+
+def command_of(environment: dict) -> str:
+    settings = environment.get("settings", {})
+    return " ".join([*(f"{k}={v}" for k, v in settings.items()), environment["command"]])
 
 
 def ceilings(calibration: dict) -> str:
@@ -87,6 +97,49 @@ def tables(rows: dict) -> list[str]:
         lines += [f"\n**{group}**\n", "| | " + " | ".join(table.HEAD) + " |", "|---" * (len(table.HEAD) + 1) + "|"]
         lines += [f"| {row['row']} | " + " | ".join(table.cells(row)) + " |" for row in members]
     return lines
+
+
+BRIEF = ("time", "over ganfast", "quartiles", "time/floor", "peak memory")
+
+
+def block(files: dict, names: list[str]) -> str:
+    """What a block says: the rows of these names on each kind of device, or that there are none yet."""
+    parts = []
+    for kind, title in KINDS.items():
+        found = {file: results for file, results in files.items() if kind_of(results) == kind}
+        rows = {
+            file: {n: r for n, r in results["rows"].items() if n.startswith(tuple(names))}
+            for file, results in found.items()
+        }
+        if not any(rows.values()):
+            parts.append(f"{title}: {NOT_YET}.")
+        for file, results in found.items():
+            if rows[file]:
+                e = results["environment"]
+                parts.append(f"{title_of(results)}, revision {e['revision']}, {e['date'][:10]}, `{command_of(e)}`:")
+                parts.append("\n".join(brief(rows[file])))
+    return "\n\n".join(parts)
+
+
+def brief(rows: dict) -> list[str]:
+    """One Markdown table of several groups, with the columns BRIEF."""
+    lines = ["| | | " + " | ".join(BRIEF) + " |", "|---" * (len(BRIEF) + 2) + "|"]
+    columns = [0, 2, 3, 7, 8]  # of table.HEAD
+    for group, members in table.groups(rows).items():
+        for i, row in enumerate(members):
+            cells = table.cells(row)
+            lines.append(f"| {'' if i else group} | {row['row']} | " + " | ".join(cells[c] for c in columns) + " |")
+    return lines
+
+
+def filled(text: str, files: dict) -> str:
+    """A page with its blocks written anew."""
+    return BLOCK.sub(lambda m: f"{m[1]}{block(files, m[2].split())}\n{m[3]}", text)
+
+
+def pages(docs: Path) -> list[Path]:
+    """The pages that have blocks."""
+    return [path for path in sorted(docs.rglob("*.md")) if BLOCK.search(path.read_text())]
 
 
 def page(files: dict, plots: dict) -> str:
@@ -246,15 +299,17 @@ def headline(files: dict, path: Path) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of results")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; plots go beside it")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of the pages")
     options = parser.parse_args()
     files = load(options.results)
-    folder = options.page.with_suffix("")
+    target = options.docs / PAGE
+    folder = target.with_suffix("")
     plots = draw(files, folder)
     headline(files, folder / "headline.png")
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text(page(files, plots))
-    print(f"{options.page}: {sum(len(f['rows']) for f in files.values())} rows of {len(files)} files")
+    target.write_text(page(files, plots))
+    for path in pages(options.docs):
+        path.write_text(filled(path.read_text(), files))
+    print(f"{target}: {sum(len(f['rows']) for f in files.values())} rows of {len(files)} files")
     return 0
 
 

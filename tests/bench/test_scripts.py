@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,7 +51,10 @@ def results(tmp_path):
 def test_the_page_says_what_was_measured_and_what_was_not(results):
     pytest.importorskip("matplotlib")
     page = results / "docs" / "benchmarks.md"
-    command = [sys.executable, ROOT / "bench" / "render.py", "--results", results, "--page", page]
+    page.parent.mkdir()
+    other = page.with_name("other.md")
+    other.write_text("# A\n\n<!-- results: steps/test_dcgan nothing/ -->\nold\n<!-- end of results -->\n\nafter\n")
+    command = [sys.executable, ROOT / "bench" / "render.py", "--results", results, "--docs", page.parent]
     subprocess.run(command, check=True, capture_output=True)
     text = page.read_text()
     for words in ("a chip, 2 cores", "0123456789ab", "2026-01-02", "`python -m pytest bench`", "torch 2.11", "20 GB/s"):
@@ -61,17 +65,47 @@ def test_the_page_says_what_was_measured_and_what_was_not(results):
     for plot in ("two-cores-speedups", "two-cores-roofline", "two-cores-scaling", "headline"):
         assert (page.parent / "benchmarks" / f"{plot}.png").stat().st_size > 5000
         assert plot == "headline" or f"(benchmarks/{plot}.png)" in text
+    block = other.read_text()
+    assert block.startswith("# A\n") and block.endswith("<!-- end of results -->\n\nafter\n") and "old" not in block
+    assert "a chip, torch 2.11, revision 0123456789ab, 2026-01-02, `python -m pytest bench`:" in block
+    assert "|  | eager | 5 ms | 2.50× | 2.25 – 2.75 | 5.0 | 4 KiB |" in block
+    assert "failed: AssertionError: trains something else" in block and "GPU: not measured yet.\n" in block
+    assert render.block(render.load(results), ["nothing/"]) == "CPU: not measured yet.\n\nGPU: not measured yet."
 
 
-def test_the_committed_page_is_what_the_results_say():
+def test_the_committed_pages_are_what_the_results_say():
     files = render.load(render.RESULTS)
-    text = render.PAGE.read_text()
+    page = render.DOCS / render.PAGE
     plots = {
         name: [f"benchmarks/{p.name}" for what in ("speedups", "roofline", "scaling")
-               if (p := render.PAGE.with_suffix("") / f"{name}-{what}.png").exists()]
+               if (p := page.with_suffix("") / f"{name}-{what}.png").exists()]
         for name in files
     }  # fmt: skip
-    assert text == render.page(files, plots), "python bench/render.py"
+    assert page.read_text() == render.page(files, plots), "python bench/render.py"
+    pages = render.pages(render.DOCS)
+    operators = {path.stem for path in (ROOT / "docs" / "kernels").glob("*.md")}
+    assert operators <= {path.stem for path in pages}, "a page on an operator has a block of results"
+    for path in pages:
+        text = path.read_text()
+        assert text == render.filled(text, files), f"{path}: python bench/render.py"
+        for names in (m[2].split() for m in render.BLOCK.finditer(text)):
+            for name in names:
+                file, _, test = name.partition("/")
+                source = (ROOT / "bench" / f"test_{file}.py").read_text()
+                assert f"def {test}" in source, f"{path}: no benchmark {name}"
+
+
+def test_no_figure_is_typed_into_a_page():
+    """Times and speed-ups stand in blocks, or under a heading that begins with History and says when and how."""
+    for path in (ROOT / "README.md", *render.DOCS.rglob("*.md")):
+        if path.name == render.PAGE:
+            continue
+        for section in re.split(r"^(?=##? )", render.BLOCK.sub("", path.read_text()), flags=re.M):
+            if not section.startswith("## History"):
+                found = re.findall(
+                    r".*\d (?:ns|µs|ms)\b.*|.*\d\.\d+×.*|.*\d times (?:as )?(?:fast|slow|long).*", section
+                )
+                assert not found, f"{path}: {found}"
 
 
 def test_no_speed_up_where_a_check_failed():
