@@ -25,8 +25,9 @@ BELOW = {
     "models": {"errors", "nn", "functional"},
     "recipes": {"errors", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "data", "models"},
-    "training": {"errors", "data", "models", "recipes", "__version__"},
-    "cli": {"errors", "data", "models", "recipes", "training", "metrics", "ops", "__version__"},
+    "terminal": set(),
+    "training": {"errors", "data", "models", "recipes", "terminal", "__version__"},
+    "cli": {"errors", "data", "models", "recipes", "terminal", "training", "metrics", "ops", "__version__"},
 }
 
 

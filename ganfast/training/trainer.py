@@ -1,12 +1,13 @@
 """The training loop."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import math
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +17,11 @@ from ganfast import models
 from ganfast.data import Dataset, Feed, Stream, open_dataset
 from ganfast.errors import InputError
 from ganfast.recipes import Recipe
-from ganfast.training import checkpoint, pictures, run_directory, sampling
+from ganfast.training import checkpoint, faults, pictures, run_directory, sampling
 from ganfast.training.monitor import Monitor
 from ganfast.training.options import TrainOptions, refuse_changes
 from ganfast.training.precision import Precision
+from ganfast.training.rollback import NotFinite, Rollback
 from ganfast.training.runner import Runner
 from ganfast.training.step import Step
 from ganfast.training.window import Window
@@ -66,6 +68,10 @@ class Trainer:
         self.runner = Runner(self.update, graph=opts.graph and self.device.type == "cuda")
         self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
         self.step = 0
+        self.rollback = Rollback(opts.on_nan)
+        self.in_step = False  # or stopped in the midst of one, which leaves networks that nothing should go on from
+        self.failed = False
+        self.saved: int | None = None  # the step whose checkpoint the run directory has
         self.windows: list[Window] = []  # rows of stats.jsonl that are still on their way from the device
         self.run: Path | None = None
         self.resumed: Path | None = None
@@ -101,37 +107,51 @@ class Trainer:
     def train(self, progress: bool = True) -> Path:
         """Train to the last step; returns the run directory.
 
-        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, says how to go on and raises ``KeyboardInterrupt``
-        (``SystemExit``); a second one does so without saving.
+        Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves a checkpoint, says how to go on and raises
+        ``KeyboardInterrupt`` (``SystemExit``); a second one does so without saving. What cannot be written, memory that
+        is not there and a loss that is no number raise ``InputError``; what was saved before stays.
         """
         if self.step >= self.total_steps:
             raise InputError(f"the run has its {self.total_steps} steps already: give more --steps or --kimg.")
-        self.run = self.open_run()
-        checkpoint.set_rng_state(self.random)
+        if self.failed:
+            raise InputError(f"this trainer has failed: make another one (resume={str(self.run)!r}).")
+        again, self.run = self.run is not None, self.run or self.choose_run()
         batch = self.options.batch * self.recipe.d_steps
         with (
+            run_directory.locked(self.run) as unlocked,
+            faults.explained(self),
+            self.opened(again),
             Stop() as stop,
             Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress) as monitor,
             self.precision.settings(),
         ):
             self.runner.log = monitor.say
-            for said in (*self.damaged.values(), self.describe()):
+            for said in (*self.damaged.values(), *filter(None, [unlocked]), self.describe()):
                 monitor.say(said)
+            self.damaged = {}
             if not (self.run / "reals.png").exists():
                 pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
                 self.sample(monitor)
-            while self.step < self.total_steps and not stop.signal:
-                self.advance()
-                self.after_step(monitor)
-                monitor.bar.update()
-            self.finish(monitor, stop)
+            ended = False
+            while not ended:
+                try:
+                    while self.step < self.total_steps and not stop.signal:
+                        self.advance()
+                        self.after_step(monitor)
+                        monitor.bar.update()
+                    self.finish(monitor, stop)
+                    ended = True
+                except NotFinite as error:
+                    self.rollback(self, monitor, error)
         stop.raise_again()
         return self.run
 
     def advance(self) -> None:
         """One training step."""
+        self.in_step = True
         self.runner()
         self.step += 1
+        self.in_step = False
 
     def after_step(self, monitor: Monitor) -> None:
         """What is due after this step: a row of numbers, a picture, a checkpoint."""
@@ -139,9 +159,11 @@ class Trainer:
         due = {name: self.step % every == 0 for name, every in
                (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
         if due["row"]:
+            self.write_rows(monitor, wait=self.rollback.on)  # where it goes back must not depend on the device's pace
             self.windows.append(Window(self.update.sums, self.step, self.images))
             self.update.sums.zero_()
-        self.write_rows(monitor)
+        if not self.rollback.on:
+            self.write_rows(monitor)
         if self.step == self.total_steps:
             return  # finish() does the rest
         if due["sample"]:
@@ -173,12 +195,14 @@ class Trainer:
         """The window's means; stops the run where a loss is no number."""
         means = window.means()
         if not all(map(math.isfinite, means)):
-            last = checkpoint.all_in(self.run)[-1:] if self.run else []
-            go_on = f"go on from {last[0]} with a smaller step" if last else "start again with a smaller step"
-            raise InputError(
-                f"a loss is no longer finite at step {window.step} (D {means[0]}, G {means[1]}): {go_on} (--lr)."
-            )
+            raise self.not_finite(f"a loss (D {means[0]}, G {means[1]})", window.step)
         return means
+
+    def not_finite(self, what: str, step: int) -> NotFinite:
+        advice = "start a new run with a smaller --lr"
+        if checkpoint.all_in(self.run):
+            advice += f", or {faults.go_on(self)} --on-nan rollback"
+        return NotFinite(what, step, advice)
 
     # -- samples -------------------------------------------------------------------------------------------------
 
@@ -223,53 +247,76 @@ class Trainer:
         """A complete checkpoint, and the run's generator.safetensors."""
         self.write_rows(monitor, wait=True)
         self.checked(Window(self.update.sums, self.step, self.images))
+        monitor.flush()
+        return self.write_checkpoint()
+
+    def write_checkpoint(self) -> Path:
+        directory = self.run / checkpoint.name(self.step)
+        if self.saved == self.step:
+            return directory
         self.random = checkpoint.rng_state()
-        if not all(p.isfinite().all() for network in self.networks.values() for p in network.parameters()):
-            raise InputError(
-                f"a weight is no longer finite at step {self.step}, so nothing is saved: start with a smaller --lr."
-            )
+        if not all(v.isfinite().all() for network in self.networks.values() for v in network.state_dict().values()):
+            raise self.not_finite("a weight", self.step)
         state = {
             "step": self.step,
             "position": self.feed.position,
             **self.update.state(),
             "random": self.random,
+            "rollback": self.rollback.state(),
         }
-        directory = self.run / checkpoint.name(self.step)
         about = self.about() | {"step": self.step, "images": self.images}
         checkpoint.save(directory, self.networks, state, about, self.options.keep)
-        partial = self.run / ".generator.safetensors.partial"
-        models.save(self.networks["G_ema"], partial, recipe=self.recipe.name, data=self.data.name, step=str(self.step))
-        partial.replace(self.run / "generator.safetensors")
+        self.saved = self.step
+        self.write_generator()
         return directory
+
+    def write_generator(self) -> None:
+        about = {"recipe": self.recipe.name, "data": self.data.name, "step": str(self.step)}
+        with checkpoint.whole(self.run / "generator.safetensors") as partial:
+            models.save(self.networks["G_ema"], partial, **about)
+
+    def rescue(self) -> None:
+        """Save where the run directory has vanished; in the midst of a step there is nothing that could be saved."""
+        self.run.mkdir(parents=True)
+        run_directory.write_options(self.run, self.about(), self.device)
+        if not self.in_step and self.step:
+            self.saved = None
+            self.write_checkpoint()
 
     def resume(self, path: Path) -> None:
         """Take up the state of ``path``, a checkpoint or a run's newest sound one; writes nothing."""
         self.resumed, candidates = run_directory.find(path)
-        for directory in candidates:
-            try:
-                saved = checkpoint.read(directory, self.device)
-                break
-            except InputError as error:
-                if directory is candidates[-1]:
-                    raise
-                self.damaged[directory] = f"{error} Taking the one before."
-        self.restore(directory, *saved)
+        *saved, self.damaged = run_directory.newest_sound(candidates, self.device)
+        self.restore(*saved)
 
-    def open_run(self) -> Path:
+    def choose_run(self) -> Path:
         """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""
-        if self.run:  # train() again after an interruption
-            return self.run
-        for directory in self.damaged:
-            directory.rename(directory.with_name(f"damaged-{directory.name}"))
-        last = checkpoint.all_in(self.resumed)[-1].name if self.resumed else None
-        if last == checkpoint.name(self.step):
-            run = self.resumed
-        else:
-            run = run_directory.create(Path(self.options.outdir), self.label)
+        if self.resumed and self.newest_in_resumed() == checkpoint.name(self.step):
+            return self.resumed
+        return run_directory.create(Path(self.options.outdir), self.label)
+
+    def newest_in_resumed(self) -> str:
+        return [path for path in checkpoint.all_in(self.resumed) if path not in self.damaged][-1].name
+
+    @contextlib.contextmanager
+    def opened(self, again: bool) -> Iterator[None]:
+        """The run directory, this process's alone, made ready: nothing half written, nothing after this step."""
+        checkpoint.set_rng_state(self.random)
+        if again:  # after an interruption
+            yield
+            return
+        if self.run == self.resumed:
+            if self.newest_in_resumed() != checkpoint.name(self.step):
+                raise InputError(f"{self.run} was trained on by another process: resume it again.")
+            checkpoint.clean(self.run)
+            for directory in self.damaged:
+                checkpoint.set_aside(directory, "damaged")
+            self.saved = self.step
+            self.write_generator()  # a process killed between checkpoint and generator left an older one
         if self.resumed:
-            run_directory.cut_stats(self.resumed, run, self.step)
-        run_directory.write_options(run, self.about(), self.device)
-        return run
+            run_directory.cut_stats(self.resumed, self.run, self.step)
+        run_directory.write_options(self.run, self.about(), self.device)
+        yield
 
     def restore(self, directory: Path, manifest: dict, weights: dict, state: dict) -> None:
         stored, given = manifest.get("recipe", {}), self.about()
@@ -288,6 +335,7 @@ class Trainer:
                 network.load_state_dict(weights[name])
             self.step, self.feed.position = int(state["step"]), int(state["position"])
             self.update.load_state(state, self.step)
+            self.rollback.load_state(state["rollback"])
             self.random = state["random"]
             checkpoint.set_rng_state(self.random)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -295,18 +343,24 @@ class Trainer:
 
 
 class Stop:
-    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once."""
+    """Remembers the first SIGINT, SIGTERM or SIGHUP (a closed terminal); a second one interrupts at once.
+
+    A signal that the process was started to ignore (nohup) stays ignored.
+    """
 
     def __enter__(self):
         self.signal = None
         self.before = {}
         if threading.current_thread() is threading.main_thread():
-            self.before = {each: signal.signal(each, self.handle) for each in (signal.SIGINT, signal.SIGTERM)}
+            signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+            heeded = [each for each in signals if signal.getsignal(each) != signal.SIG_IGN]
+            self.before = {each: signal.signal(each, self.handle) for each in heeded}
         return self
 
     def handle(self, number, frame):
         if self.signal is not None:
-            raise KeyboardInterrupt
+            self.signal = number
+            self.raise_again()
         self.signal = number
 
     def __exit__(self, *_):

@@ -21,7 +21,7 @@ def test_a_run_directory_explains_itself(tiny):
     assert run.name == "00000-dcgan-digits"
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "options.json", "log.txt", "stats.jsonl", "losses.png", "tensorboard", "generator.safetensors",
+        ".lock", "options.json", "log.txt", "stats.jsonl", "losses.png", "tensorboard", "generator.safetensors",
         "reals.png", "fakes.png", "fakes-000000.png", "fakes-000005.png", "fakes-000010.png",
         "checkpoint-000008", "checkpoint-000010",
     }  # fmt: skip

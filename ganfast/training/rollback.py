@@ -1,0 +1,70 @@
+"""Going back after a loss or a weight that is no number."""
+
+import torch
+
+from ganfast.errors import InputError
+from ganfast.training import checkpoint, run_directory
+
+TRIES = 3  # rollbacks before a run gives up, unless it gets past the step that failed
+
+
+class NotFinite(InputError):
+    """A loss or a weight at ``step`` is no number; ``what`` says which."""
+
+    def __init__(self, what: str, step: int, advice: str):
+        super().__init__(f"{what} is no longer finite at step {step}: {advice}.")
+        self.what, self.step = what, step
+
+
+class Rollback:
+    """What ``--on-nan`` says, and how often it was done.
+
+    A rollback takes networks, average, optimisers and step from the newest sound checkpoint. The position in the data
+    and the random generators stay where they are, so that other batches and other noise follow; rows of stats.jsonl
+    after the checkpoint are cut, as they are when a run is resumed.
+    """
+
+    def __init__(self, on_nan: str):
+        self.on = on_nan == "rollback"
+        self.count, self.furthest, self.tries = 0, 0, 0
+
+    def state(self) -> dict:
+        return {"count": self.count, "furthest": self.furthest, "tries": self.tries}
+
+    def load_state(self, state: dict) -> None:
+        self.count, self.furthest, self.tries = state["count"], state["furthest"], state["tries"]
+
+    def __call__(self, trainer, monitor, error: NotFinite) -> None:
+        """Take ``trainer`` back, or raise ``error`` where that is not asked for or does not help."""
+        if not self.on or not checkpoint.all_in(trainer.run):
+            raise error
+        self.tries = self.tries + 1 if error.step <= self.furthest else 1
+        self.furthest = max(self.furthest, error.step)
+        if self.tries > TRIES:
+            raise InputError(
+                f"{error.what} is no longer finite at step {error.step}, and {TRIES} rollbacks did not get past it: "
+                "start a new run with a smaller --lr."
+            )
+        self.count += 1
+        directory, manifest, weights, state, damaged = run_directory.newest_sound(
+            checkpoint.all_in(trainer.run)[::-1], torch.device("cpu")
+        )
+        for each, why in damaged.items():
+            monitor.say(why)
+            checkpoint.set_aside(each, "damaged")
+        now = {
+            "position": trainer.feed.position,
+            "noise": trainer.update.noise.get_state(),
+            "random": checkpoint.rng_state(),
+            "rollback": self.state(),
+        }
+        trainer.restore(directory, manifest, weights, state | now)
+        trainer.windows.clear()
+        trainer.saved = trainer.step
+        run_directory.cut_stats(trainer.run, trainer.run, trainer.step)
+        monitor.rewind(trainer.step)
+        monitor.extra["rollbacks"] = self.count
+        monitor.say(
+            f"{error.what} is no longer finite at step {error.step}: going on from {directory} with other data and "
+            f"other noise (rollback {self.count} of this run)."
+        )
