@@ -17,6 +17,8 @@ from ganfast import __version__
 from ganfast.errors import InputError
 from ganfast.training import checkpoint
 
+PATIENCE = 2.0  # seconds for a process that was just killed to die
+
 
 def next_name(outdir: Path, label: str) -> str:
     """``00000-label`` with the number after the highest one there."""
@@ -51,12 +53,12 @@ def locked(run: Path) -> Iterator[str]:
     except OSError as error:
         raise InputError(f"{run} cannot be written ({error.strerror}): make it writable, or make room.") from None
     with file:
-        for attempt in range(20):  # a process that was just killed takes a moment to die
+        for left in range(int(PATIENCE / 0.1), -1, -1):
             try:
                 warning = take_lock(file)
                 break
             except BlockingIOError:
-                time.sleep(0.1 * (attempt < 19))
+                time.sleep(0.1 * (left > 0))
         else:
             file.seek(0)
             owner = file.read().strip() or "another process"
