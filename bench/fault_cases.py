@@ -14,7 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault_lab import FAIL_FROM, FAIL_ONCE, KILL_AFTER, KILL_BEFORE, SENTENCE, TRAIN, Ended, Lab, newest, only
+from fault_lab import (
+    FAIL_FROM,
+    FAIL_ONCE,
+    KILL_AFTER,
+    KILL_BEFORE,
+    REFUSED,
+    SENTENCE,
+    TRAIN,
+    Ended,
+    Lab,
+    complete,
+    newest,
+    only,
+)  # fmt: skip
 
 # -- kills -------------------------------------------------------------------------------------------------------------
 
@@ -32,11 +45,12 @@ def kills_in_time(lab: Lab) -> None:
             child = lab.start(argv)
             time.sleep(lab.random.uniform(0, 1.1 * whole))
             os.kill(child[0], signal.SIGKILL)
-            ended = lab.wait(child)
+            ended = complete(lab.wait(child))
             run = only(outdir)
             if ended.code == 0:
-                lab.compare(run, reference)
+                lab.compare(run, reference, older=REFUSED not in ended.said)
                 break
+            lab.told(ended, -signal.SIGKILL)
             lab.hurt(run, before)
             before = newest(run) if run else 0
         else:
@@ -86,7 +100,16 @@ def failing_operations(lab: Lab) -> None:
             lab.compare(only(outdir), reference)
             continue
         lab.told(ended)
-        lab.hurt(only(outdir), 0)
+        run = only(outdir)
+        lab.hurt(run, 0)
+        before = newest(run) if run else 0
+        if before:  # and while resuming
+            ended = lab.go_on(outdir, reference, at=lab.random.randint(1, 60), mode=how, error=number)
+            if ended.code == 0:
+                lab.compare(run, reference)
+                continue
+            lab.told(ended)
+            lab.hurt(run, before)
         lab.go_on(outdir, reference)
         shutil.rmtree(outdir)
 
@@ -117,7 +140,7 @@ def read_only(lab: Lab) -> None:
     while lab.more():
         outdir = lab.fresh()
         child = lab.start([*SLOW, "--outdir", str(outdir)])
-        run = until_rows(outdir, lab.random.randint(1, 6))
+        run = until_rows(outdir, lab.random.randint(1, 4))
         subprocess.run(["chattr", "+i", str(run)], check=True)
         lab.told(lab.wait(child))
         lab.hurt(run, 0)
@@ -132,7 +155,7 @@ def deleted(lab: Lab) -> None:
     while lab.more():
         outdir = lab.fresh()
         child = lab.start([*SLOW, "--outdir", str(outdir)])
-        run = until_rows(outdir, lab.random.randint(1, 6))
+        run = until_rows(outdir, lab.random.randint(1, 4))
         os.rename(run, outdir / "gone")
         ended = lab.wait(child)
         lab.told(ended)
@@ -173,7 +196,7 @@ def signals(lab: Lab) -> None:
         twice = lab.tally.tries % 2 == 1
         outdir = lab.fresh()
         child = lab.start([*SLOW, "--outdir", str(outdir)])
-        run = until_rows(outdir, lab.random.randint(1, 5))
+        run = until_rows(outdir, lab.random.randint(1, 4))
         before = newest(run)
         os.kill(child[0], number)
         if twice:

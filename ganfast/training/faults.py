@@ -28,10 +28,10 @@ def explained(trainer) -> Iterator[None]:
             yield
     except BaseException as error:
         trainer.failed = True
-        if isinstance(error, InputError):
-            told = error
-        elif out_of_memory(error):
+        if out_of_memory(error):
             told = InputError(no_memory(trainer, error))
+        elif isinstance(error, InputError):
+            told = error
         elif isinstance(error, OSError):
             told = InputError(not_written(trainer, error))
         else:
@@ -73,6 +73,19 @@ def not_written(trainer, error: OSError) -> str:
 
 
 @contextlib.contextmanager
+def moved_explained(options) -> Iterator[None]:
+    """While the data of a run is opened."""
+    try:
+        yield
+    except InputError as error:
+        if not options.resume:
+            raise
+        raise InputError(
+            f"{str(error).rstrip('.')}; {options.resume} was trained on it: say where it is (--data)."
+        ) from None
+
+
+@contextlib.contextmanager
 def quiet_writers() -> Iterator[None]:
     """TensorBoard's thread prints its ``OSError`` although it hands it to the thread that writes."""
     before = threading.excepthook
@@ -91,29 +104,41 @@ def quiet_writers() -> Iterator[None]:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether ``error``, or one that it came of, is a lack of memory, as allocators of CPUs and GPUs say it."""
+    if error is None:
+        return False
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY)
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in NO_MEMORY):
+        return True
+    return out_of_memory(error.__cause__ or error.__context__)
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free what the frames of ``error`` hold: the activations of the step that failed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager
-def memory_explained(device: torch.device) -> Iterator[None]:
-    """While networks and data are put on ``device``."""
+def room_explained() -> Iterator[None]:
+    """While networks and data are brought into memory."""
     try:
         yield
     except Exception as error:
         if not out_of_memory(error):
             raise
         raise InputError(
-            f"there is not enough memory on {device} for the networks and the data: lower --width or --size, or "
-            "--gpu-data-gib where the data is on the GPU."
+            "there is not enough memory for the networks and the data: lower --width or --size, or --gpu-data-gib "
+            "where the data is on the GPU."
         ) from error
 
 
 def no_memory(trainer, error: BaseException) -> str:
     """Says the largest batch that fits, which it tries."""
-    traceback.clear_frames(error.__traceback__)  # they hold the activations
+    let_go(error)
     batch, advice = trainer.options.batch, LESS_MEMORY
     what = f"there is not enough memory on {trainer.device}"
     if trainer.in_step:
@@ -156,7 +181,7 @@ def fits(trainer, batch: int) -> bool:
     except Exception as error:
         if not out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)
+        let_go(error)
         return False
     finally:
         step.feed = before

@@ -31,7 +31,12 @@ class Monitor:
             file=self.terminal,
         )  # fmt: skip
         self.since = (time.monotonic(), step)
-        self.events = self.open_events(step)
+        self.events = None
+        try:
+            self.events = self.open_events(step)
+        except OSError:
+            self.__exit__()
+            raise
 
     def open_events(self, step: int):
         try:

@@ -46,8 +46,6 @@ class Runner:
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the feed's thread goes on meanwhile
                 self.step()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"the step cannot be captured in a CUDA graph ({reason}): give --no-graph.") from error

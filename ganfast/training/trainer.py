@@ -38,12 +38,14 @@ class Trainer:
     Raises ``InputError`` (a ``ValueError``) where data, options and recipe do not fit together.
     """
 
+    @faults.room_explained()
     def __init__(self, recipe: Recipe, data: str | Dataset, **options):
         self.recipe = recipe
         opts = TrainOptions(data=data.name if isinstance(data, Dataset) else data, **options)
         self.device = opts.torch_device()
         if isinstance(data, str):
-            data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
+            with faults.moved_explained(opts):
+                data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
         if data.kind != recipe.data_kind:
             raise InputError(
                 f"recipe {recipe.name} needs {recipe.data_kind}, and {data.name} holds {data.kind}: "
@@ -179,16 +181,18 @@ class Trainer:
             monitor.row(window.step, window.images, self.checked(window))
 
     def finish(self, monitor: Monitor, stop: "Stop") -> None:
-        """The last checkpoint, and where everything lies."""
-        saved = self.save(monitor)
+        """The last checkpoint, after all else, so that who has it has all; and where everything lies."""
+        self.settle(monitor)
         monitor.plot()
+        if self.step == self.total_steps:
+            self.sample(monitor)
+        saved = self.save(monitor)
         if self.step < self.total_steps:
             monitor.say(
                 f"Stopped at step {self.step} of {self.total_steps}; saved {saved}. "
                 f"Go on with: ganfast train {self.recipe.name} --resume {self.run}"
             )
             return
-        self.sample(monitor)
         monitor.say(f"Done: {self.step} steps, {self.images} samples. Everything lies in {self.run}")
 
     def checked(self, window: Window) -> list[float]:
@@ -244,19 +248,26 @@ class Trainer:
     # -- saving and going on -------------------------------------------------------------------------------------
 
     def save(self, monitor: Monitor) -> Path:
-        """A complete checkpoint, and the run's generator.safetensors."""
-        self.write_rows(monitor, wait=True)
-        self.checked(Window(self.update.sums, self.step, self.images))
+        """A complete checkpoint, and before it the run's generator.safetensors, which is never older than it."""
+        self.settle(monitor)
         monitor.flush()
         return self.write_checkpoint()
+
+    def settle(self, monitor: Monitor) -> None:
+        """All rows are written, and all that would be saved is finite."""
+        self.write_rows(monitor, wait=True)
+        self.checked(Window(self.update.sums, self.step, self.images))
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        if not all(v.isfinite().all() for network in self.networks.values() for v in network.state_dict().values()):
+            raise self.not_finite("a weight", self.step)
 
     def write_checkpoint(self) -> Path:
         directory = self.run / checkpoint.name(self.step)
         if self.saved == self.step:
             return directory
         self.random = checkpoint.rng_state()
-        if not all(v.isfinite().all() for network in self.networks.values() for v in network.state_dict().values()):
-            raise self.not_finite("a weight", self.step)
         state = {
             "step": self.step,
             "position": self.feed.position,
@@ -265,9 +276,9 @@ class Trainer:
             "rollback": self.rollback.state(),
         }
         about = self.about() | {"step": self.step, "images": self.images}
+        self.write_generator()
         checkpoint.save(directory, self.networks, state, about, self.options.keep)
         self.saved = self.step
-        self.write_generator()
         return directory
 
     def write_generator(self) -> None:
@@ -281,6 +292,7 @@ class Trainer:
         run_directory.write_options(self.run, self.about(), self.device)
         if not self.in_step and self.step:
             self.saved = None
+            self.check_weights()
             self.write_checkpoint()
 
     def resume(self, path: Path) -> None:
@@ -309,10 +321,10 @@ class Trainer:
             if self.newest_in_resumed() != checkpoint.name(self.step):
                 raise InputError(f"{self.run} was trained on by another process: resume it again.")
             checkpoint.clean(self.run)
-            for directory in self.damaged:
+            for directory in filter(Path.exists, self.damaged):
                 checkpoint.set_aside(directory, "damaged")
             self.saved = self.step
-            self.write_generator()  # a process killed between checkpoint and generator left an older one
+            self.write_generator()  # a process killed between generator and checkpoint left a newer one
         if self.resumed:
             run_directory.cut_stats(self.resumed, self.run, self.step)
         run_directory.write_options(self.run, self.about(), self.device)
