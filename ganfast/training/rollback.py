@@ -34,6 +34,11 @@ class Rollback:
     def load_state(self, state: dict) -> None:
         self.count, self.furthest, self.tries = state["count"], state["furthest"], state["tries"]
 
+    def count_in(self, monitor) -> None:
+        """Rows after a rollback say how many there were."""
+        if self.count:
+            monitor.extra["rollbacks"] = self.count
+
     def __call__(self, trainer, monitor, error: NotFinite) -> None:
         """Take ``trainer`` back, or raise ``error`` where that is not asked for or does not help."""
         if not self.on or not checkpoint.all_in(trainer.run):
@@ -63,7 +68,7 @@ class Rollback:
         trainer.saved = trainer.step
         run_directory.cut_stats(trainer.run, trainer.run, trainer.step)
         monitor.rewind(trainer.step)
-        monitor.extra["rollbacks"] = self.count
+        self.count_in(monitor)
         monitor.say(
             f"{error.what} is no longer finite at step {error.step}: going on from {directory} with other data and "
             f"other noise (rollback {self.count} of this run)."

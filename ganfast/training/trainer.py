@@ -128,6 +128,7 @@ class Trainer:
             self.precision.settings(),
         ):
             self.runner.log = monitor.say
+            self.rollback.count_in(monitor)
             for said in (*self.damaged.values(), *filter(None, [unlocked]), self.describe()):
                 monitor.say(said)
             self.damaged = {}

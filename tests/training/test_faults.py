@@ -64,6 +64,8 @@ def test_a_rollback_goes_on_from_the_checkpoint_with_other_data_and_noise(tiny):
     rows = run_directory.read_stats(run)
     assert [row["step"] for row in rows] == list(range(1, 10)) and rows[-1]["images"] == (8 + 5) * 8
     assert [row.get("rollbacks") for row in rows] == [None] * 4 + [1] * 5
+    tiny(steps=10, resume=str(run), on_nan="rollback").train(progress=False)
+    assert run_directory.read_stats(run)[-1]["rollbacks"] == 1
     log = (run / "log.txt").read_text()
     assert "no longer finite at step 7: going on from" in log and "other noise (rollback 1 of this run)" in log
 
