@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from ganfast import __version__
+from ganfast import __version__, terminal
 from ganfast.errors import InputError
 
 USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
@@ -32,7 +32,14 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a mistake of the user's, 130 after Ctrl-C."""
-    argv = sys.argv[1:] if argv is None else argv
+    terminal.open_streams()
+    try:
+        return run(sys.argv[1:] if argv is None else argv)
+    finally:
+        terminal.close_streams()
+
+
+def run(argv: list[str]) -> int:
     try:
         command = choose(argv[0] if argv else "-h", COMMANDS, "command")
         if command is None:
@@ -44,22 +51,22 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":  # torchrun's processes all fail alike
-            print(f"ganfast: {error}", file=sys.stderr)
+            tell(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `ganfast info | head`
-        sys.stderr.close()
         return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = f"{error.filename} " if error.filename else ""
-        print(
-            f"ganfast: {where}cannot be written or read ({error.strerror}): make room or give another place.",
-            file=sys.stderr,
-        )
+        tell(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
         return 2
+
+
+def tell(sentence: str) -> None:
+    print(f"ganfast: {sentence}", file=terminal.Watched())
 
 
 def choose(name: str, choices: dict, kind: str):

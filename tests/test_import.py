@@ -38,10 +38,11 @@ BELOW = {
     "models": {"errors", "nn", "functional"},
     "recipes": {"errors", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "data", "models"},
-    "training": {"errors", "data", "models", "nn", "ops", "recipes", "__version__"},
+    "terminal": set(),
+    "training": {"errors", "data", "models", "nn", "ops", "recipes", "terminal", "__version__"},
     "report": {"errors", "recipes", "training", "__version__"},
     "commands": {"errors", "data", "models", "training", "metrics", "report"},
-    "cli": {"errors", "data", "models", "recipes", "training", "metrics", "ops", "commands", "__version__"},
+    "cli": {"errors", "data", "models", "recipes", "terminal", "training", "metrics", "ops", "commands", "__version__"},
     "__main__": {"cli"},
 }
 

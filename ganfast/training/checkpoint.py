@@ -1,10 +1,14 @@
 """Complete checkpoints: written whole or not at all, and read without executing anything in them."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import random
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -26,14 +30,15 @@ def save(directory: Path, networks: dict[str, nn.Module], state: dict, about: di
     """Write ``directory`` beside its older siblings and drop all but the newest ``keep``.
 
     Everything goes to a temporary directory, is flushed to the disk and then renamed, so that a checkpoint that
-    bears its name is complete. The manifest holds a SHA-256 of each file.
+    bears its name is complete. The manifest holds a SHA-256 of each file. Raises ``OSError`` where that cannot be done;
+    what was saved before stays.
     """
     try:
         write(directory, networks, state, about)
     except OSError as error:
-        raise InputError(
-            f"{directory} cannot be written ({error.strerror}): make room, then --resume the run."
-        ) from None
+        with contextlib.suppress(OSError):
+            clean(directory.parent)  # room for whoever needs it
+        raise OSError(error.errno, error.strerror, str(directory)) from error
     for old in all_in(directory.parent)[:-keep]:
         remove(old)
 
@@ -48,14 +53,16 @@ def write(directory: Path, networks: dict[str, nn.Module], state: dict, about: d
         else:
             tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
             (partial / f"{name}.safetensors").write_bytes(serialise(tensors))
-    torch.save(state, partial / "state.pt")
+    content = io.BytesIO()  # on a full disk torch.save to a file fails with an error that does not say so
+    torch.save(state, content)
+    (partial / "state.pt").write_bytes(content.getbuffer())
     digests = {file.name: sha256(file) for file in sorted(partial.iterdir())}
     manifest = {"format": FORMAT, **about, "files": digests}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     for file in [*partial.iterdir(), partial]:
         flush(file)
-    if directory.exists():  # the same step again, after going on from an older checkpoint
-        remove(directory)
+    if directory.exists():
+        set_aside(directory, "replaced")
     os.rename(partial, directory)
     flush(directory.parent)
 
@@ -65,8 +72,13 @@ def read(directory: Path, device: torch.device) -> tuple[dict, dict[str, dict], 
     manifest = read_manifest(directory)
     for name, digest in manifest["files"].items():
         file = directory / name
-        if not file.is_file() or sha256(file) != digest:
-            what = "missing" if not file.is_file() else "damaged"
+        try:
+            what = "damaged" if sha256(file) != digest else ""
+        except FileNotFoundError:
+            what = "missing"
+        except OSError as error:
+            raise damaged(directory, error) from None
+        if what:
             raise InputError(f"{file} is {what}: go on from another checkpoint (--resume CHECKPOINT).")
     try:
         weights = {Path(name).stem: load_file(directory / name) for name in manifest["files"] if name != "state.pt"}
@@ -107,13 +119,26 @@ def name(step: int) -> str:
 
 def all_in(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted(run.glob("checkpoint-*"), key=lambda path: (len(path.name), path.name))
+    found = [path for path in run.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def clean(run: Path) -> None:
     """Remove what a killed process left half written or half deleted."""
     for left in run.glob(".partial-*"):
         shutil.rmtree(left)
+    for left in run.glob(".*.partial"):
+        left.unlink()
+
+
+def set_aside(directory: Path, why: str) -> None:
+    """Rename a checkpoint so that it is none any more, and stays."""
+    for number in range(1000):
+        place = directory.with_name(f"{why}-{directory.name}" + (f"-{number}" if number else ""))
+        if not place.exists():
+            os.rename(directory, place)
+            return
+    raise FileExistsError(17, "there are a thousand of them", str(place))
 
 
 def remove(directory: Path) -> None:
@@ -121,6 +146,16 @@ def remove(directory: Path) -> None:
     doomed = directory.parent / f".partial-{directory.name}-removed"
     os.rename(directory, doomed)
     shutil.rmtree(doomed)
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """``with whole(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing."""
+    partial = file.with_name(f".{file.name}.partial")
+    yield partial
+    flush(partial)
+    os.replace(partial, file)
+    flush(file.parent)
 
 
 def flush(path: Path) -> None:

@@ -1,14 +1,15 @@
 """What a person sees of a run: progress bar, log.txt, stats.jsonl, TensorBoard events and losses.png."""
 
+import contextlib
 import json
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ganfast.training import run_directory
+from ganfast.terminal import Watched
+from ganfast.training import checkpoint, run_directory
 
 
 class Monitor:
@@ -21,16 +22,24 @@ class Monitor:
     def __init__(self, run: Path, step: int, total: int, batch: int, figures: tuple[str, ...], progress: bool = True):
         self.run, self.batch = run, batch
         self.columns = ("loss_d", "loss_g", *figures)
+        self.extra: dict[str, float] = {}  # further figures of every row
         self.log = open(run / "log.txt", "a", buffering=1, encoding="utf-8")  # noqa: SIM115, closed in __exit__
         self.stats = open(run / "stats.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
-        interval = 0.2 if sys.stderr.isatty() else 15  # a file of logs needs no moving bar
+        self.terminal = Watched()
+        interval = 0.2 if self.terminal.isatty() else 15  # a file of logs needs no moving bar
         form = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
         self.bar = tqdm(
-            total=total, initial=step, mininterval=interval, bar_format=form, dynamic_ncols=True, disable=not progress
-        )
+            total=total, initial=step, mininterval=interval, bar_format=form, dynamic_ncols=True, disable=not progress,
+            file=self.terminal,
+        )  # fmt: skip
         self.since = (time.perf_counter(), step)  # the last row's end
         self.ticks: list[tuple[float, float]] = []  # (end, seconds) of each step since then
-        self.events = self.open_events(step)
+        self.events = None
+        try:
+            self.events = self.open_events(step)
+        except OSError:
+            self.__exit__()
+            raise
         self.began = time.perf_counter()  # the step under way
 
     def open_events(self, step: int):
@@ -43,10 +52,31 @@ class Monitor:
 
     def say(self, text: str) -> None:
         """A line for log.txt, and for the terminal above the bar."""
-        self.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self.write(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if not self.bar.disable:
-            self.bar.write(text, file=sys.stderr)
+            self.bar.write(text, file=self.terminal)
         self.began = time.perf_counter()
+
+    def write(self, file, text: str) -> None:
+        try:
+            file.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.name) from error
+
+    def flush(self) -> None:
+        """Have the rows on the disk before the checkpoint that follows them."""
+        checkpoint.flush(self.stats.name)
+
+    def rewind(self, step: int) -> None:
+        """Go on from ``step`` again; stats.jsonl has been cut there."""
+        self.stats.close()
+        self.stats = open(self.run / "stats.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+        if self.events:
+            self.events.close()
+        self.events = self.open_events(step)
+        self.since, self.ticks = (time.perf_counter(), step), []
+        self.bar.n = step
+        self.bar.refresh()
 
     def tick(self) -> None:
         """A step has ended, by the host's clock: nothing waits for a device."""
@@ -64,8 +94,8 @@ class Monitor:
         self.since = (own[-1][0] if own else time.perf_counter(), step)
         pace = (step - last) * self.batch / max(self.since[0] - before, 1e-9)
         times = percentiles([seconds for _, seconds in own])
-        figures = {**figures, "images_per_second": round(pace, 1), **times}
-        self.stats.write(json.dumps({"step": step, "images": images, **figures}) + "\n")
+        figures = {**figures, "images_per_second": round(pace, 1), **times, **self.extra}
+        self.write(self.stats, json.dumps({"step": step, "images": images, **figures}) + "\n")
         numbers = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in self.columns[:4])
         self.bar.set_postfix_str(f"{numbers}, {pace:.0f} images/s", refresh=False)
         if self.events:
@@ -108,18 +138,18 @@ class Monitor:
             axes.legend(loc="upper right")
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
-        figure.savefig(self.run / "losses.png", dpi=110)
+        with checkpoint.whole(self.run / "losses.png") as partial:
+            figure.savefig(partial, dpi=110, format="png")
         self.began = time.perf_counter()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.bar.close()
-        self.log.close()
-        self.stats.close()
-        if self.events:
-            self.events.close()
+        for each in (self.bar, self.log, self.stats, self.events):
+            with contextlib.suppress(OSError):  # said where it was written, or of the last events for TensorBoard
+                if each:
+                    each.close()
 
 
 class Silence:
@@ -130,6 +160,9 @@ class Silence:
 
     def __call__(self, *args, **kwargs):
         return self
+
+    def __setitem__(self, key, value):
+        pass
 
     def __enter__(self):
         return self

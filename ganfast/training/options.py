@@ -54,6 +54,8 @@ class TrainOptions:
     """steps between two pictures"""
     checkpoint_every: int = 1000
     """steps between two checkpoints"""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """when a loss or weight is no number: stop, or go back to the newest checkpoint and on with other data and noise"""
     keep: int = 3
     """how many checkpoints stay; older ones are deleted"""
     skip_bad: bool = False
@@ -115,6 +117,7 @@ MAY_CHANGE = {
     "sample_every",
     "checkpoint_every",
     "keep",
+    "on_nan",
     "resume",
     "skip_bad",
 }

@@ -1,10 +1,14 @@
 """A run's own directory: made, found again, described."""
 
+import contextlib
 import json
 import os
 import platform
 import re
+import socket
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +17,8 @@ from ganfast import __version__
 from ganfast.errors import InputError
 from ganfast.training import checkpoint
 from ganfast.training.distributed import job
+
+PATIENCE = 2.0  # seconds for a process that was just killed to die
 
 
 def next_name(outdir: Path, label: str) -> str:
@@ -27,6 +33,7 @@ def create(outdir: Path, label: str) -> Path:
         run = outdir / next_name(outdir, label)
         try:
             run.mkdir(parents=True)
+            checkpoint.flush(outdir)
             return run
         except FileExistsError:
             if not run.is_dir():
@@ -35,11 +42,57 @@ def create(outdir: Path, label: str) -> Path:
             raise InputError(f"{run} cannot be made ({error.strerror}): give another --outdir.") from None
 
 
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[str]:
+    """While this process writes to ``run``, no other may: ``InputError`` says which one does.
+
+    The lock is the kernel's (flock), which takes it from a process that dies, however it dies. Yields a warning where
+    there are no such locks, else "".
+    """
+    try:
+        file = open(run / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{run} cannot be written ({error.strerror}): make it writable, or make room.") from None
+    with file:
+        for left in range(int(PATIENCE / 0.1), -1, -1):
+            try:
+                warning = take_lock(file)
+                break
+            except BlockingIOError:
+                time.sleep(0.1 * (left > 0))
+        else:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InputError(
+                f"{run} is being trained by {owner}: wait until that has ended or stop it, or start a new run "
+                "(without --resume)."
+            )
+        with contextlib.suppress(OSError):  # the lock holds without a name, on a full disk too
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield warning
+
+
+def take_lock(file) -> str:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError) as error:  # Windows, and network file systems without locks
+        return f"{file.name} cannot be locked ({error}): see to it that no other process trains this run."
+
+
 def find(resume: Path) -> tuple[Path, list[Path]]:
     """(run, its checkpoints to try, newest first) for what a person resumes: a run directory or a checkpoint."""
-    if (resume / checkpoint.MANIFEST).is_file():
-        return resume.parent, [resume]
-    checkpoints = checkpoint.all_in(resume)
+    try:
+        if (resume / checkpoint.MANIFEST).is_file():
+            return resume.parent, [resume]
+        checkpoints = checkpoint.all_in(resume)
+    except OSError as error:
+        raise InputError(f"{resume} cannot be read ({error.strerror}): make it readable (--resume).") from None
     if not checkpoints:
         what = "holds no checkpoint" if resume.is_dir() else "is not there"
         raise InputError(f"{resume} {what}: give a run directory that has saved one (--resume).")
@@ -50,6 +103,19 @@ def of(path: Path) -> Path | None:
     """The run that ``path`` is, or that holds it: a checkpoint or a file of its; None where there is none."""
     path = path.absolute()
     return next((place for place in (path, *path.parents[:2]) if (place / "options.json").is_file()), None)
+
+
+def newest_sound(candidates: list[Path], device: torch.device) -> tuple[Path, dict, dict, dict, dict[Path, str]]:
+    """(checkpoint, manifest, weights, state, {damaged: why}) of the first sound one; ``InputError`` where none is."""
+    damaged = {}
+    for directory in candidates:
+        try:
+            return (directory, *checkpoint.read(directory, device), damaged)
+        except InputError as error:
+            if directory is candidates[-1]:
+                raise
+            damaged[directory] = f"{error} Taking the one before."
+    raise InputError("there is no checkpoint to go on from.")
 
 
 def stored_options(resume: Path) -> tuple[str, dict, dict]:
@@ -105,9 +171,8 @@ def cut_stats(source: Path, target: Path, step: int) -> None:
 
 def replace_text(file: Path, text: str) -> None:
     """Write ``file`` whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, file)
+    with checkpoint.whole(file) as partial:
+        partial.write_text(text)
 
 
 def read_stats(run: Path) -> list[dict]:

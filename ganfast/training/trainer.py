@@ -4,26 +4,25 @@ import copy
 import dataclasses
 import functools
 import math
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ganfast import models
 from ganfast.data import Dataset, Feed, Stream, open_dataset
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
 from ganfast.recipes import Recipe
-from ganfast.training import checkpoint, pictures, run_directory, sampling
+from ganfast.training import checkpoint, faults, pictures, run_directory, sampling, saving
 from ganfast.training.distributed import Ranks
 from ganfast.training.monitor import Monitor, Silence
-from ganfast.training.options import TrainOptions, refuse_changes
+from ganfast.training.options import TrainOptions
 from ganfast.training.precision import Precision
+from ganfast.training.rollback import NotFinite, Rollback
 from ganfast.training.runner import Runner
 from ganfast.training.step import Step
+from ganfast.training.stop import Stop, raise_for
 from ganfast.training.window import Window
 
 GRID_SEEDS = range(64)  # the latents of every fakes*.png
@@ -38,6 +37,7 @@ class Trainer:
     Raises ``InputError`` (a ``ValueError``) where data, options and recipe do not fit together.
     """
 
+    @faults.room_explained()
     def __init__(self, recipe: Recipe, data: str | Dataset, **options):
         self.recipe = recipe
         opts = TrainOptions(data=data.name if isinstance(data, Dataset) else data, **options)
@@ -50,7 +50,8 @@ class Trainer:
                 f"batch {opts.batch} cannot be shared by {self.ranks.count} processes: give a multiple (--batch)."
             )
         if isinstance(data, str):
-            data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
+            with faults.moved_explained(opts):
+                data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
         if data.kind != recipe.data_kind:
             raise InputError(
                 f"recipe {recipe.name} needs {recipe.data_kind}, and {data.name} holds {data.kind}: "
@@ -64,12 +65,9 @@ class Trainer:
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.networks = {"G": generator.train(), "D": discriminator.train(), "G_ema": average}
         self.feed = Feed(
-            Stream(data, opts.batch, opts.seed, opts.flip),
-            recipe.d_steps,
-            self.device,
-            int(opts.gpu_data_gib * 2**30),
-            self.ranks.share,
-        )
+            Stream(data, opts.batch, opts.seed, opts.flip), recipe.d_steps, self.device,
+            int(opts.gpu_data_gib * 2**30), self.ranks.share,
+        )  # fmt: skip
         self.precision = Precision(opts.precision, self.device)
         self.update = Step(
             recipe, tuple(self.networks.values()), self.feed, self.precision, opts.seed, opts.ema_decay, opts.lr_decay,
@@ -80,13 +78,17 @@ class Trainer:
         self.runner = Runner(self.update, graph=opts.graph and self.device.type == "cuda")
         self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
         self.step = 0
+        self.rollback = Rollback(opts.on_nan)
+        self.in_step = False  # or stopped in the midst of one, which leaves networks that nothing should go on from
+        self.failed = False
+        self.saved: int | None = None  # the step whose checkpoint the run directory has
         self.windows: list[Window] = []  # rows of stats.jsonl that are still on their way from the device
         self.run: Path | None = None
         self.resumed: Path | None = None
         self.damaged: dict[Path, str] = {}  # checkpoints that resuming had to pass over, and why
-        resume = opts.resume or self.ranks.from_first(lambda: run_directory.of_job(Path(opts.outdir), self.total_steps))
-        if resume:
-            self.resume(Path(resume))
+        begun = opts.resume or self.ranks.from_first(lambda: run_directory.of_job(Path(opts.outdir), self.total_steps))
+        if begun:
+            saving.resume(self, Path(begun))
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
         network = network.to(self.device, memory_format=torch.channels_last)
@@ -118,43 +120,63 @@ class Trainer:
     def train(self, progress: bool = True) -> Path:
         """Train to the last step; returns the run directory.
 
-        Ctrl-C (or SIGTERM) finishes the step, saves a checkpoint, says how to go on and raises ``KeyboardInterrupt``
-        (``SystemExit``); a second one does so without saving.
+        Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves a checkpoint, says how to go on and raises
+        ``KeyboardInterrupt`` (``SystemExit``); a second one does so without saving. What cannot be written, memory that
+        is not there and a loss that is no number raise ``InputError``; what was saved before stays.
         """
         if self.step >= self.total_steps:
             raise InputError(f"the run has its {self.total_steps} steps already: give more --steps or --kimg.")
-        self.run = self.ranks.from_first(self.open_run)
-        checkpoint.set_rng_state(self.random)
-        batch = self.options.batch * self.recipe.d_steps
-        with (
-            Stop(self.ranks.count > 1) as stop,
-            Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress)
-            if self.ranks.first
-            else Silence() as monitor,
-            self.precision.settings(),
-        ):
-            self.runner.log = monitor.say
-            for said in (*self.damaged.values(), self.describe()):
-                monitor.say(said)
-            if self.ranks.first and not (self.run / "reals.png").exists():
-                pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
-                self.sample(monitor)
-            told = 0
-            while self.step < self.total_steps and not told:
-                self.advance()
-                monitor.tick()
-                self.after_step(monitor)
-                monitor.bar.update()
-                told = self.ranks.agree(stop.signal or 0, self.step)
-            self.ranks.settle()
-            self.finish(monitor, stop)
-        stop.raise_again(told)
+        if self.failed:
+            raise InputError(f"this trainer has failed: make another one (resume={str(self.run)!r}).")
+        again, self.run = self.run is not None, self.run or self.ranks.from_first(lambda: saving.choose_run(self))
+        with saving.locked(self) as unlocked, faults.explained(self):
+            checkpoint.set_rng_state(self.random)
+            if not again:  # else it goes on after an interruption
+                self.ranks.from_first(lambda: saving.prepare(self))
+                self.saved = self.step if self.run == self.resumed else None
+            with Stop(self.ranks.count > 1) as stop, self.monitor(progress) as monitor, self.precision.settings():
+                for said in (*self.damaged.values(), *filter(None, [unlocked]), self.describe()):
+                    monitor.say(said)
+                self.damaged = {}
+                told = self.loop(monitor, stop)
+        raise_for(told)
         return self.run
+
+    def monitor(self, progress: bool) -> Monitor | Silence:
+        """Only the first process says and writes something."""
+        if not self.ranks.first:
+            return Silence()
+        batch = self.options.batch * self.recipe.d_steps
+        return Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress)
+
+    def loop(self, monitor: Monitor, stop: Stop) -> int:
+        """Steps until the last, or until a signal to any process: its number."""
+        self.runner.log = monitor.say
+        self.rollback.count_in(monitor)
+        if self.ranks.first and not (self.run / "reals.png").exists():
+            pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
+            self.sample(monitor)
+        told = 0
+        while True:
+            try:
+                while self.step < self.total_steps and not told:
+                    self.advance()
+                    monitor.tick()
+                    self.after_step(monitor)
+                    monitor.bar.update()
+                    told = self.ranks.agree(stop.signal, self.step)
+                self.ranks.settle()
+                self.finish(monitor)
+                return told
+            except NotFinite as error:
+                self.rollback(self, monitor, error)
 
     def advance(self) -> None:
         """One training step."""
+        self.in_step = True
         self.runner()
         self.step += 1
+        self.in_step = False
 
     def after_step(self, monitor: Monitor) -> None:
         """What is due after this step: a row of numbers, a picture, a checkpoint."""
@@ -162,11 +184,13 @@ class Trainer:
         due = {name: self.step % every == 0 for name, every in
                (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
         if due["row"]:
+            self.write_rows(monitor, wait=self.rollback.on)  # where it goes back must not depend on the device's pace
             self.ranks.average(self.update.sums)
             self.windows.append(Window(self.update.sums, self.step, self.images, self.feed.waited))
             self.update.sums.zero_()
             self.feed.waited = 0.0
-        self.write_rows(monitor)
+        if not self.rollback.on:
+            self.write_rows(monitor)
         if self.step == self.total_steps:
             return  # finish() does the rest
         if due["sample"]:
@@ -181,17 +205,19 @@ class Trainer:
             window = self.windows.pop(0)
             monitor.row(window.step, window.images, self.figures(window))
 
-    def finish(self, monitor: Monitor, stop: "Stop") -> None:
-        """The last checkpoint, and where everything lies."""
-        saved = self.save(monitor)
+    def finish(self, monitor: Monitor) -> None:
+        """The last checkpoint, after all else, so that who has it has all; and where everything lies."""
+        self.settle(monitor)
         monitor.plot()
+        if self.step == self.total_steps:
+            self.sample(monitor)
+        saved = self.save(monitor)
         if self.step < self.total_steps:
             monitor.say(
                 f"Stopped at step {self.step} of {self.total_steps}; saved {saved}. "
                 f"Go on with: ganfast train {self.recipe.name} --resume {self.run}"
             )
             return
-        self.sample(monitor)
         monitor.say(f"Done: {self.step} steps, {self.images} samples. Everything lies in {self.run}")
 
     def figures(self, window: Window) -> dict[str, float]:
@@ -206,12 +232,14 @@ class Trainer:
         """The window's means; stops the run where a loss is no number."""
         means = window.means()
         if not all(map(math.isfinite, means)):
-            last = checkpoint.all_in(self.run)[-1:] if self.run else []
-            go_on = f"go on from {last[0]} with a smaller step" if last else "start again with a smaller step"
-            raise InputError(
-                f"a loss is no longer finite at step {window.step} (D {means[0]}, G {means[1]}): {go_on} (--lr)."
-            )
+            raise self.not_finite(f"a loss (D {means[0]}, G {means[1]})", window.step)
         return means
+
+    def not_finite(self, what: str, step: int) -> NotFinite:
+        advice = "start a new run with a smaller --lr"
+        if checkpoint.all_in(self.run):
+            advice += f", or {faults.go_on(self)} --on-nan rollback"
+        return NotFinite(what, step, advice)
 
     # -- samples -------------------------------------------------------------------------------------------------
 
@@ -254,120 +282,21 @@ class Trainer:
             + (f"; run directory {self.run}" if self.run else "")
         )
 
-    # -- saving and going on -------------------------------------------------------------------------------------
+    # -- saving ------------------------------------------------------------------------------------------------------
 
     def save(self, monitor: Monitor) -> Path:
-        """A complete checkpoint, and the run's generator.safetensors."""
+        """A complete checkpoint."""
+        self.settle(monitor)
+        monitor.flush()
+        return saving.save(self)
+
+    def settle(self, monitor: Monitor) -> None:
+        """All rows are written, and all that would be saved is finite."""
         self.write_rows(monitor, wait=True)
         self.ranks.average(self.update.sums)
         self.checked(Window(self.update.sums, self.step, self.images))
-        self.random = checkpoint.rng_state()
-        states = self.ranks.everyone(self.random)
-        if not all(p.isfinite().all() for network in self.networks.values() for p in network.parameters()):
-            raise InputError(
-                f"a weight is no longer finite at step {self.step}, so nothing is saved: start with a smaller --lr."
-            )
-        state = {
-            "step": self.step,
-            "position": self.feed.position,
-            **self.update.state(),
-            "random": states,  # of each rank
-        }
-        directory = self.run / checkpoint.name(self.step)
-        if self.ranks.first:
-            self.write(directory, state)
-        return directory
+        self.check_weights()
 
-    def write(self, directory: Path, state: dict) -> None:
-        about = self.about() | {"step": self.step, "images": self.images}
-        checkpoint.save(directory, self.networks, state, about, self.options.keep)
-        partial = self.run / ".generator.safetensors.partial"
-        models.save(self.networks["G_ema"], partial, recipe=self.recipe.name, data=self.data.name, step=str(self.step))
-        partial.replace(self.run / "generator.safetensors")
-
-    def resume(self, path: Path) -> None:
-        """Take up the state of ``path``, a checkpoint or a run's newest sound one; writes nothing."""
-
-        def read():
-            run, candidates = run_directory.find(path)
-            damaged = {}  # checkpoints that had to be passed over, and why
-            for directory in candidates:
-                try:
-                    return run, damaged, directory, checkpoint.read(directory, torch.device("cpu"))
-                except InputError as error:
-                    if directory is candidates[-1]:
-                        raise
-                    damaged[directory] = f"{error} Taking the one before."
-
-        self.resumed, self.damaged, directory, saved = self.ranks.from_first(read)
-        self.restore(directory, *saved)
-
-    def open_run(self) -> Path:
-        """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""
-        if self.run:  # train() again after an interruption
-            return self.run
-        for directory in self.damaged:
-            directory.rename(directory.with_name(f"damaged-{directory.name}"))
-        last = checkpoint.all_in(self.resumed)[-1].name if self.resumed else None
-        if last == checkpoint.name(self.step):
-            run = self.resumed
-        else:
-            run = run_directory.create(Path(self.options.outdir), self.label)
-        if self.resumed:
-            run_directory.cut_stats(self.resumed, run, self.step)
-        run_directory.write_options(run, self.about(), self.device)
-        return run
-
-    def restore(self, directory: Path, manifest: dict, weights: dict, state: dict) -> None:
-        stored, given = manifest.get("recipe", {}), self.about()
-        if stored.get("name") != self.recipe.name:
-            raise InputError(
-                f"{directory} is of recipe {stored.get('name')}, not {self.recipe.name}: train that one (--resume)."
-            )
-        refuse_changes(stored, given["recipe"], str(directory))
-        refuse_changes(manifest.get("options", {}), given["options"], str(directory))
-        if manifest.get("data", {}).get("fingerprint") != given["data"]["fingerprint"]:
-            raise InputError(
-                f"{directory} was trained on other data than {self.options.data}: give that data (--data)."
-            )
-        try:
-            for name, network in self.networks.items():
-                network.load_state_dict(weights[name])
-            self.step, self.feed.position = int(state["step"]), int(state["position"])
-            self.update.load_state(state, self.step)
-            if self.ranks.rank < len(state["random"]):
-                self.random = state["random"][self.ranks.rank]
-                checkpoint.set_rng_state(self.random)
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-            raise checkpoint.damaged(directory, error) from None
-
-
-class Stop:
-    """Remembers the first SIGINT or SIGTERM; a second one interrupts at once, but one of ``many`` processes, which
-    get Ctrl-C from the terminal and then SIGTERM from torchrun."""
-
-    def __init__(self, many: bool = False):
-        self.many = many
-
-    def __enter__(self):
-        self.signal = None
-        self.before = {}
-        if threading.current_thread() is threading.main_thread():
-            self.before = {each: signal.signal(each, self.handle) for each in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def handle(self, number, frame):
-        if self.signal is not None and not self.many:
-            raise KeyboardInterrupt
-        self.signal = self.signal or number
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def raise_again(self, told: int) -> None:
-        """``told``: the signal that ended the run, this process's or another's."""
-        if told == signal.SIGINT:
-            raise KeyboardInterrupt
-        if told:
-            raise SystemExit(128 + told)
+    def check_weights(self) -> None:
+        if not all(v.isfinite().all() for network in self.networks.values() for v in network.state_dict().values()):
+            raise self.not_finite("a weight", self.step)

@@ -21,7 +21,7 @@ def test_a_run_directory_explains_itself(tiny):
     assert run.name == "00000-dcgan-digits"
     names = {path.name for path in run.iterdir()}
     assert names == {
-        "options.json", "log.txt", "stats.jsonl", "losses.png", "tensorboard", "generator.safetensors",
+        ".lock", "options.json", "log.txt", "stats.jsonl", "losses.png", "tensorboard", "generator.safetensors",
         "reals.png", "fakes.png", "fakes-000000.png", "fakes-000005.png", "fakes-000010.png",
         "checkpoint-000008", "checkpoint-000010",
     }  # fmt: skip
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoints(tiny)
         advance()
 
     trainer.advance = broken
-    with pytest.raises(InputError, match=r"no longer finite at step 7 .*checkpoint-000004"):
+    with pytest.raises(InputError, match=r"no longer finite at step 7: .*checkpoint-000004 .*--on-nan rollback"):
         trainer.train(progress=False)
     assert [path.name for path in checkpoint.all_in(trainer.run)] == ["checkpoint-000004"]
 

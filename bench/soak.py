@@ -1,0 +1,104 @@
+"""What happens to a training run when things go wrong: kills, full disks, signals, damage, too little memory.
+
+    python bench/soak.py [--kills 50] [--minutes 20] [--short] [CASE ...]
+
+One process runs the cases of ``fault_cases.py``; its children train and are hurt. Prints a row a case:
+
+    tries       faults that were brought about
+    lost        of them: something that had been saved was gone afterwards, or could not be gone on from
+    bit-exact   continuations that ended with the bits of a run without faults, of all that were compared
+    untold      faults that ended in a traceback or without a sentence
+
+Exits with 1 if anything was lost, not exact or untold; a case that cannot run here says why and is left out.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import fault_cases
+
+HERE = Path(__file__).resolve().parent
+
+
+def build(folder: Path) -> Path | None:
+    """The library that brings faults about, see faults.cpp; None without a compiler."""
+    library = folder / "faults.so"
+    compiler = os.environ.get("CXX", "g++")
+    if sys.platform != "linux" or not shutil.which(compiler):
+        return None
+    source = str(HERE / "faults.cpp")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", str(library), source, "-ldl"], check=True)
+    return library
+
+
+def namespace() -> list[str]:
+    """The command that gives a case mounts of its own; [] where that is not allowed."""
+    for command in (["unshare", "-m"], ["unshare", "-rm"]):
+        probe = "mount -t tmpfs -o size=1m none /mnt"
+        if (
+            shutil.which("unshare")
+            and not subprocess.run([*command, "sh", "-c", probe], capture_output=True).returncode
+        ):
+            return command
+    return []
+
+
+def rows(names: list[str], tries: int, seconds: float, folder: Path):
+    """(case, its row) as they come, of one process that runs the cases."""
+    library, prefix = build(folder), namespace()
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "SOAK_MOUNTS": "1" if prefix else ""}
+    if library:
+        env["LD_PRELOAD"] = str(library)
+    command = [*prefix, sys.executable, str(HERE / "fault_cases.py"), str(folder), str(tries), str(seconds), *names]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        for text in process.stdout:
+            row = json.loads(text)
+            yield row.pop("case"), row
+
+
+def line(name: str, row: dict) -> str:
+    if "skipped" in row:
+        return f"{name:<24} left out: {row['skipped']}"
+    exact = f"{row['exact']} of {row['compared']}"
+    return f"{name:<24} {row['tries']:>5} {row['lost']:>5} {exact:>13} {row['untold']:>7} {row['seconds']:>8}"
+
+
+def bad(row: dict) -> bool:
+    if "skipped" in row:
+        return False
+    return row["lost"] > 0 or row["untold"] > 0 or row["exact"] < row["compared"] or not row["tries"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(fault_cases.CASES))
+    parser.add_argument("--kills", type=int, default=50, help="faults of each kind that is repeated")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="no case begins another try after its share of these"
+    )
+    parser.add_argument("--short", action="store_true", help="few of each, in less than a minute: what the tests run")
+    chosen = parser.parse_args()
+    names = chosen.cases or list(fault_cases.CASES)
+    for name in set(names) - set(fault_cases.CASES):
+        parser.error(f"there is no case {name}; there are {', '.join(fault_cases.CASES)}")
+    print(f"{'case':<24} {'tries':>5} {'lost':>5} {'bit-exact':>13} {'untold':>7} {'seconds':>8}")
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        seconds = 60 * chosen.minutes / len(names)
+        for name, row in rows(names, 0 if chosen.short else chosen.kills, seconds, Path(folder)):
+            found[name] = row
+            print(line(name, row), *row.get("notes", []), sep="\n    ", flush=True)
+    unfinished = set(names) - set(found)
+    if unfinished:
+        print(f"did not end: {', '.join(unfinished)}")
+    return int(bool(unfinished) or any(map(bad, found.values())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
