@@ -65,7 +65,7 @@ def environment() -> dict:
     found = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "revision": revision(),
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": os.environ.get("BENCH_COMMAND") or shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

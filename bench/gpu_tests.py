@@ -1,14 +1,44 @@
-"""pytest -m gpu over the test files that this machine's Python can import; says which it leaves out, and why."""
+"""pytest -m gpu over the test files that this machine's Python can import; says which it leaves out, and why.
 
+    python bench/gpu_tests.py [--passed FILE] [--at-once 4]
+
+Each file has a process of its own: an illegal access leaves CUDA unusable in the process that made it, and most of the
+time goes into Triton's compiler, so that several are run at once. FILE has the tests that have passed: they are not run
+again.
+"""
+
+import argparse
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"ganfast", *(p.stem for p in [*(ROOT / "tests").iterdir(), *(ROOT / "bench").iterdir()])}
+PASSED = "GANFAST_TESTS_PASSED"  # the environment's name for FILE, for the process of a file
+
+
+# --- the plugin of each process ---------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config, items):
+    file = Path(os.environ[PASSED])
+    done = set(file.read_text().split("\n")) if file.exists() else set()
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
+    items[:] = [item for item in items if item.nodeid not in done]
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and report.passed:
+        with open(os.environ[PASSED], "a") as file:
+            file.write(report.nodeid + "\n")
+
+
+# --- all files --------------------------------------------------------------------------------------------------------
 
 
 def missing(file: Path) -> list[str]:
@@ -23,16 +53,32 @@ def missing(file: Path) -> list[str]:
     return sorted(name for name in heads if importlib.util.find_spec(name) is None)
 
 
+def run(file: Path, passed: Path) -> int:
+    """pytest's exit code; its output is printed when it is there as a whole."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "gpu_tests", file]
+    environment = {**os.environ, PASSED: str(passed), "PYTHONPATH": str(ROOT / "bench")}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    print(f"--- {file}: exit {found.returncode}\n{found.stdout}{found.stderr}", flush=True)
+    return found.returncode
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--passed", type=Path, default=ROOT / "build" / "gpu-tests-passed.txt")
+    parser.add_argument("--at-once", type=int, default=min(4, os.cpu_count() or 1), help="processes (default 4)")
+    options = parser.parse_args()
+    options.passed.parent.mkdir(parents=True, exist_ok=True)
     files = sorted(f for f in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.gpu\b", f.read_text()))
     lacks = {file: missing(file) for file in files}
     for file, packages in lacks.items():
         if packages:
             print(f"left out: {file.relative_to(ROOT)} needs {', '.join(packages)}", flush=True)
-    chosen = [str(file.relative_to(ROOT)) for file, packages in lacks.items() if not packages]
-    return subprocess.call(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *chosen], cwd=ROOT
-    )
+    chosen = [file.relative_to(ROOT) for file, packages in lacks.items() if not packages]
+    with ThreadPoolExecutor(options.at_once) as pool:
+        codes = dict(zip(chosen, pool.map(lambda file: run(file, options.passed.absolute()), chosen)))
+    bad = [str(file) for file, code in codes.items() if code not in (0, 5)]  # 5: nothing left to run
+    print(f"{len(codes) - len(bad)} of {len(codes)} files have passed", *(f"\nfailed: {file}" for file in bad))
+    return bool(bad)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ ACT: 0 none, 1 ReLU, 2 LeakyReLU, 3 tanh. An absent weight or bias is None.
 
 import triton
 import triton.language as tl
+from ganfast.kernels import tuned
 
 TILE = 4096  # elements
 PROGRAMS = 1024  # about, of a launch over the whole tensor
+globals().update(tuned.constants("batch_norm_act"))
 MAX_CHUNKS = 512
 FINISH_CHANNELS = 16
 FINISH_CHUNKS = 64

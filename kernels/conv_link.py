@@ -20,6 +20,7 @@ from math import gcd
 import triton
 import triton.language as tl
 from ganfast.kernels import _implicit_gemm as gemm
+from ganfast.kernels import tuned
 
 # --- forward and data gradient ----------------------------------------------------------------------------------------
 
@@ -216,6 +217,19 @@ def finalise_kernel(partials, mean, var, tiles, cn, BT: tl.constexpr, BC: tl.con
 
 NARROW = 16  # fewer channels than this share a step of the loop with their neighbouring taps
 MULTIPROCESSORS = 132  # fewer tiles leave some idle
+BEST: dict = {}  # problem → the configuration measured to be best on this GPU
+globals().update(tuned.constants("conv_link"))
+
+
+def _worth(kind, m, sizes, itemsize, exact, found):
+    """The configuration that is known to be best, or else those found to be worth measuring.
+
+    A problem is a kind of kernel, its rows m up to a factor of 2, its other sizes and how it multiplies.
+    """
+    multiplies = "ieee" if exact else {2: "half", 4: "tf32"}[itemsize]
+    problem = f"{kind} {'x'.join(map(str, (triton.next_power_of_2(m), *sizes)))} {multiplies}"
+    best = BEST.get(problem)
+    return found if best is None else [tuple(best)]
 
 
 def configurations(m, n, k, itemsize, exact=False):
@@ -255,9 +269,11 @@ def choices(source, w, out, geometry, backward=False, affine=False, tf32=False):
     affine: backward_data with scale and shift, whose widest tile would spill.
     """
     phases, rows = _rows(source, w, out, geometry, backward)
-    item = out.element_size()
-    found = configurations(phases * rows, w.shape[3], w.shape[2], item, item == 4 and not tf32)
-    return [c for c in found if c[0] * c[1] < 128 * 128 or not affine]
+    m, (n, k), item = phases * rows, (w.shape[3], w.shape[2]), out.element_size()
+    exact = item == 4 and not tf32
+    found = [c for c in configurations(m, n, k, item, exact) if c[0] * c[1] < 128 * 128 or not affine]
+    kind = "affine data" if affine else "data" if backward else "forward"
+    return _worth(kind, m, (n, k), item, exact, found)
 
 
 def partial_rows(source, w, out, geometry, configuration, backward=False):
@@ -281,7 +297,7 @@ def weight_choices(x, dy, dw, geometry, tf32=False, multiprocessors=MULTIPROCESS
         tiles = triton.cdiv(cs, tm) * _columns(kh, kw, cl, tn)
         splits = max(1, min(triton.cdiv(2 * multiprocessors, tiles), pixels // (4 * bk)))
         found.append((tm, tn, bk, 8 if tm * tn >= 8192 else 4, 3, splits))
-    return found
+    return _worth("weight", pixels, (cs, kh * kw, cl), x.element_size(), exact, found)
 
 
 def _sides(x, dz, geometry):

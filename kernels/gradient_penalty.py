@@ -8,9 +8,11 @@ g, c, seed and dg have one order in memory with the samples one after another; a
 
 import triton
 import triton.language as tl
+from ganfast.kernels import tuned
 
 HOLD = 16384
 BLOCK = 4096  # of a program that loops
+globals().update(tuned.constants("gradient_penalty"))
 MAX_CHUNKS = 256  # programs a sample at most: a program adds their sums with one load
 FINISH = 1024
 # a tile's sum of squares outside of these has overflowed in fp32, or may have lost what underflowed

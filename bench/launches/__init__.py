@@ -9,6 +9,8 @@
                        tensors brings), an instruction (one of them an element, "MUFU.EX2"), or the names that it
                        has on different chips, or None: no main loop
     TUNE               may be left out: constant of kernels/<op>.py → values that bench/tune.py tries
+    problems(t)        may be left out: rows as of calls, each of one problem whose configuration kernels/<op>.py looks
+                       up in BEST, and candidates(problem) → the configurations that bench/tune.py tries
     NARROW             may be left out: pattern → why that one must load less than 4 bytes at a time
 
 The launchers themselves run, on tensors without storage; kernels are recorded instead of launched: what is compiled for

@@ -13,6 +13,7 @@ AWKWARD = [
     ((1, 2, 65, 65), False, True),
 ]
 ELEMENT = {"finish_kernel|update_kernel": None, "moments|apply": 1, "sums|gradient": 2}
+TUNE = {"TILE": (2048, 4096, 8192), "PROGRAMS": (512, 1024, 2048)}
 NARROW = {
     "moments_kernel .*LAST=False": "one load of the channel's first element beside the tile's",
     "LAST=False (?!.*inner%16)": "a plane starts anywhere",

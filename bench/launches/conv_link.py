@@ -5,6 +5,8 @@ Kinds: generator (transposed, a prologue, statistics), images (transposed, a pro
 (a plain convolution), exact (as generator, without tf32).
 """
 
+import itertools
+
 import torch
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -16,6 +18,13 @@ SIZES = [
     ("images", 128, 64, 32, 3, 4, 2, 1, HALVES[1:]),
     ("head", 128, 512, 4, 1, 4, 1, 0, HALVES[1:]),
 ]
+# the layers of DCGAN-64 and of its critic, width 64, batch 128
+LAYERS = [
+    ("generator", 128, 100, 1, 512, 4, 1, 0), ("generator", 128, 512, 4, 256, 4, 2, 1),
+    ("generator", 128, 256, 8, 128, 4, 2, 1), ("generator", 128, 128, 16, 64, 4, 2, 1),
+    ("images", 128, 64, 32, 3, 4, 2, 1), ("critic", 128, 3, 64, 64, 4, 2, 1), ("critic", 128, 64, 32, 128, 4, 2, 1),
+    ("critic", 128, 128, 16, 256, 4, 2, 1), ("critic", 128, 256, 8, 512, 4, 2, 1), ("head", 128, 512, 4, 1, 4, 1, 0),
+]  # fmt: skip
 ALL = (torch.float32, *HALVES)
 AWKWARD = [
     ("generator", 1, 17, 3, 18, 3, 2, 1, ALL), ("generator", 3, 20, 1, 33, 4, 1, 0, ALL),
@@ -61,3 +70,46 @@ def calls(t, kind, n, c_in, side, c_out, kernel, stride, padding, dtypes):
         yield "conv_link_backward", (*seeds, x, *before, weight, *saved, *rest, [True, affine, True, True])
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
+
+
+def problems(t):
+    for layer in LAYERS:
+        for name, args in calls(t, *layer, ALL):
+            if name == "conv_link":
+                yield name, args
+            if (
+                name == "conv_link_backward"
+            ):  # the data gradient, with scale and shift where there are any; the weight's
+                *args, (need_x, affine, need_weight, _) = args
+                yield name, (*args, [need_x, affine, False, False])
+                yield name, (*args, [False, False, need_weight, False])
+
+
+def candidates(problem: str) -> list[tuple]:
+    """Tiles, steps, stages (and splits) for "forward 131072x256x128 half", "weight 32768x128x16x256 tf32"."""
+    kind, sizes, multiplies = problem.rsplit(" ", 2)
+    m, n, *rest = map(int, sizes.split("x"))
+    exact, item = multiplies == "ieee", 2 if multiplies == "half" else 4
+    rows, columns, depth = (n, rest[-1], m) if kind == "weight" else (m, n, rest[-1])
+    steps = (64 // item, 128 // item)
+    if kind != "weight" and depth < 16:
+        steps = 16, 32  # over taps and channels together
+    across = rest[0] if kind == "weight" else 1  # taps, each with tiles of its own
+
+    def count(bm, bn):
+        return -(-rows // bm) * across * -(-columns // bn)
+
+    shapes = [  # no tile more than half of which is idle, none that is too large to keep its sums
+        (bm, bn) for bm, bn in itertools.product((256, 128, 64, 32, 16), (128, 64, 32, 16))
+        if bm < 2 * max(rows, 16) and bn < 2 * max(columns, 16) and bm * bn <= (64 * 64 if exact else 128 * 128)
+    ]  # fmt: skip
+    if kind != "weight":  # enough of them for the GPU, and not too many; if there are none, the smallest
+        shapes = [s for s in shapes if 66 <= count(*s) <= 132 * 16] or shapes[-2:]
+    shapes = sorted(shapes, key=lambda s: (-s[0] * s[1], abs(s[0] - s[1])))[:8]  # the largest, and square before long
+    found = []
+    for (bm, bn), bk, stages in itertools.product(shapes, steps, (3, 4)):
+        if bk < 2 * max(depth, 32):
+            tile = bm, bn, bk, 8 if bm * bn >= 8192 else 4, stages
+            splits = {max(1, min(waves * 132 // count(bm, bn), m // (4 * bk))) for waves in (1, 2)}
+            found += [(*tile, s) for s in sorted(splits)] if kind == "weight" else [tile]
+    return found

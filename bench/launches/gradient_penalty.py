@@ -8,6 +8,7 @@ SIZES += [(64, 12_288, 0.0, False), (16, 196_608, 0.0, False), (64, 12_289, 1.0,
 SIZES += [(1, 1, 1.0, True)]
 AWKWARD = [(1, 1, 1.0, True), (3, 4099, 0.0, False), (2, 17_001, 1.0, True), (0, 3, 1.0, True)]
 ELEMENT = {"HAS_OUT=False": None, "finish_kernel": None, "double|products|mix": 2, "whole|squares|scale": 1}
+TUNE = {"HOLD": (8192, 16384), "BLOCK": (2048, 4096, 8192)}
 NARROW = {"kernel (?!.*size%16)(?!.*true)": "samples start anywhere: masked tiles, or in CUDA single elements"}
 
 

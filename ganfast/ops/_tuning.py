@@ -28,10 +28,13 @@ measured: list[float] = []  # seconds that each choice of this process took
 
 def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) -> str:
     """The name of the fastest candidate. The first is the one to fall back on: nothing is measured while a CUDA graph
-    is captured or torch.compile traces, and a candidate that fails loses and is written down with its reason.
+    is captured or torch.compile traces, and a candidate that fails loses and is written down with its reason. Of one
+    candidate nothing is measured either.
 
     Candidates are called without arguments, several times, and must have no effect but their result.
     """
+    if len(candidates) == 1:
+        return next(iter(candidates))
     place = environment(device)
     choice = _known.get((place, key))
     if choice in candidates:

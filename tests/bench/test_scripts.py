@@ -136,11 +136,49 @@ def test_tests_that_cannot_be_imported_are_named(tmp_path):
 
 def test_tuning_starts_from_what_stands_and_restores_it():
     kernels = pytest.importorskip("ganfast.kernels.interpolate")
-    stands, *others = tune.configurations(kernels, {"BLOCK": (kernels.BLOCK, 64), "WARPS": (kernels.WARPS, 2)})
-    assert stands == {"BLOCK": kernels.BLOCK, "WARPS": kernels.WARPS} and len(others) == 3
-    with tune.Constants(kernels, {"BLOCK": 64, "WARPS": 2}):
+    (search,) = tune.searches("interpolate")
+    stands = {"BLOCK": kernels.BLOCK, "WARPS": kernels.WARPS}
+    assert search.constants[0] == stands and search.constants.count(stands) == 1 and len(search.constants) == 12
+    assert len(search.calls) == 5 * len(tune.DTYPES)
+    with tune.constants(kernels, {"BLOCK": 64, "WARPS": 2}):
         assert (kernels.BLOCK, kernels.WARPS) == (64, 2)
     assert stands == {"BLOCK": kernels.BLOCK, "WARPS": kernels.WARPS}
+
+
+@pytest.mark.slow
+def test_tuning_reads_machine_code_without_a_gpu(capsys):
+    pytest.importorskip("triton")
+    found = [search for op in ("interpolate", "conv_link") for search in tune.searches(op)]
+    chosen = [found[0], next(s for s in found if s.what == "weight 2048x512x16x256 half")]
+    for search in chosen:
+        search.constants, search.calls = search.constants[:2], search.calls[:1]
+    rows, saved = [], []
+    assert tune.tune(chosen, "90", time.monotonic() + 300, rows, saved.append) == {} and len(saved) == len(rows) == 4
+    assert [row["constants"] for row in rows[:2]] == [search.constants[0] for search in chosen]
+    for row in rows:
+        if row["code"] is None:
+            pytest.skip("Triton's wheel has no cuobjdump here")
+        assert row["code"]["registers"] >= 16 and row["code"]["spills"] == 0 and "score" not in row, row
+    assert capsys.readouterr().out.count("not timed") == 2
+
+
+def test_a_convolution_takes_the_configuration_that_is_known_to_be_best():
+    kernels = pytest.importorskip("ganfast.kernels.conv_link")
+    launches, declaration = tune.launches, tune.launches.declared()["conv_link"]
+    found = tune.searches("conv_link")
+    assert {s.what.rpartition(" ")[2] for s in found} == {"tf32", "half"}
+    assert {s.what.split(" ")[0] for s in found} == {"forward", "data", "affine", "weight"}
+    for search in found:
+        tried = declaration.candidates(search.what)
+        assert len(search.constants) == 1 + len(tried) and len(set(tried)) == len(tried) > 3, search.what
+        assert all(32 <= bm * bn <= 256 * 64 and warps in (4, 8) for bm, bn, _, warps, *_ in tried)
+    for search in found[:6]:
+        best = declaration.candidates(search.what)[1]
+        call = search.calls[0]
+        with tune.constants(kernels, {"BEST": {search.what: best}}):
+            ((launch, *_),) = [launches.record(lambda: call.run(*call.of("meta")))]  # noqa: B023  called at once
+        given = {**dict(launch.constants), **dict(launch.options)}
+        assert [given[k] for k in ("BM", "BN", "BK", "num_warps", "num_stages")] == list(best[:5]), search.what
 
 
 def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
@@ -148,13 +186,19 @@ def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
     copy = tmp_path / "tuned.py"
     copy.write_text(tune.TUNED.read_text())
     monkeypatch.setattr(tune, "TUNED", copy)
-    monkeypatch.setattr(tuned, "TABLE", {"80": {"interpolate": {"BLOCK": 2048}}})
-    tune.write("90", {"interpolate": {"BLOCK": 1024, "WARPS": 4}})
+    known = {"80": {"interpolate": {"BLOCK": 2048}}, "90": {"conv_link": {"BEST": {"a": [16, 16], "b": [32, 32]}}}}
+    monkeypatch.setattr(tuned, "TABLE", known)
+    best = {("interpolate", "constants"): (0.9, {"BLOCK": 1024, "WARPS": 4})}
+    best |= {("conv_link", name): (0.8, {"BEST": {name: [64, 64]}}) for name in "bc"}
+    tune.write("90", tune._winners(best))
     space = {}
     exec(compile(copy.read_text(), copy, "exec"), space)
     assert space["TABLE"] == {
         "80": {"interpolate": {"BLOCK": 2048}},
-        "90": {"interpolate": {"BLOCK": 1024, "WARPS": 4}},
+        "90": {
+            "interpolate": {"BLOCK": 1024, "WARPS": 4},
+            "conv_link": {"BEST": {"a": [16, 16], "b": [64, 64], "c": [64, 64]}},
+        },
     }
 
     class Active:

@@ -1,11 +1,10 @@
-"""gradient_penalty: truth is the reference in fp64; every layout and dtype, derivatives, bad input, eager, compiled."""
+"""gradient_penalty: truth is the reference in fp64; every layout and dtype, derivatives, eager, compiled."""
 
 import os
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from ops.penalties import DTYPES, ROUND, SUM, backends, check_against_reference, check_samples, gradients
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops
@@ -16,71 +15,8 @@ from ganfast.ops.gradient_penalty import (
 )
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 KINDS = ["two_sided", "one_sided", "zero_centered"]
 PHIS = [(7.0, 1.0, False), (7.0, 1.0, True), (3.5, 0.0, False), (2.0, 0.3, True)]  # weight, target, one-sided
-# A sum over one sample, against the sum of its terms' magnitudes: a lane or thread adds at most 64 terms in fp32 and
-# some 30 sums follow in fp32 or double: √100·2^-24 = 6e-7 for random terms. A norm has half of it.
-SUM = 2e-6
-# The rounding of a result: a few fp32 products, or half an ulp of a half type.
-ROUND = {torch.float32: 5e-7, torch.float16: 2**-11 + 5e-7, torch.bfloat16: 2**-8}
-TINY = {torch.float32: 2**-126, torch.float16: 2**-24, torch.bfloat16: 2**-126}  # per element: what may be flushed to 0
-
-
-def backends(device):
-    """The backends that can run here."""
-    rows = [row for row in ops.table() if row[0] == "gradient_penalty" and row[1] == device]
-    return [name for _, _, name, answer in rows if answer is True]
-
-
-def gradients(*shape, dtype=torch.float32, device="cpu"):
-    """Samples with norms from 0.1 to 3, on both sides of the targets."""
-    g = torch.randn(shape, device=device)
-    norms = g.flatten(1).norm(dim=1) if g.dim() > 1 else g.abs()
-    wanted = 0.1 + 2.9 * torch.rand(shape[0], device=device)
-    return (g * (wanted / norms.clamp(min=1e-6)).reshape(-1, *[1] * (g.dim() - 1))).to(dtype)
-
-
-def rows(x):
-    """[B, elements] in fp64, elements in the order of the dimensions."""
-    return x.detach().double().flatten(1) if x.dim() > 1 else x.detach().double()[:, None]
-
-
-def check_samples(got, wanted, slack, dtype):
-    """Sample by sample ‖got − wanted‖ ≤ slack + rounding of the result."""
-    assert got.shape == wanted.shape and got.dtype == dtype
-    error, size = (rows(got) - rows(wanted)).norm(dim=1), rows(wanted).norm(dim=1)
-    limit = slack + ROUND[dtype] * size + TINY[dtype] * rows(got).shape[1] ** 0.5
-    assert bool((error <= limit).all()), f"{error} > {limit}"  # NaN fails
-
-
-def check_against_reference(g, weight, target, one_sided):
-    """Penalty, norms, seed and both derivatives of the current backend against fp64."""
-    phi, batch, dtype = (weight, target, one_sided), g.shape[0], g.dtype
-    c, c_norms = torch.randn_like(g), torch.randn(batch, device=g.device)
-    c_penalty = torch.tensor(1.5, device=g.device)
-    penalty, norms, seed = gradient_penalty(g, *phi, True)
-    first = gradient_penalty_backward(c_penalty, c_norms, g, norms, *phi)
-    dc_penalty, dc_norms, second = gradient_penalty_double_backward(c, c_penalty, c_norms, g, norms, *phi)
-    with ops.use_backend("reference"):
-        p, n, v = gradient_penalty(g.double(), *phi, True)
-        cotangents = c_penalty.double(), c_norms.double(), g.double(), n
-        wanted_first = gradient_penalty_backward(*cotangents, *phi)
-        dp, dn, wanted_second = gradient_penalty_double_backward(c.double(), *cotangents, *phi)
-    scale, off = 2 * weight / max(batch, 1), SUM * n
-    assert penalty.dtype == norms.dtype == torch.float32 and penalty.shape == () and norms.shape == (batch,)
-    assert bool(((norms - n).abs() <= off).all())
-    # φ = w·(n − t)² moves by 2w·|n − t|·δn + w·δn², its slope by 2w·δn
-    moved = float((scale * (n - target).abs() * off + scale / 2 * off.square()).sum())
-    assert abs(float(penalty) - float(p)) <= moved + 1e-6 * float(p) + 2**-126
-    check_samples(seed, v, scale * off, dtype)
-    check_samples(first, wanted_first, 1.5 * scale * off + 1e-6 * c_norms.abs(), dtype)
-    length, inverse = rows(c).norm(dim=1), torch.where(n > 0, 1 / n, 0)
-    assert bool(((dc_norms - dn).abs() <= SUM * length).all())  # Σ|ĝ·c| ≤ ‖c‖
-    assert abs(float(dc_penalty) - float(dp)) <= float((scale * (target + 2 * n) * 2 * SUM * length).sum()) + 2**-126
-    bends = (1.5 * scale * (1 + target * inverse) + c_norms.abs() * inverse) * length
-    check_samples(second, wanted_second, 4 * SUM * bends, dtype)
-    return seed, first, second
 
 
 def layouts(x):
@@ -149,6 +85,7 @@ def test_kinds_are_the_formulas_of_the_papers(kind):
 
 def test_norms_over_the_batch_or_per_pixel_are_something_else():
     g = gradients(8, 3, 4, 4)
+    g = 2 * g / g.flatten(1).norm(dim=1)[:, None, None, None]  # or the others may come near by chance
     ours = functional.gradient_penalty(g)
     truth = 10 * sum((float(sample.double().norm()) - 1) ** 2 for sample in g) / 8
     assert abs(float(ours) - truth) < 1e-5 * truth
@@ -156,7 +93,7 @@ def test_norms_over_the_batch_or_per_pixel_are_something_else():
     per_pixel = 10 * (g.norm(dim=1) - 1).square().mean()  # over the channels only
     flat_rows = 10 * (g.flatten(0, 1).flatten(1).norm(dim=1) - 1).square().mean()  # per channel
     for wrong in (over_the_batch, per_pixel, flat_rows):
-        assert abs(float(wrong) - truth) > 0.05 * truth
+        assert abs(float(wrong) - truth) > 0.5 * truth
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -414,126 +351,6 @@ def test_transforms_of_torch_func():
     leaf = g.clone().requires_grad_()
     (wanted,) = torch.autograd.grad(functional.gradient_penalty(leaf), leaf)
     torch.testing.assert_close(torch.func.grad(functional.gradient_penalty)(g), wanted)
-
-
-# --- random arguments -------------------------------------------------------------------------------------------------
-
-
-@st.composite
-def random_gradients(draw):
-    """Gradients of any shape and dtype, their dimensions in a random order, sliced or not."""
-    shape = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4).map(tuple))
-    if draw(st.integers(0, 9)) == 0:
-        shape = (*shape[:1], draw(st.integers(1, 9000)))
-    g = gradients(*shape, dtype=draw(st.sampled_from(DTYPES)))
-    order = draw(st.permutations(range(len(shape))))
-    twice = [2 if draw(st.integers(0, 5)) == 0 else 1 for _ in shape]
-    stored = torch.empty([shape[i] * twice[i] for i in order], dtype=g.dtype)
-    view = stored.permute(sorted(range(len(order)), key=lambda i: order[i]))
-    view = view[tuple(slice(None, None, step) for step in twice)]
-    return view.copy_(g)
-
-
-NUMBERS = st.floats(0, 100, width=32)
-
-
-@pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
-@given(random_gradients(), NUMBERS, st.one_of(st.just(0.0), st.floats(2**-6, 4, width=32)), st.booleans())
-def test_random_valid_arguments(g, weight, target, one_sided):
-    if g.shape[0] == 0:
-        assert gradient_penalty(g, weight, target, one_sided, True)[0].isnan()
-    else:
-        check_against_reference(g, weight, target, one_sided)
-
-
-GOOD = torch.ones(3, 2)
-BAD_G = [
-    (TypeError, [[1.0, 2.0]], "got list, needs a torch.Tensor"),
-    (TypeError, None, "got NoneType, needs a torch.Tensor"),
-    (TypeError, GOOD.long(), "got dtype torch.int64, needs float32"),
-    (TypeError, GOOD.bool(), "got dtype torch.bool, needs float32"),
-    (TypeError, GOOD.to(torch.complex64), "got dtype torch.complex64"),
-    (TypeError, GOOD.to_sparse(), "got layout torch.sparse_coo, needs a dense tensor"),
-    (ValueError, torch.tensor(1.0), "got a scalar, needs a batch dimension"),
-]
-BAD_NUMBERS = [
-    (ValueError, -0.5, "got -0.5, needs a finite number, 0 or more"),
-    (ValueError, float("nan"), "got nan"),
-    (ValueError, float("inf"), "got inf"),
-    (TypeError, "10", "got str, needs a number"),
-    (TypeError, torch.tensor(1.0), "got Tensor, needs a number"),
-    (TypeError, [1.0], "got list, needs a number"),
-]
-BAD_KINDS = [
-    (ValueError, "r1", "got 'r1', needs two_sided, one_sided or zero_centered"),
-    (ValueError, None, "got None, needs"),
-    (ValueError, 2, "got 2, needs"),
-]
-BAD = {
-    "g": BAD_G,
-    "weight": [*BAD_NUMBERS, (TypeError, None, "got NoneType")],
-    "target": BAD_NUMBERS,
-    "kind": BAD_KINDS,
-}
-
-
-@settings(max_examples=2000, deadline=None)
-@given(
-    st.sampled_from(list(BAD)),
-    st.sampled_from([functional.gradient_penalty, functional.gradient_penalty_terms]),
-    st.sampled_from(KINDS),
-    st.data(),
-)
-def test_random_invalid_arguments_name_the_argument(name, function, kind, data):
-    error, value, words = data.draw(st.sampled_from(BAD[name]))
-    args = {"g": GOOD, "kind": kind}
-    args[name] = value
-    if name == "target" and kind == "zero_centered":
-        error, words = ValueError, "needs none with kind zero_centered"
-    with pytest.raises(error) as caught:
-        function(**args)
-    assert str(caught.value).startswith(name + ": "), caught.value
-    assert words in str(caught.value)
-
-
-NORMS, ONE = torch.ones(3), torch.tensor(1.0)
-BAD_SUMS = [
-    (TypeError, NORMS.half(), "got dtype torch.float16, needs torch.float32 beside g of torch.float32"),
-    (TypeError, NORMS.double(), "got dtype torch.float64, needs torch.float32"),
-    (TypeError, NORMS.to_sparse(), "got layout torch.sparse_coo"),
-    (ValueError, NORMS.to("meta"), "got device meta, needs cpu as g"),
-    (ValueError, torch.ones(3, 1), "got shape (3, 1), needs"),
-    (ValueError, torch.ones(2), "got shape (2,), needs"),
-]
-BAD_C = [
-    (TypeError, GOOD.half(), "got dtype torch.float16, needs torch.float32 as g"),
-    (ValueError, GOOD.to("meta"), "got device meta, needs cpu as g"),
-    (ValueError, torch.ones(3, 3), "got shape (3, 3), needs (3, 2)"),
-    (ValueError, torch.ones(6), "got shape (6,), needs (3, 2)"),
-]
-BAD_DERIVATIVE = {"c_penalty": BAD_SUMS, "c_norms": BAD_SUMS, "norms": BAD_SUMS, "c": BAD_C}
-
-
-@settings(max_examples=2000, deadline=None)
-@given(st.sampled_from(list(BAD_DERIVATIVE)), st.booleans(), st.data())
-def test_the_registered_derivatives_check_before_a_pointer_leaves(name, double, data):
-    error, value, words = data.draw(st.sampled_from(BAD_DERIVATIVE[name]))
-    args = {"c": GOOD, "c_penalty": ONE, "c_norms": NORMS, "g": GOOD, "norms": NORMS}
-    args[name] = value
-    function = torch.ops.ganfast.gradient_penalty_double_backward
-    if not double and name != "c":
-        del args["c"]
-        function = torch.ops.ganfast.gradient_penalty_backward
-    with pytest.raises(error) as caught:
-        function(**args, weight=10.0, target=1.0, one_sided=False)
-    assert str(caught.value).startswith(name + ": "), caught.value
-    assert words in str(caught.value)
-
-
-def test_a_derivative_needs_a_cotangent():
-    with pytest.raises(ValueError, match="c_penalty, c_norms: got None for both, needs at least one"):
-        torch.ops.ganfast.gradient_penalty_backward(None, None, GOOD, NORMS, 10.0, 1.0, False)
 
 
 # --- with a GPU -------------------------------------------------------------------------------------------------------
