@@ -177,8 +177,8 @@ class _Penalty(torch.autograd.Function):
             g = run.reverse(seed)
             if g is None:
                 g = torch.zeros_like(x)
-            penalty, norms, seed = functional.gradient_penalty_terms(g.to(x.dtype), *phi)
-        ctx.run, ctx.counts = run, counts
+            penalty, norms, seed = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(x)), *phi)
+        ctx.run, ctx.counts, ctx.kind = run, counts, x.dtype
         ctx.save_for_backward(seed)
         ctx.mark_non_differentiable(norms)
         return penalty, norms
@@ -195,9 +195,9 @@ class _Penalty(torch.autograd.Function):
         run, at_x = ctx.run, ctx.needs_input_grad[5]
         run.begin()
         with torch.autocast(seed.device.type, enabled=False):
-            run.tangent((seed * cotangent).to(seed.dtype), need)
+            run.tangent((seed * cotangent).to(ctx.kind), need)  # a loss scale comes before the rounding
             dx = run.adjoint(need, at_x)
         if at_x and dx is None:
-            dx = torch.zeros_like(seed)
+            dx = torch.zeros_like(seed, dtype=ctx.kind)
         gradients = [g for mine in run.gradients for g in mine]
         return None, None, None, None, None, dx, *gradients

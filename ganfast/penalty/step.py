@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ganfast import functional
+from ganfast.ops import _checks
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.penalties import _penalty, check_scores, find_program, read_weights, unwrapped
 from ganfast.penalty.program import uncompiled, walks
@@ -21,11 +22,13 @@ class WGANGPStep(NamedTuple):
 
 
 def wgan_gp_step(
-    critic, real, fake, weight=10.0, target=1.0, one_sided=False, eps=None, inputs=(), *, strict=False
+    critic, real, fake, weight=10.0, target=1.0, one_sided=False, eps=None, inputs=(), *, scale=None, strict=False
 ):  # fmt: skip
     """Adds ∂/∂θ (mean D(fake) − mean D(real) + penalty) to ``.grad`` of the critic's parameters; a :class:`WGANGPStep`.
 
     Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂; the critic returns one tensor.
+    ``scale``, a number above 0 or a 0-d tensor on the device (``GradScaler``'s), multiplies the gradients, from their
+    seeds on, so that those of fp16 do not underflow; what is returned stays unscaled.
     A piecewise-linear critic takes [real; fake; x̂] as one batch: its weights are read once (one power iteration of a
     spectral norm), and each layer has one weight gradient. Any other takes real and fake through autograd, together
     unless its samples see each other, and x̂ through :func:`ganfast.gradient_penalty`. Real and fake get no gradients.
@@ -34,23 +37,41 @@ def wgan_gp_step(
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
     if torch.compiler.is_compiling() and (inputs or not walks(unwrapped(critic))):
-        return _uncompiled(critic, real, fake, weight, target, one_sided, eps, inputs, strict=strict)
+        return _uncompiled(critic, real, fake, weight, target, one_sided, eps, inputs, scale=scale, strict=strict)
     critic = unwrapped(critic)
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     with torch.no_grad():
         batches = [real, fake, functional.interpolate(real, fake, eps)]
+    scale = _checked_scale(scale, real)
     program = find_program(critic, 1 + len(inputs), strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
     if program is None or not program.flat:
-        return _in_parts(critic, program, batches, phi, inputs)
-    return _merged(program, batches, phi)
+        return _in_parts(critic, program, batches, phi, inputs, scale)
+    return _merged(program, batches, phi, scale)
 
 
 _uncompiled = uncompiled(wgan_gp_step)  # what the compiler cannot take
 
 
+def _checked_scale(scale, real):
+    """A number, or a 0-d tensor of the dtype of sums: GradScaler's first is too large for fp16."""
+    if isinstance(scale, Tensor):
+        if scale.dim() or not scale.is_floating_point() or scale.device != real.device:
+            raise ValueError(
+                f"scale: got a tensor of shape {tuple(scale.shape)}, {scale.dtype}, on {scale.device}, "
+                f"needs one floating-point number, shape (), on {real.device}"
+            )
+        return scale.to(_checks.sum_dtype(real))
+    if scale is None:
+        return 1.0
+    _checks.not_negative("scale", scale)
+    if scale == 0:
+        raise ValueError("scale: got 0, needs a number above 0")
+    return float(scale)
+
+
 @uncompiled
-def _in_parts(critic, program, batches, phi, inputs):
+def _in_parts(critic, program, batches, phi, inputs, scale):
     real, fake, x = (b.detach() for b in batches)
     batch = len(real)
     if program is None or program.mixes:
@@ -62,9 +83,9 @@ def _in_parts(critic, program, batches, phi, inputs):
     if len(of_real) != 1:
         raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
     wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
-    (-wasserstein).backward()
+    (-wasserstein * scale).backward()
     penalty, norms = _penalty(critic, x, *phi, inputs, False)
-    penalty.backward()
+    (penalty * scale).backward()
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 
@@ -76,7 +97,7 @@ def _results(wasserstein, penalty, norms):
     return WGANGPStep(penalty - wasserstein, wasserstein, penalty, norms.mean())
 
 
-def _merged(program, batches, phi):
+def _merged(program, batches, phi, scale):
     batch, device, kind = len(batches[0]), batches[0].device, batches[0].dtype
     with torch.enable_grad():  # for the graph of parametrizations
         weights = read_weights(program)
@@ -88,14 +109,16 @@ def _merged(program, batches, phi):
         scores = run.forward(together)
         del together
         check_scores(scores, 3 * batch)
-        seed = torch.ones_like(scores)  # of x̂ 1, of the others that of the loss
-        seed[:batch] = -3.0 / scores.numel()
-        seed[batch : 2 * batch] = 3.0 / scores.numel()
+        root = scale**0.5  # d of x̂ and t multiply each other: each takes its half of the scale
+        seed = torch.empty_like(scores)
+        seed[:batch] = -3.0 / scores.numel() * scale
+        seed[batch : 2 * batch] = 3.0 / scores.numel() * scale
+        seed[2 * batch :] = root
         g = run.reverse(seed)
         del seed
-        penalty, norms, v = functional.gradient_penalty_terms(g.to(kind), *phi)
+        penalty, norms, v = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(g)) / root, *phi)
         del g
-        run.tangent(v, [[w.requires_grad for w in ws] for ws in weights])
+        run.tangent((v * root).to(kind), [[w.requires_grad for w in ws] for ws in weights])
         wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
         _accumulate(weights, run.gradients)
     return _results(wasserstein, penalty, norms)

@@ -1,11 +1,11 @@
 """What the trainer asks of a recipe, and the answers of the original GAN game."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.errors import InputError
 from ganfast.objectives import LOSSES, discriminator_bce
@@ -43,14 +43,20 @@ class Recipe:
         """A generator and a discriminator for samples of ``shape``: (C, H, W) of images or (D,) of points."""
         raise NotImplementedError(f"{type(self).__name__} names no networks")
 
-    def discriminator_gradients(
-        self, discriminator: nn.Module, real: Tensor, fake: Tensor, autocast: Callable
-    ) -> Tensor:
+    def discriminator_gradients(self, discriminator: nn.Module, real: Tensor, fake: Tensor, step) -> Tensor:
         """Add the gradients of the discriminator's loss to its parameters' ``.grad``.
 
-        Returns [loss, *figures], fp32 on the device. Forward passes run under ``autocast()``.
+        Returns [loss, *figures], fp32 on the device. Forward passes run under ``step.autocast()``, the loss goes to
+        ``step.backward``, which scales it for fp16; random numbers come from ``step.uniform(count)``.
         """
         raise NotImplementedError(f"{type(self).__name__} has no discriminator's loss")
+
+    @staticmethod
+    def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = False) -> tuple[Tensor, Tensor]:
+        """D(real) and D(fake), in one pass where that is the same, or with ``merge``: BatchNorm then sees both."""
+        if merge or not any(isinstance(layer, _BatchNorm) for layer in discriminator.modules()):
+            return discriminator(torch.cat([real, fake])).chunk(2)
+        return discriminator(real), discriminator(fake)
 
     def constrain(self, discriminator: nn.Module) -> None:
         """What is done to the discriminator's weights after each of its updates: nothing."""
@@ -73,17 +79,19 @@ class OriginalGAN(Recipe):
     """the generator's side of the game"""
     real_target: float = 1.0
     """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
+    merge: bool = False
+    """real and fake are one batch for the discriminator even where it has BatchNorm, which then sees both at once"""
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.real_target <= 1:
             raise InputError(f"real_target must lie in [0, 1], got {self.real_target} (--real-target).")
 
-    def discriminator_gradients(self, discriminator, real, fake, autocast):
-        with autocast():  # two passes: BatchNorm sees each side alone
-            real_logits, fake_logits = discriminator(real), discriminator(fake)
+    def discriminator_gradients(self, discriminator, real, fake, step):
+        with step.autocast():
+            real_logits, fake_logits = self.scores(discriminator, real, fake, self.merge)
             loss = discriminator_bce(real_logits, fake_logits, self.real_target)
-        loss.backward()
+        step.backward(loss)
         with torch.no_grad():
             return torch.stack([loss.float(), (real_logits > 0).float().mean(), (fake_logits < 0).float().mean()])
 

@@ -42,15 +42,15 @@ class R3GAN(Recipe):
         generator = resnet.Generator(size, channels, self.latent_dim, self.width, norm="none")
         return generator, resnet.Discriminator(size, channels, self.width, norm="none")
 
-    def discriminator_gradients(self, discriminator, real, fake, autocast):
-        with autocast():
-            real_scores, fake_scores = discriminator(real), discriminator(fake)
+    def discriminator_gradients(self, discriminator, real, fake, step):
+        with step.autocast():
+            real_scores, fake_scores = self.scores(discriminator, real, fake)
             r1 = penalty.r1(discriminator, real, self.gamma)
             r2 = penalty.r2(discriminator, fake, self.gamma)
             loss = relativistic_pairing(real_scores, fake_scores) + r1 + r2
-        loss.backward()
+        step.backward(loss)
         with torch.no_grad():
             return torch.stack([loss.float(), (real_scores > fake_scores).float().mean(), (r1 + r2).float()])
 
     def generator_loss(self, discriminator, fake, real):
-        return relativistic_pairing(discriminator(fake), discriminator(real))
+        return relativistic_pairing(discriminator(fake), discriminator(real))  # apart: real needs no gradient

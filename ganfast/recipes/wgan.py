@@ -24,6 +24,8 @@ class WGAN(Recipe):
     """features of the widest picture; they double with every halving, up to eight times"""
     clip: float = 0.01
     """the critic's weights are kept in [-clip, clip]"""
+    merge: bool = False
+    """real and fake are one batch for the discriminator even where it has BatchNorm, which then sees both at once"""
     d_steps: int = 5
     """critic updates for each generator update"""
     lr: float = 5e-5
@@ -43,11 +45,11 @@ class WGAN(Recipe):
         generator = dcgan.Generator(size, channels, self.latent_dim, self.width)
         return generator, dcgan.Discriminator(size, channels, self.width)
 
-    def discriminator_gradients(self, discriminator, real, fake, autocast):
-        with autocast():
-            real_scores, fake_scores = discriminator(real), discriminator(fake)
+    def discriminator_gradients(self, discriminator, real, fake, step):
+        with step.autocast():
+            real_scores, fake_scores = self.scores(discriminator, real, fake, self.merge)
             loss = -wasserstein(real_scores, fake_scores)
-        loss.backward()
+        step.backward(loss)
         return torch.stack([loss.detach(), real_scores.detach().mean(), fake_scores.detach().mean()]).float()
 
     @torch.no_grad()

@@ -49,10 +49,11 @@ class WGANGP(Recipe):
         generator = dcgan.Generator(size, channels, self.latent_dim, self.width)
         return generator, dcgan.Discriminator(size, channels, self.width, batch_norm=False)
 
-    def discriminator_gradients(self, discriminator, real, fake, autocast):
-        with autocast():
-            step = penalty.wgan_gp_step(discriminator, real, fake, self.penalty_weight)
-        return torch.stack([step.loss, step.wasserstein, step.gradient_norm])
+    def discriminator_gradients(self, discriminator, real, fake, step):
+        fake, eps = fake.to(real.dtype), step.uniform(len(real))  # half precision makes half fakes
+        with step.autocast():
+            found = penalty.wgan_gp_step(discriminator, real, fake, self.penalty_weight, eps=eps, scale=step.scale)
+        return torch.stack([found.loss, found.wasserstein, found.gradient_norm])
 
     def generator_loss(self, discriminator, fake, real):
         return -discriminator(fake).mean()

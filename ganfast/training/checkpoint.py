@@ -18,7 +18,7 @@ from torch import nn
 from ganfast import models
 from ganfast.errors import InputError
 
-FORMAT = "ganfast-checkpoint-1"
+FORMAT = "ganfast-checkpoint-2"
 MANIFEST = "checkpoint.json"
 
 
@@ -163,10 +163,21 @@ def set_rng_state(state: dict) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
-    """Load ``saved`` with every moment in its parameter's memory layout, which the next step's bits depend on."""
+    """Load ``saved`` into the memory that is there: a CUDA graph may read and write it.
+
+    Moments come in their parameters' memory layout, which the next step's bits depend on.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    before = [dict(optimizer.state[p]) if p in optimizer.state else {} for p in parameters]
     for index, moments in saved["state"].items():
         for key, value in moments.items():
             if torch.is_tensor(value) and value.shape == parameters[index].shape:
                 moments[key] = torch.empty_like(parameters[index]).copy_(value)
     optimizer.load_state_dict(saved)
+    for group, rate in zip(optimizer.param_groups, rates):
+        group["lr"] = rate.copy_(group["lr"])
+    for parameter, moments in zip(parameters, before):
+        for key, value in moments.items():
+            if torch.is_tensor(value):
+                optimizer.state[parameter][key] = value.copy_(optimizer.state[parameter][key])

@@ -1,7 +1,7 @@
 """The averaged generator."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Average:
@@ -17,9 +17,10 @@ class Average:
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's number of batches
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averages, values = zip(*self.floats)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+    def update(self, step: Tensor) -> None:
+        """``step``: how many updates there were, this one included; a scalar on the models' device."""
+        weight = 1 - ((1 + step) / (10 + step)).clamp(max=self.decay)
+        for average, value in self.floats:
+            average.lerp_(value, weight.to(average.dtype))
         for average, value in self.counters:
             average.copy_(value)

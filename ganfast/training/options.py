@@ -35,8 +35,16 @@ class TrainOptions:
     """decay per step of the averaged generator, the one that is saved and sampled; shorter while training is young"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """arithmetic of convolutions and matrix products; weights stay fp32"""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """arithmetic of convolutions and matrix products; weights stay fp32, fp16 scales its losses"""
+    graph: bool = True
+    """on a GPU, capture the step in a CUDA graph and replay it"""
+    compile: bool = False
+    """run the networks under torch.compile, which takes a while to start"""
+    lr_decay: Literal["none", "linear", "cosine"] = "none"
+    """how the learning rates fall to 0 until the last step"""
+    gpu_data_gib: float = 1.0
+    """a data set up to this size lives on the GPU, a larger one is sent batch by batch"""
     log_every: int = 20
     """steps between two rows of stats.jsonl"""
     sample_every: int = 500
@@ -98,6 +106,9 @@ MAY_CHANGE = {
     "kimg",
     "steps",
     "device",
+    "graph",
+    "compile",
+    "gpu_data_gib",
     "sample_every",
     "checkpoint_every",
     "keep",

@@ -1,6 +1,5 @@
 """The training loop."""
 
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -14,14 +13,16 @@ import torch
 from torch import Tensor
 
 from ganfast import models
-from ganfast.data import Dataset, Stream, open_dataset
+from ganfast.data import Dataset, Feed, Stream, open_dataset
 from ganfast.errors import InputError
 from ganfast.recipes import Recipe
 from ganfast.training import checkpoint, pictures, run_directory, sampling
-from ganfast.training.ema import Average
 from ganfast.training.monitor import Monitor
 from ganfast.training.options import TrainOptions, refuse_changes
-from ganfast.training.step import train_step
+from ganfast.training.precision import Precision
+from ganfast.training.runner import Runner
+from ganfast.training.step import Step
+from ganfast.training.window import Window
 
 GRID_SEEDS = range(64)  # the latents of every fakes*.png
 GRID_POINTS = range(2500)
@@ -49,17 +50,23 @@ class Trainer:
         self.data, self.options = data, opts
         self.total_steps = opts.total_steps(recipe.d_steps)
         torch.manual_seed(opts.seed)
-        self.stream = Stream(data, opts.batch, opts.seed, opts.flip, self.device)
-        generator, discriminator = recipe.networks(data.shape)
-        self.generator = self.place(generator).train()
-        self.discriminator = self.place(discriminator).train()
-        self.average = self.place(copy.deepcopy(generator)).eval().requires_grad_(False)
-        self.ema = Average(self.average, self.generator, opts.ema_decay)
-        self.generator_optimizer = recipe.optimizer(self.generator)
-        self.discriminator_optimizer = recipe.optimizer(self.discriminator)
+        generator, discriminator = map(self.place, recipe.networks(data.shape))
+        average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.networks = {"G": generator.train(), "D": discriminator.train(), "G_ema": average}
+        self.feed = Feed(
+            Stream(data, opts.batch, opts.seed, opts.flip), recipe.d_steps, self.device, int(opts.gpu_data_gib * 2**30)
+        )
+        self.precision = Precision(opts.precision, self.device)
+        self.update = Step(
+            recipe, tuple(self.networks.values()), self.feed, self.precision, opts.seed, opts.ema_decay, opts.lr_decay,
+            self.total_steps,
+        )  # fmt: skip
+        if opts.compile:
+            self.update.compile()
+        self.runner = Runner(self.update, graph=opts.graph and self.device.type == "cuda")
         self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
         self.step = 0
-        self.window = torch.zeros(5, device=self.device)  # sums of train_step's four figures, and how many
+        self.windows: list[Window] = []  # rows of stats.jsonl that are still on their way from the device
         self.run: Path | None = None
         self.resumed: Path | None = None
         self.damaged: dict[Path, str] = {}  # checkpoints that resuming had to pass over, and why
@@ -70,10 +77,6 @@ class Trainer:
         return network.to(self.device, memory_format=torch.channels_last)
 
     @property
-    def networks(self) -> dict[str, torch.nn.Module]:
-        return {"G": self.generator, "D": self.discriminator, "G_ema": self.average}
-
-    @property
     def label(self) -> str:
         """What the name of a run directory says after its number."""
         return f"{self.recipe.name}-{self.data.name}"
@@ -81,7 +84,7 @@ class Trainer:
     @property
     def images(self) -> int:
         """Real samples the discriminator has seen."""
-        return self.stream.position
+        return self.feed.position
 
     def about(self) -> dict:
         """What a run is, for options.json and the checkpoints."""
@@ -108,9 +111,10 @@ class Trainer:
         batch = self.options.batch * self.recipe.d_steps
         with (
             Stop() as stop,
-            Monitor(self.run, self.step, self.total_steps, batch, self.recipe.figures, progress) as monitor,
-            self.arithmetic(),
+            Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress) as monitor,
+            self.precision.settings(),
         ):
+            self.runner.log = monitor.say
             for said in (*self.damaged.values(), self.describe()):
                 monitor.say(said)
             if not (self.run / "reals.png").exists():
@@ -126,19 +130,8 @@ class Trainer:
 
     def advance(self) -> None:
         """One training step."""
-        figures = train_step(
-            self.recipe,
-            self.generator,
-            self.discriminator,
-            self.generator_optimizer,
-            self.discriminator_optimizer,
-            self.stream.next,
-            self.autocast,
-        )
+        self.runner()
         self.step += 1
-        self.ema.update(self.step)
-        self.window[:4] += figures
-        self.window[4] += 1
 
     def after_step(self, monitor: Monitor) -> None:
         """What is due after this step: a row of numbers, a picture, a checkpoint."""
@@ -146,19 +139,26 @@ class Trainer:
         due = {name: self.step % every == 0 for name, every in
                (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
         if due["row"]:
-            monitor.row(self.step, self.images, self.means())
-            self.window.zero_()
+            self.windows.append(Window(self.update.sums, self.step, self.images))
+            self.update.sums.zero_()
+        self.write_rows(monitor)
         if self.step == self.total_steps:
             return  # finish() does the rest
         if due["sample"]:
             self.sample(monitor)
         if due["save"]:
-            self.save()
+            self.save(monitor)
             monitor.plot()
+
+    def write_rows(self, monitor: Monitor, wait: bool = False) -> None:
+        """The rows that have arrived; all of them with ``wait``."""
+        while self.windows and (wait or self.windows[0].arrived()):
+            window = self.windows.pop(0)
+            monitor.row(window.step, window.images, self.checked(window))
 
     def finish(self, monitor: Monitor, stop: "Stop") -> None:
         """The last checkpoint, and where everything lies."""
-        saved = self.save()
+        saved = self.save(monitor)
         monitor.plot()
         if self.step < self.total_steps:
             monitor.say(
@@ -169,41 +169,22 @@ class Trainer:
         self.sample(monitor)
         monitor.say(f"Done: {self.step} steps, {self.images} samples. Everything lies in {self.run}")
 
-    def means(self) -> list[float]:
-        """Means of the window; stops the run where a loss is no number."""
-        sums = self.window.tolist()
-        means = [value / max(sums[4], 1) for value in sums[:4]]
+    def checked(self, window: Window) -> list[float]:
+        """The window's means; stops the run where a loss is no number."""
+        means = window.means()
         if not all(map(math.isfinite, means)):
             last = checkpoint.all_in(self.run)[-1:] if self.run else []
             go_on = f"go on from {last[0]} with a smaller step" if last else "start again with a smaller step"
             raise InputError(
-                f"a loss is no longer finite at step {self.step} (D {means[0]}, G {means[1]}): {go_on} (--lr)."
+                f"a loss is no longer finite at step {window.step} (D {means[0]}, G {means[1]}): {go_on} (--lr)."
             )
         return means
-
-    @functools.cached_property
-    def autocast(self):
-        if self.options.precision == "bf16":
-            return functools.partial(torch.autocast, self.device.type, torch.bfloat16)
-        return contextlib.nullcontext
-
-    @contextlib.contextmanager
-    def arithmetic(self):
-        """Deterministic convolutions, and TF32 only where asked for."""
-        tf32 = self.options.precision == "tf32"
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        try:
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
 
     # -- samples -------------------------------------------------------------------------------------------------
 
     def generate(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
         """Samples of the averaged generator, one per seed, on the CPU."""
-        return sampling.sample(self.average, seeds, truncation, self.device)
+        return sampling.sample(self.networks["G_ema"], seeds, truncation, self.device)
 
     def reals(self) -> Tensor:
         """As many real samples as a grid shows."""
@@ -226,7 +207,7 @@ class Trainer:
     def describe(self) -> str:
         """One paragraph on what is about to happen."""
         shape = "×".join(map(str, self.data.shape))
-        sizes = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (self.generator, self.discriminator)]
+        sizes = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (self.networks["G"], self.networks["D"])]
         skipped = f" ({len(self.data.skipped)} files that cannot be decoded left out)" if self.data.skipped else ""
         start = f"from step {self.step} " if self.step else ""
         return (
@@ -238,9 +219,10 @@ class Trainer:
 
     # -- saving and going on -------------------------------------------------------------------------------------
 
-    def save(self) -> Path:
+    def save(self, monitor: Monitor) -> Path:
         """A complete checkpoint, and the run's generator.safetensors."""
-        self.means()
+        self.write_rows(monitor, wait=True)
+        self.checked(Window(self.update.sums, self.step, self.images))
         self.random = checkpoint.rng_state()
         if not all(p.isfinite().all() for network in self.networks.values() for p in network.parameters()):
             raise InputError(
@@ -248,17 +230,15 @@ class Trainer:
             )
         state = {
             "step": self.step,
-            "position": self.stream.position,
-            "window": self.window,
-            "optimizer_g": self.generator_optimizer.state_dict(),
-            "optimizer_d": self.discriminator_optimizer.state_dict(),
+            "position": self.feed.position,
+            **self.update.state(),
             "random": self.random,
         }
         directory = self.run / checkpoint.name(self.step)
         about = self.about() | {"step": self.step, "images": self.images}
         checkpoint.save(directory, self.networks, state, about, self.options.keep)
         partial = self.run / ".generator.safetensors.partial"
-        models.save(self.average, partial, recipe=self.recipe.name, data=self.data.name, step=str(self.step))
+        models.save(self.networks["G_ema"], partial, recipe=self.recipe.name, data=self.data.name, step=str(self.step))
         partial.replace(self.run / "generator.safetensors")
         return directory
 
@@ -306,10 +286,8 @@ class Trainer:
         try:
             for name, network in self.networks.items():
                 network.load_state_dict(weights[name])
-            checkpoint.load_optimizer(self.generator_optimizer, state["optimizer_g"])
-            checkpoint.load_optimizer(self.discriminator_optimizer, state["optimizer_d"])
-            self.window.copy_(state["window"])
-            self.step, self.stream.position = int(state["step"]), int(state["position"])
+            self.step, self.feed.position = int(state["step"]), int(state["position"])
+            self.update.load_state(state, self.step)
             self.random = state["random"]
             checkpoint.set_rng_state(self.random)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:

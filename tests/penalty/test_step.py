@@ -128,6 +128,59 @@ def test_the_step_leaves_its_arguments_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, (real, fake, eps, *critic.state_dict().values())))
 
 
+@pytest.mark.parametrize(
+    "name", ["conv", "residual, normalised", "conditional", "MinibatchDiscrimination", "weight norm"]
+)
+@pytest.mark.parametrize("scale", [1024.0, torch.tensor(512.0)], ids=["number", "tensor"])
+def test_scale_multiplies_gradients_alone(name, scale):
+    torch.manual_seed(0)
+    critic, shape, inputs = CRITICS[name]()
+    critic = critic.double()
+    real, fake, eps = samples(shape)
+    scalars, wanted = of_loss(critic, real, fake, eps, inputs)
+    step = penalty.wgan_gp_step(critic, real, fake, eps=eps, inputs=inputs, scale=scale, strict=True)
+    assert distance(step, scalars) < 1e-10
+    assert distance(grads(critic), [float(scale) * w for w in wanted]) < 1e-10
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, lambda f: nn.GroupNorm(1, f)], ids=["merged", "normalised"])
+def test_a_scale_keeps_small_gradients_in_fp16(norm):
+    """fp16 rounds to 2^-11, below 6e-5 to 6e-8: gradients of 1e-5 and below lose digits, but for the scale."""
+    torch.manual_seed(0)
+    critic = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), norm(8), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 3, 2, 1), nn.LeakyReLU(0.2),
+        nn.Flatten(), nn.Linear(32, 1),
+    )  # fmt: skip
+    with torch.no_grad():
+        for layer in (critic[0], critic[3], critic[6]):
+            layer.weight *= 0.05
+    real, fake, eps = samples((8, 3, 8, 8), torch.float32)
+    scalars, wanted = of_loss(critic, real, fake, eps)
+    errors = []
+    for scale in (None, 4096.0):
+        critic.zero_grad()
+        with torch.autocast("cpu", dtype=torch.float16):
+            step = penalty.wgan_gp_step(critic, real, fake, eps=eps, scale=scale, strict=True)
+        assert distance(step, scalars) < 1e-3
+        errors.append(distance([g / (scale or 1) for g in grads(critic)], wanted))
+    assert errors[1] < 5e-3
+    assert errors[0] > 1e-2 or norm is not nn.Identity
+
+
+def test_what_is_no_scale():
+    critic = conv_critic()
+    real, fake, _ = samples((5, 3, 8, 8), torch.float32)
+    for scale, reason in (
+        (0, "scale: got 0, needs a number above 0"), (float("inf"), "scale: got inf, needs a finite number"),
+        (torch.ones(2), r"scale: got a tensor of shape \(2,\).*needs one floating-point number, shape \(\), on cpu"),
+        (torch.tensor(2), "scale: got a tensor of shape .*int64"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=reason):
+            penalty.wgan_gp_step(critic, real, fake, scale=scale)
+    with pytest.raises(TypeError, match="scale: got str, needs a number"):
+        penalty.wgan_gp_step(critic, real, fake, scale="2")
+
+
 def test_a_step_wants_one_result():
     real, fake, _ = samples((5, 6), torch.float32)
     with pytest.raises(ValueError, match="critic: returned 2 tensors, needs one in a step"):
@@ -141,9 +194,10 @@ def test_compiled_whole(layout):
     real, fake, eps = samples((5, 3, 8, 8), torch.float32)
     real, fake = real.to(memory_format=layout), fake.to(memory_format=layout)
     scalars, wanted = of_loss(critic, real, fake, eps)
-    step = torch.compile(penalty.wgan_gp_step, fullgraph=True)(critic, real, fake, eps=eps)
+    compiled = torch.compile(penalty.wgan_gp_step, fullgraph=True)
+    step = compiled(critic, real, fake, eps=eps, scale=torch.tensor(8.0))
     assert distance(step, scalars) < 1e-5
-    assert distance(grads(critic), wanted) < 1e-5
+    assert distance(grads(critic), [8 * w for w in wanted]) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["residual, normalised", "LayerNorm", "conditional"])

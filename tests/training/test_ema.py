@@ -16,7 +16,7 @@ def test_follows_the_recurrence_for_weights_and_statistics():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
         model(torch.randn(5, 3))
-        ema.update(step)
+        ema.update(torch.tensor(float(step)))
         decay = min(0.9, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             expected[name] = (

@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoints(tiny)
     def broken():
         if trainer.step == 6:
             with torch.no_grad():
-                next(trainer.discriminator.parameters()).fill_(torch.nan)
+                next(trainer.networks["D"].parameters()).fill_(torch.nan)
         advance()
 
     trainer.advance = broken

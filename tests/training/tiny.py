@@ -11,12 +11,12 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
     """Everything that training changes, in one list."""
     moments = [
         value
-        for optimizer in (trainer.generator_optimizer, trainer.discriminator_optimizer)
+        for optimizer in (trainer.update.optimizer_g, trainer.update.optimizer_d)
         for state in optimizer.state_dict()["state"].values()
         for value in state.values()
     ]
     networks = [value for network in trainer.networks.values() for value in network.state_dict().values()]
-    return [*networks, *moments, torch.get_rng_state()]
+    return [*networks, *moments, trainer.update.noise.get_state(), torch.get_rng_state()]
 
 
 def assert_same_bits(one: list[torch.Tensor], other: list[torch.Tensor]) -> None:

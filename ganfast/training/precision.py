@@ -1,0 +1,63 @@
+"""The arithmetic of a run: fp32, TF32, or half types under autocast, fp16 with a loss scale."""
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """What ``--precision`` says; weights, their gradients and the optimisers' moments stay fp32.
+
+    fp16's smallest number is 6e-8, and gradients can be smaller: losses are multiplied by a scale that falls when a
+    gradient overflows (that update is left out) and rises after 2,000 that do not (Micikevicius et al. 2018,
+    arXiv:1710.03740). It is a number on the device, and nothing waits for it.
+    """
+
+    def __init__(self, name: str, device: torch.device):
+        self.name, self.device = name, device
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """For forward passes."""
+        if self.name not in HALF:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, HALF[self.name])
+
+    @property
+    def scale(self) -> Tensor | None:
+        """What the loss is multiplied by, a scalar on the device; None: by nothing."""
+        return None if self.scaler is None else self.scaler.scale(torch.ones((), device=self.device))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of scale·loss to ``.grad``."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimiser's step on gradients of scale·loss."""
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    @contextlib.contextmanager
+    def settings(self):
+        """For a whole run: deterministic convolutions, and TF32 only where asked for."""
+        tf32 = self.name == "tf32"
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    def state(self) -> dict:
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load_state(self, state: dict) -> None:
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state)
