@@ -423,7 +423,7 @@ CASES = {
     "not-a-number": Case(not_a_number, 3),
     "too-little-memory": Case(too_little_memory, 1, most=5),
     "together": Case(together, 1, most=5),
-    "terminals": Case(terminals, 2, most=5),
+    "terminals": Case(terminals, 1, most=5),
     "clocks": Case(clocks, 1, most=5),
 }
 
