@@ -68,6 +68,7 @@ if [ -n "$plan" ]; then
     on "$plan"
     counted=
     for part in $MEASURED; do
+        [[ " $only " == *" $part "* ]] || continue
         args_of "$part"
         rows=$("$python" -m pytest -q -p no:cacheprovider --collect-only --benchmark-only "${args[@]}" 2>/dev/null | grep ::)
         new=$(comm -23 <(sort <<<"$rows") <(sort -u <<<"$counted"))  # what an earlier part has measured is not again

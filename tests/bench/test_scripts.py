@@ -128,10 +128,21 @@ def test_no_speed_up_where_a_check_failed():
     assert compare.verdicts([], []) == ([], False)
 
 
-def test_tests_that_cannot_be_imported_are_named(tmp_path):
-    file = tmp_path / "test_it.py"
-    file.write_text("import json\nimport no_such_package.part\nfrom ganfast import ops\nfrom nor_this import x\n")
-    assert gpu_tests.missing(file) == ["no_such_package", "nor_this"]
+def test_gpu_tests_go_on_and_name_what_cannot_be_imported(tmp_path):
+    file, passed = tmp_path / "test_it.py", tmp_path / "passed.txt"
+    once = "import pytest\n\n@pytest.mark.gpu\ndef test_{0}():\n    assert {1}\n\n"
+    file.write_text(once.format("a", True) + once.format("b", False))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    assert gpu_tests.run(file, passed) == 1
+    assert passed.read_text() == "test_it.py::test_a\n"
+    file.write_text(once.format("a", False) + once.format("b", True))  # a has passed
+    assert gpu_tests.run(file, passed) == 0
+    assert passed.read_text() == "test_it.py::test_a\ntest_it.py::test_b\n"
+    assert gpu_tests.run(file, passed) == 5
+    file.write_text("import no_such_package.part\n" + once.format("c", True))
+    assert gpu_tests.run(file, passed) == 5
+    file.write_text("import ganfast.no_such_part\n" + once.format("c", True))
+    assert gpu_tests.run(file, passed) == 2
 
 
 def test_tuning_starts_from_what_stands_and_restores_it():
@@ -213,11 +224,11 @@ def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
     assert space["constants"]("pairwise_l1") == {}
 
 
-def gpu_run(folder, *arguments, **more):
+def gpu_run(folder, *arguments, select="sigmoid_bce and forward and fp32", **more):
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # xdist's
     environment = {
         **outside, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1",
-        "GANFAST_GPU_SELECT": "sigmoid_bce and forward",
+        "GANFAST_GPU_SELECT": select,
     }  # fmt: skip
     folder.mkdir(exist_ok=True)
     (folder / "install.done").touch()  # it is installed already
@@ -236,6 +247,16 @@ def test_gpu_run_refuses_unknown_words(tmp_path):
     for arguments in (["--only", "ops,dance"], ["--quickly"]):
         run = gpu_run(tmp_path / "out", *arguments)
         assert run.wait(60) == 2 and "gpu.sh: no " in run.stdout.read()
+
+
+@pytest.mark.slow
+def test_the_gpu_run_is_planned_to_fit_half_an_hour(tmp_path):
+    """All but tests of what is worth most: 5 minutes of the 30 are for tests, installation and calibration."""
+    run = gpu_run(tmp_path / "out", "--plan", "gpu", "--only", "steps,ops,compiled", select="")
+    text = run.communicate(timeout=300)[0]
+    parts = {name: (int(rows), float(m)) for name, rows, m in re.findall(r"(\w+): (\d+) rows, ([\d.]+) minutes", text)}
+    assert list(parts) == ["steps", "ops", "compiled"] and all(rows > 0 for rows, _ in parts.values()), text
+    assert sum(minutes for _, minutes in parts.values()) <= 25, text
 
 
 @pytest.mark.slow
