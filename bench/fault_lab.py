@@ -217,7 +217,7 @@ def difference_of(run: Path, reference: Path, older: bool) -> str:
             return f"{name} of {run}"
     a, b = (torch.load(each / one[-1] / "state.pt", weights_only=True) for each in (run, reference))
     for state in (a, b):  # numpy's and Python's own generators: nothing draws from them, nothing seeds them
-        state["random"] = state["random"]["torch"]
+        state["random"] = [each["torch"] for each in state["random"]]
     if not same(a, b):
         return f"state.pt of {run}: {[key for key in b if not same(a.get(key), b[key])]}"
     a, b = (load_file(each / "generator.safetensors") for each in (run, reference))

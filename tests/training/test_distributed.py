@@ -25,15 +25,6 @@ def torchrun(count: int, *command: str, timeout: float = 240, **env: str) -> sub
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def of_ranks(request, tmp_path_factory):
-    """The results of every rank."""
-    out = tmp_path_factory.mktemp("ranks") / "found"
-    process = torchrun(request.param, str(WORKER), str(out))
-    assert process.returncode == 0, process.stderr
-    return [torch.load(f"{out}.{rank}.pt", weights_only=True) for rank in range(request.param)]
-
-
 @pytest.fixture(autouse=True)
 def wide():
     torch.set_default_dtype(torch.float64)
@@ -109,29 +100,28 @@ def shard_by_shard(name: str, count: int) -> dict:
     return {**found, "sums": sums}
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_with_synchronised_batch_norm_ranks_are_one_process(of_ranks, name):
-    expected = rank_worker.train(rank_worker.make(name))
-    for found in of_ranks:
-        assert_alike(found[name, True], expected)
+@pytest.mark.parametrize("count", [2, 3])
+def test_ranks_are_one_process(count, tmp_path):
+    process = torchrun(count, str(WORKER), str(tmp_path / "found"))
+    assert process.returncode == 0, process.stderr
+    of_ranks = [torch.load(tmp_path / f"found.{rank}.pt", weights_only=True) for rank in range(count)]
+    for name in RECIPES:
+        whole, shards = rank_worker.train(rank_worker.make(name)), shard_by_shard(name, count)
+        for found in of_ranks:
+            assert_alike(found[name, True], whole)
+            # each share has its own statistics, which only rank 0 keeps; the loop over shards has those of all
+            mine = {**found[name, False], "sums": found[name, False]["sums"][:4]}
+            assert_alike(mine, shards, but=("running_mean", "running_var", "num_batches_tracked"))
+        assert not torch.allclose(of_ranks[0][name, False]["sums"], whole["sums"], **CLOSE)  # that is something else
+    see_each_other([found["layers"] for found in of_ranks])
+    hear_each_other([found["heard"] for found in of_ranks])
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_without_it_each_share_has_its_own_statistics(of_ranks, name):
-    expected = shard_by_shard(name, len(of_ranks))
-    statistics = ("running_mean", "running_var", "num_batches_tracked")  # of rank 0 in rank 0's, of all in the loop's
-    for found in of_ranks:
-        mine = {**found[name, False], "sums": found[name, False]["sums"][:4]}
-        assert_alike(mine, expected, but=statistics)
-    plain = rank_worker.train(rank_worker.make(name))
-    differs = not torch.allclose(of_ranks[0][name, False]["sums"], plain["sums"], **CLOSE)
-    assert differs == any(isinstance(m, torch.nn.BatchNorm2d) for m in rank_worker.make(name).generator.modules())
-
-
-def test_layers_see_the_batches_of_all_ranks_to_second_order(of_ranks):
+def see_each_other(of_ranks):
+    """Layers see the batches of all ranks, to second order."""
     expected = rank_worker.layers(Ranks(torch.device("cpu")))
     for name, value in expected.items():
-        parts = [found["layers"][name] for found in of_ranks]
+        parts = [found[name] for found in of_ranks]
         if name.split()[-1] in ("out", "g", "gg"):
             torch.testing.assert_close(torch.cat(parts), value, **CLOSE, msg=lambda m, n=name: f"{n}: {m}")
         else:
@@ -139,8 +129,8 @@ def test_layers_see_the_batches_of_all_ranks_to_second_order(of_ranks):
                 torch.testing.assert_close(part, value, **CLOSE)
 
 
-def test_a_signal_to_one_rank_is_heard_by_all_at_the_same_step(of_ranks):
-    heard = [found["heard"] for found in of_ranks]
+def hear_each_other(heard):
+    """A signal to one rank is heard by all at the same step."""
     assert all(each == heard[0] for each in heard)
     assert [step for step, number in enumerate(heard[0], 1) if number] == [20 + ASK_EVERY] and max(heard[0]) == 15
 

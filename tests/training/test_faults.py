@@ -51,6 +51,7 @@ def test_a_rollback_goes_on_from_the_checkpoint_with_other_data_and_noise(tiny, 
 
     monkeypatch.setattr(saving, "restore", watched)
     run = trainer.train(progress=False)
+    monkeypatch.undo()
     assert moment["step"] == 4 and moment["position"] == 8 * 8  # step 7 failed, and the row of step 8 told
     assert trainer.feed.position == (8 + 5) * 8
 
