@@ -96,12 +96,13 @@ def test_the_committed_pages_are_what_the_results_say():
 
 
 def test_no_figure_is_typed_into_a_page():
-    """Times and speed-ups stand in blocks, or under a heading that begins with History and says when and how."""
+    """Times and speed-ups stand in blocks, or under a heading that says that they are History, or are on paper."""
     for path in (ROOT / "README.md", *render.DOCS.rglob("*.md")):
         if path.name == render.PAGE:
             continue
         for section in re.split(r"^(?=##? )", render.BLOCK.sub("", path.read_text()), flags=re.M):
-            if not section.startswith("## History"):
+            heading = section.partition("\n")[0]
+            if not heading.startswith("## History") and not heading.endswith("on paper"):
                 found = re.findall(
                     r".*\d (?:ns|µs|ms)\b.*|.*\d\.\d+×.*|.*\d times (?:as )?(?:fast|slow|long).*", section
                 )
