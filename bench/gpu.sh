@@ -18,6 +18,8 @@
 # how many rows each part has that those before it have not, and for how many minutes they are planned.
 #
 # Needs: python3 with torch, triton, numpy, pytest, pytest-benchmark, pybind11, ninja; nvcc for the CUDA operators.
+# Tests of the trainer also need what ganfast does (pillow, safetensors, tqdm); `pip install --target FOLDER` elsewhere and
+# PYTHONPATH=FOLDER here will do; without them they are left out, and said to be.
 # PYTHON chooses another python; without a GPU the same parts run on the CPU. GANFAST_GPU_SELECT narrows the rows (a
 # pytest -k expression). Exit code: 0 complete, 1 something failed, 75 the budget ran out (run it again).
 set -u
