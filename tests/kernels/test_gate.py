@@ -1,5 +1,6 @@
 """The kernel gate: no kernel passes it undeclared, spilled or reading narrowly; and it reads machine code rightly."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -30,8 +31,9 @@ def test_every_kernel_is_declared_and_launched():
     assert files == set(DECLARED), "bench/launches/ has a file for each operator that has kernels"
     called = set()
     for op, declaration in DECLARED.items():
-        meta = lambda *shape, dtype=torch.float32: torch.empty(shape, dtype=dtype, device="meta")  # noqa: E731
-        called |= {name for name, _ in declaration.calls(meta, *declaration.SIZES[0])}
+        for sizes, kind in itertools.product(declaration.SIZES, (torch.float32, torch.float16)):
+            meta = lambda *shape, dtype=kind: torch.empty(shape, dtype=dtype, device="meta")  # noqa: E731
+            called |= {name for name, _ in declaration.calls(meta, *sizes)}
         module = __import__(f"ganfast.kernels.{op}", fromlist=["_"])
         kernels = {name for name, it in vars(module).items() if isinstance(it, triton.JITFunction) and name[0] != "_"}
         launched = {launch.name for launch in launches.triton_launches(declaration, torch.float32)}
