@@ -46,14 +46,17 @@ class Precision:
     @contextlib.contextmanager
     def settings(self):
         """For a whole run: deterministic convolutions, and TF32 only where asked for."""
-        tf32 = self.name == "tf32"
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+        tf32, cudnn, matmul = self.name == "tf32", torch.backends.cudnn, torch.backends.cuda.matmul
+        kinds = matmul, cudnn.conv, cudnn.rnn
+        before = [kind.fp32_precision for kind in kinds]
+        modes = cudnn.benchmark, cudnn.deterministic
         try:
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
-                yield
+            cudnn.benchmark, cudnn.deterministic = False, True
+            _set_tf32(kinds, ["tf32" if tf32 else "ieee"] * 3)
+            yield
         finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+            cudnn.benchmark, cudnn.deterministic = modes
+            _set_tf32(kinds, before)
 
     def state(self) -> dict:
         return {} if self.scaler is None else self.scaler.state_dict()
@@ -61,3 +64,10 @@ class Precision:
     def load_state(self, state: dict) -> None:
         if self.scaler is not None:
             self.scaler.load_state_dict(state)
+
+
+def _set_tf32(kinds, precisions: list[str]) -> None:
+    """Both of torch's switches: it raises an error where somebody reads the older one and they differ."""
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = (p == "tf32" for p in precisions[:2])
+    for kind, precision in zip(kinds, precisions):
+        kind.fp32_precision = precision
