@@ -90,7 +90,7 @@ def test_which_critics_are_merged():
         assert not program_of(critic).merges  # it multiplies by a parameter
     curved = program_of(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))
     assert curved.merges and not curved.flat
-    assert program_of(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))).mixes
+    assert not program_of(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))).merges
 
 
 class Sizes(nn.Module):
