@@ -220,7 +220,9 @@ class AvgPool2d(Rule):
     def __init__(
         self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
     ):  # fmt: skip
-        sizes = [list(s) if isinstance(s, (tuple, list)) else [s] for s in (kernel_size, stride or kernel_size, padding)]
+        sizes = [
+            list(s) if isinstance(s, (tuple, list)) else [s] for s in (kernel_size, stride or kernel_size, padding)
+        ]
         self.arguments = (*sizes, ceil_mode, count_include_pad, divisor_override)
 
     def forward(self, run, values, weights, overwrite):

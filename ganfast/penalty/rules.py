@@ -142,8 +142,14 @@ class LinearMap(Rule):
         self.function, self.merges = function, merges
 
     def forward(self, run, values, weights, overwrite):
-        saved = [form_of(v) if a else torch.zeros_like(v) if isinstance(v, torch.Tensor) else v for v, a in zip(values, run.active)]
-        return self.function(*values), (saved, run.active)  # what is beside x (a map of labels) has no part in a derivative
+        saved = [
+            form_of(v) if a else torch.zeros_like(v) if isinstance(v, torch.Tensor) else v
+            for v, a in zip(values, run.active)
+        ]
+        return self.function(*values), (
+            saved,
+            run.active,
+        )  # what is beside x (a map of labels) has no part in a derivative
 
     def rows(self, saved, rows):
         return [form_rows(s, rows) if a else s for s, a in zip(*saved)], saved[1]

@@ -138,8 +138,8 @@ DIFFERENTIABLE = {
     F.normalize, torch.norm, "norm", F.softmax, torch.softmax, "softmax", F.layer_norm, F.group_norm, F.instance_norm,
     torch.sum, "sum", torch.mean, "mean", torch.cat, torch.concat, torch.stack, torch.where, operator.getitem,
     torch.narrow, "narrow", torch.permute, "permute", torch.transpose, "transpose", "expand", "expand_as", "repeat",
-    "clone", "to", "float", "double", "half", "type_as", F.one_hot, torch.maximum, torch.minimum, operator.gt, operator.lt,
-    operator.ge, operator.le,
+    "clone", "to", "float", "double", "half", "type_as", F.one_hot, torch.maximum, torch.minimum, operator.gt,
+    operator.lt, operator.ge, operator.le,
 }  # fmt: skip
 SIZES = {"size", "dim", "numel"}  # and getattr: x.shape; what is made of sizes alone is one, too
 
@@ -188,11 +188,17 @@ def function_rule(target, function, args, kwargs, inputs, count):
             return LinearMap(function)
     if target in (torch.permute, "permute") and _dimensions(args, kwargs)[0] == 0:
         return LinearMap(function)
-    if target in (torch.transpose, "transpose") and len(args) == 3 and all(isinstance(d, int) and d > 0 for d in args[1:]):
+    if (
+        target in (torch.transpose, "transpose")
+        and len(args) == 3
+        and all(isinstance(d, int) and d > 0 for d in args[1:])
+    ):
         return LinearMap(function)
     if target in SIZES or (target is getattr and args[1] in ("shape", "ndim")):
         return Size(function)
-    if target in ("new_zeros", "new_ones", "detach", torch.zeros_like, torch.ones_like) or (target is getattr and args[1] in ("dtype", "device")):
+    if target in ("new_zeros", "new_ones", "detach", torch.zeros_like, torch.ones_like) or (
+        target is getattr and args[1] in ("dtype", "device")
+    ):
         return Constant(function)
     if target in DIFFERENTIABLE:
         return Differentiable(function, in_place=bool(kwargs.get("inplace")))

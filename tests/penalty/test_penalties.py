@@ -264,6 +264,8 @@ def test_wrong_use():
         penalty.wgan_gp_step(critic, real[:0], fake[:0])
     with pytest.raises(TypeError, match=r"fake: got dtype torch.int64"):
         penalty.r2(critic, fake.long())
+    with pytest.raises(TypeError, match=r"real: got dtype torch.int64"):
+        penalty.dragan(critic, real.long())
     with pytest.raises(ValueError, match=r"weight: got -1"):
         penalty.r1(critic, real, -1)
     with torch.no_grad():
