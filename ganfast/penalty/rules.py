@@ -135,6 +135,11 @@ def like(form):
     return torch.empty_strided(form[0], form[1], dtype=form[2], device=form[3])
 
 
+def _without_part(v):
+    """What stands beside x, such as a map of labels, has no part in a derivative."""
+    return torch.zeros_like(v) if isinstance(v, torch.Tensor) else v
+
+
 class LinearMap(Rule):
     """y = f(x_1, …), linear and without weights: f tells everything."""
 
@@ -142,14 +147,8 @@ class LinearMap(Rule):
         self.function, self.merges = function, merges
 
     def forward(self, run, values, weights, overwrite):
-        saved = [
-            form_of(v) if a else torch.zeros_like(v) if isinstance(v, torch.Tensor) else v
-            for v, a in zip(values, run.active)
-        ]
-        return self.function(*values), (
-            saved,
-            run.active,
-        )  # what is beside x (a map of labels) has no part in a derivative
+        saved = [form_of(v) if a else _without_part(v) for v, a in zip(values, run.active)]
+        return self.function(*values), (saved, run.active)
 
     def rows(self, saved, rows):
         return [form_rows(s, rows) if a else s for s, a in zip(*saved)], saved[1]

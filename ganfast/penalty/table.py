@@ -141,6 +141,7 @@ DIFFERENTIABLE = {
     "clone", "to", "float", "double", "half", "type_as", F.one_hot, torch.maximum, torch.minimum, operator.gt,
     operator.lt, operator.ge, operator.le,
 }  # fmt: skip
+CONSTANTS = {"new_zeros", "new_ones", "detach", torch.zeros_like, torch.ones_like}  # and x.dtype, x.device
 SIZES = {"size", "dim", "numel"}  # and getattr: x.shape; what is made of sizes alone is one, too
 
 
@@ -148,6 +149,11 @@ def _dimensions(args, kwargs):
     found = kwargs.get("dim", kwargs.get("dims", args[1:]))
     found = found if isinstance(found, (tuple, list)) else [found]
     return [x for d in found for x in (d if isinstance(d, (tuple, list)) else [d])]
+
+
+def _within_samples(dims):
+    """Whether the batch's dimension is surely not among them."""
+    return bool(dims) and all(isinstance(d, int) and d > 0 for d in dims)
 
 
 def function_rule(target, function, args, kwargs, inputs, count):
@@ -181,24 +187,18 @@ def function_rule(target, function, args, kwargs, inputs, count):
         return LinearMap(function)
     if target in (torch.cat, torch.concat):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        return LinearMap(function) if isinstance(dim, int) and dim > 0 else Differentiable(function)
+        return LinearMap(function) if _within_samples([dim]) else Differentiable(function)
     if target in (torch.mean, torch.sum, "mean", "sum"):
         dims = _dimensions(args, kwargs)
-        if dims and all(isinstance(d, int) and d > 0 for d in dims):
+        if _within_samples(dims):
             return LinearMap(function)
     if target in (torch.permute, "permute") and _dimensions(args, kwargs)[0] == 0:
         return LinearMap(function)
-    if (
-        target in (torch.transpose, "transpose")
-        and len(args) == 3
-        and all(isinstance(d, int) and d > 0 for d in args[1:])
-    ):
+    if target in (torch.transpose, "transpose") and _within_samples([*args[1:], *kwargs.values()]):
         return LinearMap(function)
     if target in SIZES or (target is getattr and args[1] in ("shape", "ndim")):
         return Size(function)
-    if target in ("new_zeros", "new_ones", "detach", torch.zeros_like, torch.ones_like) or (
-        target is getattr and args[1] in ("dtype", "device")
-    ):
+    if target in CONSTANTS or (target is getattr and args[1] in ("dtype", "device")):
         return Constant(function)
     if target in DIFFERENTIABLE:
         return Differentiable(function, in_place=bool(kwargs.get("inplace")))
