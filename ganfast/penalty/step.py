@@ -32,7 +32,7 @@ def wgan_gp_step(
     seeds on, so that those of fp16 do not underflow; what is returned stays unscaled.
     A critic whose layers all merge (docs/gradient_penalty.md) takes [real; fake; x̂] as one batch: its weights are read
     once (one power iteration of a spectral norm), and each layer has one weight gradient, or two below one that is
-    curved. Any other takes real and fake through autograd, together unless its samples see each other, and x̂ through
+    curved. Any other takes real and fake through autograd, one after the other, and x̂ through
     :func:`ganfast.gradient_penalty`. Real and fake get no gradients. It is first-order code: torch.compile takes it
     whole for an nn.Sequential that merges. Hooks of DistributedDataParallel do not run: all-reduce afterwards.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
