@@ -57,8 +57,10 @@ def features(size: int, width: int) -> list[int]:
 
 
 class Generator(nn.Module):
-    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, size, size] in (−1, 1): residual blocks that double the side.
+    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, size, size] in [−1, 1]: residual blocks that double the side.
 
+    A tanh ends it where there are norms. Without them it would saturate in one colour and learn no more: the last
+    convolution's result is the image then, cut to the range in evaluation only.
     Raises ``InputError`` where ``size`` is not a power of two from 16 to 256.
     """
 
@@ -77,7 +79,10 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.blocks(self.linear(z).unflatten(1, (-1, 4, 4)))
-        return self.to_image(F.relu(self.norm(x))).tanh()
+        y = self.to_image(F.relu(self.norm(x)))
+        if self.config["norm"] != "none":
+            return y.tanh()
+        return y if self.training else y.clamp(-1, 1)
 
 
 class Discriminator(nn.Module):

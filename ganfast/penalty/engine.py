@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ganfast.penalty.program import Program
+from ganfast.penalty.rules import MixedRowsError
 
 
 def autocast_dtype(device: torch.device):
@@ -58,6 +59,8 @@ class Run:
             if isinstance(y, Tensor) and y.is_floating_point() and not node.rule.constant:
                 if any(i in of_x for i in node.inputs):
                     of_x.add(node.output)
+                    if self.start and y.shape[:1] != x.shape[:1]:
+                        raise MixedRowsError
                 if self.weights[n] or any(self.active):
                     live.add(node.output)
             for i in set(node.inputs):
@@ -73,8 +76,7 @@ class Run:
 
     def _rows(self, n, start):
         """What is saved of a call, of the rows from ``start`` on."""
-        saved = self.saved[n]
-        return self.program.nodes[n].rule.rows(saved, slice(start, None)) if start else saved
+        return self.program.nodes[n].rule.last(self.saved[n], start)
 
     def reverse(self, seed) -> Tensor:
         """d at every call, from that of the result; returns that of the rows of the penalty at x.
@@ -174,6 +176,8 @@ def _add(sums, i, x):
     if i not in sums:
         sums[i] = x
         return
-    some, more = (sums[i], x) if len(sums[i]) <= len(x) else (x, sums[i])
-    count = len(some)
-    sums[i] = more + some if count == len(more) else torch.cat([more[:count] + some, more[count:]])
+    if sums[i].shape == x.shape:
+        sums[i] = sums[i] + x
+        return
+    some, more = (sums[i], x) if len(sums[i]) < len(x) else (x, sums[i])
+    sums[i] = torch.cat([more[: len(some)] + some, more[len(some) :]])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ganfast.penalty.rules import Elementwise, NoRuleError, Rule, form_of, form_rows, like
+from ganfast.penalty.rules import Elementwise, MixedRowsError, NoRuleError, Rule, form_of, form_rows, like
 
 aten = torch.ops.aten
 
@@ -31,31 +31,34 @@ class Keep(Rule):
 
 
 class Add(Rule):
-    """x_1 + x_2: a residual sum, broadcast as torch does in all but the first dimension."""
+    """x_1 + x_2: a residual sum, broadcast as torch does."""
 
     fresh = merges = True
 
     def forward(self, run, values, weights, overwrite):
-        a, b = values
-        return a + b, [getattr(v, "shape", ()) for v in values]
+        y = values[0] + values[1]
+        saved = [(getattr(v, "shape", ()), getattr(v, "dtype", y.dtype)) for v in (*values, y)]
+        if run.start and len({len(shape) for shape, _ in saved}) > 1:
+            raise MixedRowsError
+        return y, saved
 
     def rows(self, saved, rows):
-        count = len(range(*rows.indices(max(shape[0] for shape in saved))))
-        return [(count, *shape[1:]) for shape in saved]
+        count = len(range(*rows.indices(saved[2][0][0])))
+        return [((count, *shape[1:]), dtype) for shape, dtype in saved]
 
     def vjp(self, saved, d):
-        return [d if shape == d.shape else d.sum_to_size(shape) for shape in saved]
+        return [(d if shape == d.shape else d.sum_to_size(shape)).to(dtype) for shape, dtype in saved[:2]]
 
     def jvp(self, saved, ts):
         a, b = ts
         if a is not None and b is not None:
             return a + b
-        t, shape = (b, saved[0]) if a is None else (a, saved[1])
-        return t.expand(torch.broadcast_shapes(t.shape, (1, *shape[1:])))
+        shape, dtype = saved[2]
+        return (b if a is None else a).to(dtype).expand(shape)
 
 
 class Reshape(Rule):
-    """Elements keep their places within a sample: flatten, view, unflatten, squeeze."""
+    """Elements keep their order: flatten, view, unflatten, squeeze."""
 
     merges = True
 
@@ -64,16 +67,16 @@ class Reshape(Rule):
 
     def forward(self, run, values, weights, overwrite):
         y = self.function(*values)
-        x = values[0]
-        if y.shape[:1] != x.shape[:1]:
-            raise ValueError(f"critic: reshapes {tuple(x.shape)} to {tuple(y.shape)}, needs to keep the batch first")
-        return y, (x.shape[1:], y.shape[1:], len(values))
+        return y, (values[0].shape, y.shape, len(values))
+
+    def rows(self, saved, rows):
+        return (*((len(range(*rows.indices(shape[0]))), *shape[1:]) for shape in saved[:2]), saved[2])
 
     def vjp(self, saved, d):
-        return [d.reshape(-1, *saved[0])] + [None] * (saved[2] - 1)
+        return [d.reshape(saved[0])] + [None] * (saved[2] - 1)
 
     def jvp(self, saved, ts):
-        return ts[0].reshape(-1, *saved[1])
+        return ts[0].reshape(saved[1])
 
 
 class Affine(Rule):
@@ -93,8 +96,7 @@ class Affine(Rule):
 
     def forward(self, run, values, weights, overwrite):
         (x,) = values
-        dtype = run.dtype or x.dtype
-        cast = x.to(dtype), *(w.to(dtype) for w in weights)
+        cast = (x, *weights) if run.dtype is None else [v.to(run.dtype) for v in (x, *weights)]
         return self.apply(*cast), (cast[0], cast[1], x.dtype, [w.dtype for w in weights])
 
     def rows(self, saved, rows):
@@ -115,7 +117,7 @@ class Affine(Rule):
         return self._gradients(x, w, d, d[:start], dtypes, [False, *need])[1:]
 
     def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        x, w, dtype, dtypes = self.rows(saved, slice(len(p)))
+        x, w, dtype, dtypes = self.first(saved, p, start)
         dx, *dw = self._gradients(x, w, p, p, dtypes, [below, *need])
         return (dx if dx is None else dx.to(dtype),), dw
 
@@ -218,7 +220,9 @@ class AvgPool2d(Rule):
     def __init__(
         self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
     ):  # fmt: skip
-        sizes = [list(s) if isinstance(s, tuple) else [s] for s in (kernel_size, stride or kernel_size, padding)]
+        sizes = [
+            list(s) if isinstance(s, (tuple, list)) else [s] for s in (kernel_size, stride or kernel_size, padding)
+        ]
         self.arguments = (*sizes, ceil_mode, count_include_pad, divisor_override)
 
     def forward(self, run, values, weights, overwrite):

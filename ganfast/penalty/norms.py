@@ -44,7 +44,9 @@ class Norm(Rule):
         kinds = [(w.shape, w.dtype) for w in weights]
         saved = {"x": wide, "mean": mean, "r": r, "gamma": gamma, "form": form, "dtype": x.dtype, "weights": kinds}
         y = self._back(y, form)
-        return (y if run.dtype else y.to(x.dtype)), saved  # autocast leaves norms in fp32
+        y = y if run.dtype else y.to(x.dtype)  # autocast leaves norms in fp32
+        saved["result"] = y.dtype
+        return y, saved
 
     def rows(self, saved, rows):
         return {**saved, **{name: saved[name][rows] for name in ("x", "mean", "r")}}
@@ -54,7 +56,8 @@ class Norm(Rule):
 
     def jvp(self, saved, ts):
         t = saved["Nt"] = self._project(saved, self._in(saved, ts[0]))
-        return self._back(t if saved["gamma"] is None else t * self._wide(saved["gamma"], t), saved["form"])
+        t = self._back(t if saved["gamma"] is None else t * self._wide(saved["gamma"], t), saved["form"])
+        return t.to(saved["result"])
 
     def cross(self, saved, d, ts, need):
         if not any(need[:1]):
@@ -65,11 +68,11 @@ class Norm(Rule):
         dx = bent = None
         dw = [None] * len(need)
         if p is not None:  # dx always: without it torch's kernel for channels_last reads where it must not
-            mine = self.rows(saved, slice(len(p)))
+            mine = self.first(saved, p, start)
             dx, *dw = self._pull(mine, self._in(mine, p), saved["gamma"], [True, *_pair(need, False)])
             dw = [self._to_weight(g, saved, k) if n else None for k, (g, n) in enumerate(zip(dw, need))]
         if ts[0] is not None and below:
-            mine = self.rows(saved, slice(start, None))
+            mine = self.last(saved, start)
             bent = self._bent(mine, self._in(mine, d), self._in(mine, ts[0]))
         return (self._out(saved, joined(dx, bent, start)) if below else None,), dw
 
@@ -96,11 +99,7 @@ class Norm(Rule):
 
 
 class GroupNorm(Norm):
-    """Also InstanceNorm: a group for each channel (``groups`` is None). In NCHW and, on a CPU, in channels_last."""
-
-    def __init__(self, module, groups=None):
-        super().__init__(module)
-        self.groups = groups
+    """In NCHW and, on a CPU, in channels_last."""
 
     def _form(self, x):
         last = x.dim() == 4 and x.device.type == "cpu" and _channels_last(x)  # torch's CUDA kernel takes NCHW alone
@@ -119,8 +118,7 @@ class GroupNorm(Norm):
         return g.to(saved["weights"][k][1])
 
     def _sizes(self, x):
-        groups = self.groups or x.shape[1]
-        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups
+        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), self.module.num_groups
 
     def _normalise(self, x, gamma, beta):
         return torch.native_group_norm(x, gamma, beta, *self._sizes(x), self.module.eps)
@@ -138,7 +136,8 @@ class GroupNorm(Norm):
         """Mean of a, or of a·b, over each group: [B, groups]."""
         batch, channels, pixels, groups = self._sizes(a)
         a = a if b is None else a * b  # a matrix product would spare it, but its threads cost more on a CPU
-        return a.sum(list(range(2, a.dim()))).view(batch, groups, -1).sum(2) / (channels // groups * pixels)
+        a = a.sum(list(range(2, a.dim()))) if a.dim() > 2 else a
+        return a.view(batch, groups, -1).sum(2) / (channels // groups * pixels)
 
     def _spread(self, c, x):
         """A number for each group against x."""
@@ -150,6 +149,22 @@ class GroupNorm(Norm):
         return a.sum([0, *range(2, a.dim())])
 
 
+class InstanceNorm(GroupNorm):
+    """A group for each channel, over ``dims`` dimensions."""
+
+    def __init__(self, module, dims):
+        super().__init__(module)
+        self.dims = dims
+
+    def _sizes(self, x):
+        if x.dim() != self.dims + 2:
+            raise ValueError(
+                f"critic: {type(self.module).__name__} got {tuple(x.shape)}, needs [batch, channels] and "
+                f"{self.dims} more dimensions (LayerNorm takes any)"
+            )
+        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), x.shape[1]
+
+
 class LayerNorm(Norm):
     """Over the last dimensions, as rows in the order of memory [B, groups, m]: channels_last where all are meant.
 
@@ -158,7 +173,9 @@ class LayerNorm(Norm):
 
     def _form(self, x):
         """(order of the dimensions in memory, their sizes, groups)."""
-        shape = self.module.normalized_shape
+        shape = tuple(self.module.normalized_shape)
+        if x.dim() <= len(shape) or x.shape[-len(shape) :] != shape:
+            raise ValueError(f"critic: LayerNorm over {shape} got {tuple(x.shape)}, needs (batch, ..., *{shape})")
         groups = math.prod(x.shape[1 : x.dim() - len(shape)])
         last = len(shape) == 3 and x.dim() == 4 and _channels_last(x)
         order = (0, 2, 3, 1) if last else tuple(range(x.dim()))

@@ -74,6 +74,7 @@ def dragan(critic, real, weight=10.0, target=1.0, scale=0.5, eps=None, inputs=()
     x̂ = real + (1 − ε)·u, u uniform in [0, scale·s) for each number, s the standard deviation of the batch's numbers, as
     in the authors' code. The other arguments as :func:`gradient_penalty`.
     """
+    _checks.samples("real", real)
     with torch.no_grad():
         deviation = real.double().std() if real.dtype == torch.float64 else real.float().std()
         moved = real + (scale * deviation * torch.rand_like(real)).to(real.dtype)
@@ -97,10 +98,10 @@ def unwrapped(critic) -> nn.Module:
     return critic
 
 
-def find_program(critic: nn.Module, arguments: int, strict: bool):
+def find_program(critic: nn.Module, inputs: tuple, strict: bool):
     """The critic's program, or None with a warning (once for each layer) where a layer has no rule."""
     try:
-        return program_of(critic, arguments)
+        return program_of(critic, inputs)
     except NoRuleError as error:
         reason = str(error)
         if strict:
@@ -141,7 +142,7 @@ def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     _checks.samples(name, x)
     critic = unwrapped(critic)
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    program = find_program(critic, 1 + len(inputs), strict)
+    program = find_program(critic, inputs, strict)
     phi = (weight, kind, target)
     if program is None:
         return _double_backward(critic, x, phi, inputs)
@@ -154,6 +155,7 @@ def _double_backward(critic, x, phi, inputs):
     derived = torch.is_grad_enabled()
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
+        inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
         scores = check_scores(critic(x, *inputs), len(x))
         total = sum(s.sum(dtype=_checks.sum_dtype(s)) for s in scores)
         (g,) = torch.autograd.grad(total, x, create_graph=derived)
@@ -179,7 +181,8 @@ class _Penalty(torch.autograd.Function):
                 g = torch.zeros_like(x)
             penalty, norms, seed = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(x)), *phi)
         ctx.run, ctx.counts, ctx.kind = run, counts, x.dtype
-        ctx.save_for_backward(seed)
+        held = [i for i in inputs if isinstance(i, Tensor)]
+        ctx.save_for_backward(seed, x, *[w for ws in weights for w in ws], *held)  # backward notices what was changed
         ctx.mark_non_differentiable(norms)
         return penalty, norms
 
@@ -189,7 +192,7 @@ class _Penalty(torch.autograd.Function):
             raise NotImplementedError(
                 "ganfast.gradient_penalty has no second derivative: call backward() without create_graph"
             )
-        (seed,) = ctx.saved_tensors
+        seed = ctx.saved_tensors[0]
         flags = iter(ctx.needs_input_grad[6:])
         need = [[next(flags) for _ in range(count)] for count in ctx.counts]
         run, at_x = ctx.run, ctx.needs_input_grad[5]

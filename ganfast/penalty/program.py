@@ -54,7 +54,6 @@ class Program:
     output: object
     merges: bool = field(init=False)  # one call may serve several batches
     flat: bool = field(init=False)  # and all is piecewise linear
-    mixes: bool = field(init=False)  # samples see each other, or their number
     channels_last: bool = field(init=False)  # convolutions, and nothing that might ask for another order in memory
 
     def __post_init__(self):
@@ -70,8 +69,7 @@ class Program:
                 node.overwrite = i in maker and maker[i].fresh and len(readers[i]) == 1 and i not in results
                 node.rule.spends = len(read) == 1 and isinstance(read[0], Affine)
         one = self.arguments == 1 and isinstance(self.output, int)
-        self.mixes = any(node.rule.mixes or _counts(node, readers) for node in self.nodes)
-        self.merges = one and all(rule.merges for rule in rules) and not self.mixes
+        self.merges = one and all(n.rule.merges and not _counts(n, readers) for n in self.nodes)
         self.flat = self.merges and not any(rule.curved for rule in rules)
         self.channels_last = any(isinstance(rule, Conv) for rule in rules) and all(map(_any_order, rules))
 
@@ -89,37 +87,60 @@ def _any_order(rule):
     return all(kind.__module__.split(".")[0] in ("torch", "ganfast") for kind in made_by)
 
 
-def program_of(critic: nn.Module, arguments: int = 1) -> Program:
-    """The critic's program, made once for each structure; raises NoRuleError that names what has no rule."""
+def program_of(critic: nn.Module, inputs=()) -> Program:
+    """The critic's program, made once for each structure; raises NoRuleError that names what has no rule.
+
+    ``inputs`` are its further arguments, of which None, numbers and words are part of the program.
+    """
     if torch.compiler.is_compiling() or type(critic) in TABLE:
+        _check_calls(critic)
         return _walk(critic)
-    modules = list(critic.modules())
-    key = (arguments, *((id(m), _facts(m)) for m in modules))
+    modules = [module for _, module in critic.named_modules(remove_duplicate=False)]
+    inputs = [i if type(i) in (*PLAIN, type(None)) else _GIVEN for i in inputs]
+    key = (inputs, *((id(m), type(m), _facts(m)) for m in modules))
     known = _PROGRAMS.get(critic)
     if known is None or known[0] != key:
-        known = _PROGRAMS[critic] = (key, _make(critic, arguments, modules))
+        known = _PROGRAMS[critic] = (key, _make(critic, inputs))
     if isinstance(known[1], NoRuleError):
         raise known[1]
     return known[1]
 
 
+_GIVEN = object()  # an argument that each call brings
+PLAIN = (bool, int, float, str)
+_OF_MODULES = frozenset(vars(nn.Module())) - {"training"}
+
+
 def _facts(module) -> list:
-    """What a forward may read of a module besides tensors and modules: numbers, words, how many hooks there are."""
-    plain = (bool, int, float, str)
-    values = vars(module).values()
-    facts = [v for v in values if type(v) in plain or (type(v) is tuple and all(type(e) in plain for e in v))]
+    """What a forward may read of a module besides tensors and modules: numbers, words, functions, hooks."""
+    facts = [_fact(value) for name, value in vars(module).items() if name not in _OF_MODULES]
     return facts + [len(getattr(module, hooks)) for hooks in _HOOKS]
 
 
-def _make(critic, arguments, modules):
-    for module in modules:
+def _fact(value):
+    if type(value) in PLAIN:
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_fact(v) for v in value]
+    if isinstance(value, dict):
+        return [(_fact(k), _fact(v)) for k, v in value.items()]
+    return None if isinstance(value, Tensor) else id(value)
+
+
+def _check_calls(critic):
+    """What happens at a call besides the forward of the module's class has no rule."""
+    for module in critic.modules():
         hooks = [hook for kind in _HOOKS for hook in getattr(module, kind).values()]
         if not all(isinstance(hook, (SpectralNorm, WeightNorm)) for hook in hooks):
-            return NoRuleError(f"{type(module).__name__} with hooks")
+            raise NoRuleError(f"{type(module).__name__} with hooks")
+        if "forward" in vars(module):
+            raise NoRuleError(f"{type(module).__name__} with a forward of its own")
+
+
+def _make(critic, inputs):
     try:
-        if arguments == 1 and walks(critic):
-            return _walk(critic)
-        return _trace(critic, arguments)
+        _check_calls(critic)
+        return _trace(critic, inputs) if inputs or not walks(critic) else _walk(critic)
     except NoRuleError as error:
         return error
 
@@ -178,7 +199,32 @@ class _Proxy(fx.Proxy):
     __imul__, __itruediv__ = _in_place(operator.mul), _in_place(operator.truediv)
 
 
+def _modes():
+    """What a ``with`` in a forward may change, and torch.fx does not note."""
+    depth = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return torch.is_grad_enabled(), depth
+
+
 class _Tracer(fx.Tracer):
+    def __init__(self, inputs):
+        super().__init__()
+        self.modes, self.arguments, self.given = _modes(), [_GIVEN, *inputs], []
+
+    def create_proxy(self, kind, target, args, kwargs, *rest, **more):
+        """An argument that the critic is called without is its default."""
+        if kind != "placeholder" or target.startswith("*"):
+            return super().create_proxy(kind, target, args, kwargs, *rest, **more)
+        n = len(self.given)
+        value = self.arguments[n] if n < len(self.arguments) else args[0] if args else _GIVEN
+        self.given.append(value is _GIVEN)
+        return super().create_proxy(kind, target, args, kwargs, *rest, **more) if value is _GIVEN else value
+
+    def create_node(self, *args, **kwargs):
+        if _modes() != self.modes:
+            raise ValueError("its forward turns gradients or autocast on or off")
+        return super().create_node(*args, **kwargs)
+
     def proxy(self, node):
         return _Proxy(node, self)
 
@@ -224,37 +270,46 @@ class _Held(Rule):
         return (), (p,)
 
 
-def _trace(critic, arguments):
-    before = _random_states()
+def _trace(critic, inputs):
+    before, arguments = _random_states(), 1 + len(inputs)
     try:
-        graph = _Tracer().trace(critic)
+        with torch.enable_grad():
+            tracer = _Tracer(inputs)
+            graph = tracer.trace(critic)
         if _random_states() != before:
             raise ValueError("its forward draws random numbers, which would stay the same")
     except Exception as error:  # whatever the critic's own code raises when it meets a proxy
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NoRuleError(f"{type(critic).__name__}, which torch.fx cannot trace ({reason})") from error
-    numbers, nodes, count, placeholders, output, sizes = {}, [], arguments, 0, None, set()
+    if len(tracer.given) < arguments:
+        raise NoRuleError(f"{type(critic).__name__}, which takes {len(tracer.given)} arguments, not {arguments}")
+    numbers, nodes, count, output, sizes = {}, [], arguments, None, set()
+    placeholders = iter(n for n, given in enumerate(tracer.given) if given)
     for node in graph.nodes:
         if node.op == "placeholder":
-            if placeholders < arguments:
-                numbers[node] = placeholders
-            elif node.users:
+            if node.target.startswith("*"):
+                raise NoRuleError(f"{type(critic).__name__} with arguments {node.target}")
+            numbers[node] = next(placeholders)
+            if numbers[node] >= arguments:
                 raise NoRuleError(f"{type(critic).__name__} with the argument {node.name!r} left out")
-            placeholders += 1
         elif node.op == "output":
             output = _output(node, numbers, critic)
         else:
+            if not node.args and "input" in node.kwargs:
+                node.kwargs, node.args = _without(node.kwargs, "input"), (node.kwargs["input"],)
             _check_in_place(critic, node)
-            inputs = [numbers[i] for i in node.all_input_nodes]
+            inputs = [numbers[i] for i in (node.args if node.op == "call_module" else node.all_input_nodes)]
             for rule in _rules(critic, node, sizes):
                 nodes.append(Node(rule, inputs, count))
                 if isinstance(rule, Size):
                     sizes.add(node)
                 inputs, numbers[node] = [count], count
                 count += 1
-    if placeholders < arguments:
-        raise NoRuleError(f"{type(critic).__name__}, which takes {placeholders} arguments, not {arguments}")
     return Program(nodes, arguments, output)
+
+
+def _without(kwargs, name):
+    return {k: v for k, v in kwargs.items() if k != name}
 
 
 def _check_in_place(critic, node):
@@ -289,8 +344,9 @@ def _rules(critic, node, sizes):
         return rules_of(critic.get_submodule(node.target))
     if node.all_input_nodes and all(i in sizes for i in node.all_input_nodes):
         return [Size(_bound(node))]
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: None)
-    return [function_rule(node.target, _bound(node), args, kwargs, len(node.all_input_nodes))]
+    places = []
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), places.append)  # append gives None
+    return [function_rule(node.target, _bound(node), args, kwargs, len(node.all_input_nodes), len(places))]
 
 
 _VIEWS = {"view": "reshape", "view_as": "reshape_as"}  # the order in memory may be another than the critic's own

@@ -10,6 +10,10 @@ class NoRuleError(Exception):
     """The layer that has no rule, in words."""
 
 
+class MixedRowsError(Exception):
+    """The result of a call has other rows than the samples: several batches cannot go as one."""
+
+
 class Rule:
     """One call y = f(x_1, …, x_k; w) in a critic. A rule keeps nothing of a run; ``forward`` gives what is ``saved``.
 
@@ -18,12 +22,11 @@ class Rule:
 
     curved   f bends in x: ``adjoint`` has a second-order term
     merges   rows are treated alike and apart, and ``rows`` is there: one call may serve several batches
-    mixes    samples of a batch see each other
     fresh    y is a new tensor that the rule does not keep, so that an activation may overwrite it
-    constant y does not depend on what x holds, but on its shape
+    constant y is no function of x to be derived: it depends on its shape, or is detached
     """
 
-    curved, merges, mixes, fresh, constant = False, False, False, False, False
+    curved, merges, fresh, constant = False, False, False, False
 
     def weights(self):
         """The tensors w, read once a run; they may be the results of a parametrization."""
@@ -34,8 +37,16 @@ class Rule:
         raise NotImplementedError
 
     def rows(self, saved, rows: slice):
-        """What is saved of some rows, in the same memory. Only rules that merge are asked for less than all."""
+        """What is saved of some rows, in the same memory. Only rules that merge are asked, in a merged step."""
         return saved
+
+    def first(self, saved, p, start):
+        """What is saved of the rows of p."""
+        return self.rows(saved, slice(len(p))) if start else saved
+
+    def last(self, saved, start):
+        """What is saved of the rows from ``start`` on."""
+        return self.rows(saved, slice(start, None)) if start else saved
 
     def vjp(self, saved, d):
         """Of each input Jᵀd."""
@@ -55,9 +66,8 @@ class Rule:
 
     def cross_over(self, saved, d, ts, need, start):
         """:meth:`cross` of the rows from ``start`` on, plus (∂f/∂w)ᵀd of those before; may overwrite what is saved."""
-        rest = slice(start, None)
-        mine = self.cross(self.rows(saved, rest), d[rest], ts, need)
-        _, others = self.adjoint(saved, d[:start], None, [None] * len(ts), need, below=False)
+        mine = self.cross(self.last(saved, start), d[start:], ts, need)
+        _, others = self.adjoint(saved, d[:start], None, [None] * len(ts), need, start, below=False)
         return [b if a is None else a if b is None else a + b for a, b in zip(mine, others)]
 
     def adjoint(self, saved, p, d, ts, need, start=0, below=True):
@@ -66,13 +76,15 @@ class Rule:
         ``saved`` is of all rows, p of the first ones (None: 0), d and t of those from ``start`` on. Where ``below`` is
         False, no input's is asked for.
         """
-        return self.vjp(self.rows(saved, slice(len(p))), p), ()
+        return self.vjp(self.first(saved, p, start), p), ()
 
 
 def joined(dx, bent, start):
     """Jᵀp of the first rows plus the second-order term of those from ``start`` on; dx is overwritten."""
     if bent is None or dx is None:
         return bent if dx is None else dx
+    if not start:
+        return dx.add_(bent)
     if len(dx) == start:
         return torch.cat([dx, bent])
     dx[start:] += bent
@@ -102,8 +114,8 @@ class Elementwise(Rule):
         return ts[0] * self.slope(*saved)
 
     def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        bent = None if ts[0] is None else d * ts[0] * self.bend(*self.rows(saved, slice(start, None)))
-        dx = None if p is None else p * self.slope(*self.rows(saved, slice(len(p))))
+        bent = None if ts[0] is None else d * ts[0] * self.bend(*self.last(saved, start))
+        dx = None if p is None else p * self.slope(*self.first(saved, p, start))
         return (joined(dx, bent, start),), ()
 
 
@@ -123,6 +135,11 @@ def like(form):
     return torch.empty_strided(form[0], form[1], dtype=form[2], device=form[3])
 
 
+def _without_part(v):
+    """What stands beside x, such as a map of labels, has no part in a derivative."""
+    return torch.zeros_like(v) if isinstance(v, torch.Tensor) else v
+
+
 class LinearMap(Rule):
     """y = f(x_1, …), linear and without weights: f tells everything."""
 
@@ -130,7 +147,7 @@ class LinearMap(Rule):
         self.function, self.merges = function, merges
 
     def forward(self, run, values, weights, overwrite):
-        saved = [form_of(v) if a else v for v, a in zip(values, run.active)]
+        saved = [form_of(v) if a else _without_part(v) for v, a in zip(values, run.active)]
         return self.function(*values), (saved, run.active)
 
     def rows(self, saved, rows):
@@ -162,12 +179,13 @@ class Differentiable(Rule):
     """Any function that torch differentiates twice: double backward, of this one call.
 
     ``function(*values, *weights)``; ``module``: its parameters are the weights and it is called with ``values``.
+    ``in_place``: whether the function writes over its first value.
     """
 
     curved = True
 
-    def __init__(self, function=None, module=None, mixes=False):
-        self.module, self.mixes = module, mixes
+    def __init__(self, function=None, module=None, in_place=False):
+        self.module, self.in_place = module, in_place or getattr(module, "inplace", False) is True
         self.function = self._call_module if function is None else function
 
     def _names(self):
@@ -185,7 +203,8 @@ class Differentiable(Rule):
         with torch.enable_grad(), run.autocast():
             leaves = [v.detach().requires_grad_() if a else v for v, a in zip(values, run.active)]
             weights = [w.detach().requires_grad_(w.is_floating_point()) for w in weights]
-            y = self.function(*leaves, *weights)
+            given = [leaves[0].clone(), *leaves[1:]] if self.in_place else leaves
+            y = self.function(*given, *weights)
         saved = {"x": leaves, "active": run.active, "w": weights, "y": y}
         if isinstance(y, (tuple, list)) and any(isinstance(part, torch.Tensor) for part in y):
             raise TypeError("critic: a call in it returns several tensors, needs one for each call")
@@ -214,10 +233,11 @@ class Differentiable(Rule):
 
     def _pairs(self, saved, ts):
         given = [t for t, a in zip(ts, saved["active"]) if a]
-        return [(g, t) for g, t in zip(saved.get("g", ()), given) if g is not None and t is not None]
+        pairs = zip(saved.get("g", ()), given)
+        return [(g, t) for g, t in pairs if g is not None and t is not None and g.requires_grad]
 
     def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        pairs = [(g, t) for g, t in self._pairs(saved, ts) if g.requires_grad]
+        pairs = self._pairs(saved, ts)
         if p is not None:
             pairs.append((saved["y"], p))
         xs, ws = self._xs(saved), [w for w, n in zip(saved["w"], need) if n]
@@ -229,7 +249,7 @@ class Differentiable(Rule):
 
 
 class Constant(Differentiable):
-    """A tensor of zeros or ones."""
+    """A tensor of zeros or ones, a detached one."""
 
     constant, curved = True, False
 
@@ -252,16 +272,15 @@ def _grad(outputs, inputs, cotangents, create_graph=False):
     )
 
 
-def register(layer: type[nn.Module], rule=None, *, mixes: bool = False) -> None:
+def register(layer: type[nn.Module], rule=None) -> None:
     """Name the rule of a layer, for every critic from now on.
 
     layer    a subclass of ``torch.nn.Module``; subclasses of it are not meant
     rule     a function of the module that gives its :class:`Rule` (a class that takes the module is one), or None for
              a layer that torch can differentiate twice: :class:`Differentiable`
-    mixes    whether the samples of a batch see each other, as in BatchNorm; only where ``rule`` is None
 
     Raises TypeError for what is not a layer.
     """
     if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise TypeError(f"layer: got {layer!r}, needs a subclass of torch.nn.Module")
-    TABLE[layer] = rule or (lambda module: Differentiable(module=module, mixes=mixes))
+    TABLE[layer] = rule or (lambda module: Differentiable(module=module))

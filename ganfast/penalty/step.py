@@ -10,6 +10,7 @@ from ganfast.ops import _checks
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.penalties import _penalty, check_scores, find_program, read_weights, unwrapped
 from ganfast.penalty.program import uncompiled, walks
+from ganfast.penalty.rules import MixedRowsError
 
 
 class WGANGPStep(NamedTuple):
@@ -31,7 +32,7 @@ def wgan_gp_step(
     seeds on, so that those of fp16 do not underflow; what is returned stays unscaled.
     A critic whose layers all merge (docs/gradient_penalty.md) takes [real; fake; x̂] as one batch: its weights are read
     once (one power iteration of a spectral norm), and each layer has one weight gradient, or two below one that is
-    curved. Any other takes real and fake through autograd, together unless its samples see each other, and x̂ through
+    curved. Any other takes real and fake through autograd, one after the other, and x̂ through
     :func:`ganfast.gradient_penalty`. Real and fake get no gradients. It is first-order code: torch.compile takes it
     whole for an nn.Sequential that merges. Hooks of DistributedDataParallel do not run: all-reduce afterwards.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
@@ -45,11 +46,15 @@ def wgan_gp_step(
     if not len(real):
         raise ValueError("real: got an empty batch, needs a sample")
     scale = _checked_scale(scale, real)
-    program = find_program(critic, 1 + len(inputs), strict)
+    program = find_program(critic, inputs, strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
     if program is None or not program.merges:
-        return _in_parts(critic, program, batches, phi, inputs, scale)
-    return _merged(program, batches, phi, scale)
+        return _in_parts(critic, batches, phi, inputs, scale)
+    try:
+        return _merged(program, batches, phi, scale)
+    except MixedRowsError:
+        program.merges = False
+        return _in_parts(critic, batches, phi, inputs, scale)
 
 
 _uncompiled = uncompiled(wgan_gp_step)  # what the compiler cannot take
@@ -74,15 +79,10 @@ def _checked_scale(scale, real):
 
 @uncompiled
 @torch.enable_grad()
-def _in_parts(critic, program, batches, phi, inputs, scale):
+def _in_parts(critic, batches, phi, inputs, scale):
     real, fake, x = (b.detach() for b in batches)
     batch = len(real)
-    if program is None or program.mixes:
-        of_real, of_fake = check_scores(critic(real, *inputs), batch), check_scores(critic(fake, *inputs), batch)
-    else:
-        twice = [torch.cat([i, i]) if isinstance(i, Tensor) and i.shape[:1] == (batch,) else i for i in inputs]
-        of_both = check_scores(critic(torch.cat([real, fake]), *twice), 2 * batch)
-        of_real, of_fake = [[s[:batch] for s in of_both], [s[batch:] for s in of_both]]
+    of_real, of_fake = check_scores(critic(real, *inputs), batch), check_scores(critic(fake, *inputs), batch)
     if len(of_real) != 1:
         raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
     wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
@@ -110,8 +110,8 @@ def _merged(program, batches, phi, scale):
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         run = Run(program, [[w.detach() for w in ws] for ws in weights], dtype, start=2 * batch)
         together = torch.cat(batches)
-        batches.clear()
         scores = run.forward(together)
+        batches.clear()
         del together
         check_scores(scores, 3 * batch)
         root = scale**0.5  # d of x̂ and t multiply each other: each takes its half of the scale

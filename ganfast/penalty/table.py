@@ -8,7 +8,7 @@ from torch import nn
 
 from ganfast import nn as gnn
 from ganfast.penalty import layers as L
-from ganfast.penalty.norms import GroupNorm, LayerNorm
+from ganfast.penalty.norms import GroupNorm, InstanceNorm, LayerNorm
 from ganfast.penalty.rules import Constant, Differentiable, LinearMap, NoRuleError, Size, register
 
 # --- layers -----------------------------------------------------------------------------------------------------------
@@ -18,10 +18,10 @@ def _conv(module):
     return L.Conv(module) if L.plain_conv(module) else Differentiable(module=module)
 
 
-def _instance_norm(module):
+def _instance_norm(module, dims):
     if module.track_running_stats:
         return Differentiable(module=module)  # in training it adds to the running statistics
-    return GroupNorm(module)
+    return InstanceNorm(module, dims)
 
 
 def _pool(module, dims):
@@ -59,7 +59,7 @@ def _activation(name, slope):
 
 def _fused(module):
     """ganfast.nn's layers through their parts."""
-    norm = [] if module.bn is None else [Differentiable(module=module.bn, mixes=True)]
+    norm = [] if module.bn is None else [Differentiable(module=module.bn)]
     return [_conv(module.conv), *norm, *_activation(module.activation, module.negative_slope)]
 
 
@@ -96,20 +96,21 @@ register(nn.MaxPool3d, lambda module: _pool(module, 3))
 for _layer in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
     register(_layer, _dropout)
 register(nn.LayerNorm, LayerNorm)
-register(nn.GroupNorm, lambda module: GroupNorm(module, module.num_groups))
-for _layer in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
-    register(_layer, _instance_norm)
+register(nn.GroupNorm, GroupNorm)
+register(nn.InstanceNorm1d, lambda module: _instance_norm(module, 1))
+register(nn.InstanceNorm2d, lambda module: _instance_norm(module, 2))
+register(nn.InstanceNorm3d, lambda module: _instance_norm(module, 3))
 for _layer in (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, gnn.SyncBatchNorm, gnn.MinibatchDiscrimination, gnn.MinibatchStddev
 ):  # fmt: skip
-    register(_layer, mixes=True)
+    register(_layer)
 register(gnn.ConvAct2d, _fused)
 register(gnn.ConvTransposeBNReLU2d, _fused)
 
 # --- functions and methods --------------------------------------------------------------------------------------------
 
-# each takes (function of the input tensors, arguments by position, by name, number of input tensors) and gives a rule;
-# an argument that is an input is None
+# each takes (function of the input tensors, arguments by position, by name, number of times that an input tensor stands
+# in them) and gives a rule; an argument that is an input is None
 
 RESHAPES = {
     torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.unflatten, "flatten", "reshape", "view",
@@ -137,8 +138,10 @@ DIFFERENTIABLE = {
     F.normalize, torch.norm, "norm", F.softmax, torch.softmax, "softmax", F.layer_norm, F.group_norm, F.instance_norm,
     torch.sum, "sum", torch.mean, "mean", torch.cat, torch.concat, torch.stack, torch.where, operator.getitem,
     torch.narrow, "narrow", torch.permute, "permute", torch.transpose, "transpose", "expand", "expand_as", "repeat",
-    "clone", "to", "float",
+    "clone", "to", "float", "double", "half", "type_as", F.one_hot, torch.maximum, torch.minimum, operator.gt,
+    operator.lt, operator.ge, operator.le,
 }  # fmt: skip
+CONSTANTS = {"new_zeros", "new_ones", "detach", torch.zeros_like, torch.ones_like}  # and x.dtype, x.device
 SIZES = {"size", "dim", "numel"}  # and getattr: x.shape; what is made of sizes alone is one, too
 
 
@@ -148,8 +151,16 @@ def _dimensions(args, kwargs):
     return [x for d in found for x in (d if isinstance(d, (tuple, list)) else [d])]
 
 
-def function_rule(target, function, args, kwargs, count):
-    """The rule of a call of ``target``; ``function`` is the call with all but its ``count`` inputs filled in."""
+def _within_samples(dims):
+    """Whether the batch's dimension is surely not among them."""
+    return bool(dims) and all(isinstance(d, int) and d > 0 for d in dims)
+
+
+def function_rule(target, function, args, kwargs, inputs, count):
+    """The rule of a call of ``target``; ``function`` is the call with all but its ``inputs`` filled in.
+
+    These stand in ``count`` places: x·x has one of them, twice.
+    """
     if target in RESHAPES:
         return L.Reshape(function)
     if target in LINEAR:
@@ -158,17 +169,17 @@ def function_rule(target, function, args, kwargs, count):
         return SMOOTH[target](*args[1:], **kwargs)
     if target in (F.relu, torch.relu, "relu", F.relu_):
         return L.LeakyReLU()
-    if target is F.avg_pool2d and count == 1:
-        return L.AvgPool2d(*args[1:], **kwargs)
+    if target is F.avg_pool2d:
+        return L.AvgPool2d(*args[1:], **kwargs) if count == 1 else LinearMap(function)
     if target is F.max_pool2d and count == 1 and len(args) < 6 and not kwargs.get("ceil_mode"):
         return L.MaxPool(lambda x: F.max_pool2d(x, *args[1:], **{**kwargs, "return_indices": True}), 2)
-    if target is F.leaky_relu:
+    if target is F.leaky_relu and count == 1:
         slope = kwargs.get("negative_slope", args[1] if len(args) > 1 else 0.01)
         return L.LeakyReLU(slope)
     if target in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d) and count == 1:
         return L.Masked(function)
     if target in (torch.add, operator.add, "add") and not kwargs:
-        return L.Add() if count == 2 else L.Keep(function)
+        return L.Keep(function) if count == 1 else L.Add() if inputs == 2 else LinearMap(function)
     if target in (operator.sub, torch.sub, "sub") and count == 1 and args[0] is None and not kwargs:
         return L.Keep(function)
     times, over = (operator.mul, torch.mul, "mul"), (operator.truediv, torch.div, "div")
@@ -176,19 +187,19 @@ def function_rule(target, function, args, kwargs, count):
         return LinearMap(function)
     if target in (torch.cat, torch.concat):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        return LinearMap(function) if dim > 0 else Differentiable(function, mixes=dim == 0)
+        return LinearMap(function) if _within_samples([dim]) else Differentiable(function)
     if target in (torch.mean, torch.sum, "mean", "sum"):
         dims = _dimensions(args, kwargs)
-        if dims and all(isinstance(d, int) and d > 0 for d in dims):
+        if _within_samples(dims):
             return LinearMap(function)
     if target in (torch.permute, "permute") and _dimensions(args, kwargs)[0] == 0:
         return LinearMap(function)
-    if target in (torch.transpose, "transpose") and all(isinstance(d, int) and d > 0 for d in args[1:3]):
+    if target in (torch.transpose, "transpose") and _within_samples([*args[1:], *kwargs.values()]):
         return LinearMap(function)
     if target in SIZES or (target is getattr and args[1] in ("shape", "ndim")):
         return Size(function)
-    if target in ("new_zeros", "new_ones") or (target is getattr and args[1] in ("dtype", "device")):
+    if target in CONSTANTS or (target is getattr and args[1] in ("dtype", "device")):
         return Constant(function)
     if target in DIFFERENTIABLE:
-        return Differentiable(function)
+        return Differentiable(function, in_place=bool(kwargs.get("inplace")))
     raise NoRuleError(target if isinstance(target, str) else f"{getattr(target, '__name__', target)}()")

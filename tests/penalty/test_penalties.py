@@ -256,7 +256,7 @@ def test_wrong_use():
             function(nn.Flatten(), real, fake)
         with pytest.raises(TypeError, match=r"critic: got function, needs a torch.nn.Module"):
             function(lambda x: x, real, fake)
-        with pytest.raises(ValueError, match=r"critic: reshapes .* needs to keep the batch first"):
+        with pytest.raises(ValueError, match=r"critic: returned shape \(20, 6\) for 5 samples, needs"):
             function(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 48)), nn.Linear(48, 6)), real, fake)
         with pytest.raises(ValueError, match=r"critic: returned shape \(\d+, 1\) for \d+ samples, needs"):
             function(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 96)), nn.Linear(96, 1), Rows()), real, fake)
@@ -264,6 +264,8 @@ def test_wrong_use():
         penalty.wgan_gp_step(critic, real[:0], fake[:0])
     with pytest.raises(TypeError, match=r"fake: got dtype torch.int64"):
         penalty.r2(critic, fake.long())
+    with pytest.raises(TypeError, match=r"real: got dtype torch.int64"):
+        penalty.dragan(critic, real.long())
     with pytest.raises(ValueError, match=r"weight: got -1"):
         penalty.r1(critic, real, -1)
     with torch.no_grad():

@@ -14,18 +14,19 @@ from torch import nn
 from ganfast import penalty
 
 
-def check(critic, shape=(5, 6), strict=True):
+def check(critic, shape=(5, 6), strict=True, inputs=()):
     """The penalty and the step against double backward."""
     torch.manual_seed(0)
     real, fake, eps = samples(shape)
     x = between(real, fake, eps).requires_grad_()
-    value, _ = double_backward(critic, x, wgan)
+    value, _ = double_backward(critic, x, wgan, inputs)
     wanted = gradients(value, critic)
-    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=strict)
+    mine = penalty.gradient_penalty(critic, real, fake, eps=eps, inputs=inputs, strict=strict)
     assert distance(gradients(mine, critic), wanted) < 1e-10
-    wanted = gradients(double_backward(critic, x, wgan)[0] + critic(fake).mean() - critic(real).mean(), critic)
+    loss = double_backward(critic, x, wgan, inputs)[0] + critic(fake, *inputs).mean() - critic(real, *inputs).mean()
+    wanted = gradients(loss, critic)
     critic.zero_grad()
-    penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=strict)
+    penalty.wgan_gp_step(critic, real, fake, eps=eps, inputs=inputs, strict=strict)
     assert distance(grads(critic), wanted) < 1e-10
 
 
@@ -71,6 +72,17 @@ def accumulates(critic, x):
     return critic.f(x).cumprod(1)
 
 
+def holds_still(critic, x):
+    with torch.no_grad():
+        still = critic.f(x).tanh()
+    return critic.g(critic.f(x) * still)
+
+
+def leaves_autocast(critic, x):
+    with torch.autocast("cpu", enabled=False):
+        return critic.g(critic.f(x).tanh())
+
+
 BODIES = {
     "in place": (adds_in_place, "add in place, over an input that is used again"),
     "in place, a view": (adds_to_a_view, "mul in place, over an input that is used again"),
@@ -78,6 +90,8 @@ BODIES = {
     "tensor": (makes_a_tensor, "its forward makes a tensor, which would stay the same"),
     "branch": (branches, "torch.fx cannot trace"),
     "no rule": (accumulates, "cumprod has no rule"),
+    "no_grad": (holds_still, "turns gradients or autocast on or off"),
+    "autocast": (leaves_autocast, "turns gradients or autocast on or off"),
 }  # fmt: skip
 
 
@@ -99,6 +113,168 @@ def test_in_place_where_nobody_else_looks():
         return critic.g(F.relu(h, inplace=True))
 
     check(Written(residual).double())
+
+
+def with_parameter(shape, body):
+    critic = Written(body)
+    critic.a = nn.Parameter(torch.randn(shape))
+    return critic
+
+
+def mixed(critic, x):
+    """Minibatch statistics by hand: real and fake must not meet."""
+    h = critic.f(x)
+    return critic.g(h) + (h - h.mean(0)).square().mean(0).add(1e-3).sqrt().mean()
+
+
+TRAPS = {
+    "x + x": lambda: Written(lambda self, x: self.g((lambda h: h + h)(self.f(x)).tanh())),
+    "add(x, x)": lambda: Written(lambda self, x: self.g((lambda h: torch.add(h, h))(self.f(x)).relu())),
+    "x * x": lambda: Written(lambda self, x: self.g((lambda h: h * h)(self.f(x)) + x)),
+    "x - x": lambda: Written(lambda self, x: self.g((lambda h: (h - h) + h.tanh())(self.f(x)))),
+    "x / x": lambda: Written(lambda self, x: self.g((lambda h: h / h + h.tanh())(self.f(x)))),
+    "cat of one": lambda: Written(lambda self, x: self.g(torch.cat([self.f(x)] * 2, 1)[:, 3:9].tanh())),
+    "detached": lambda: Written(lambda self, x: self.g((lambda h: h * h.detach().tanh())(self.f(x)))),
+    "detached, cat": lambda: Written(
+        lambda self, x: self.g((lambda h: torch.cat([h, h.detach()], 1)[:, 3:9])(self.f(x)).tanh())
+    ),
+    "rounded": lambda: Written(lambda self, x: self.g((lambda h: h + h.div(2, rounding_mode="floor"))(self.f(x)))),
+    "bias": lambda: with_parameter(6, lambda self, x: self.g((self.f(x) + self.a).tanh())),
+    "bias of rows": lambda: with_parameter((1, 6), lambda self, x: self.g((self.f(x) + self.a).tanh())),
+    "gate": lambda: with_parameter((), lambda self, x: self.g((self.f(x) * torch.tanh(self.a * 2) + x).tanh())),
+    "scalar added": lambda: with_parameter((), lambda self, x: self.g((self.f(x) + self.a).tanh())),
+    "view of a parameter": lambda: with_parameter(6, lambda self, x: self.g(self.f(x) * self.a.view(1, -1))),
+    "scores of two ranks": lambda: Written(lambda self, x: self.g(self.f(x).tanh()) + self.f(x).sum(1)),
+    "rows as features": lambda: Written(
+        lambda self, x: self.g((self.f(x).transpose(dim0=0, dim1=1) * 0.5).transpose(dim0=0, dim1=1).tanh())
+    ),
+    "statistics of the batch": lambda: Written(mixed),
+    "a batch size in the code": lambda: Written(lambda self, x: self.g(self.f(x).tanh().view(5, -1))),
+    "ELU in place": lambda: Written(lambda self, x: self.g(F.elu(self.f(x), inplace=True))),
+    "layer in place": lambda: nn.Sequential(nn.Linear(6, 8), nn.SELU(inplace=True), nn.Linear(8, 1)),
+    "GroupNorm of features": lambda: nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8), nn.Tanh(), nn.Linear(8, 1)),
+    "keyword": lambda: Written(lambda self, x: self.g(F.softplus(input=self.f(x), beta=2.0))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_traps(name):
+    torch.manual_seed(3)
+    check(TRAPS[name]().double())
+
+
+class Beside(nn.Module):
+    """A critic whose forward is ``body(self, x, y)``."""
+
+    def __init__(self, body, width=6):
+        super().__init__()
+        self.f, self.g, self.e, self.body = nn.Linear(6, 6), nn.Linear(width, 1), nn.Embedding(4, 6), body
+
+    def forward(self, x, y=None):
+        return self.body(self, x, y)
+
+
+def projected(critic, x, y):
+    h = critic.f(x).tanh()
+    return critic.g(h) if y is None else critic.g(h) + (critic.e(y) * h).sum(1, keepdim=True)
+
+
+LABELS = torch.tensor([0, 1, 2, 3, 3])
+MAP = torch.randn(5, 4).double()
+BESIDE = {
+    "a map": (lambda: Beside(lambda self, x, y: self.g(torch.cat([self.f(x), y], 1).tanh()), 10), (MAP,)),
+    "one-hot": (
+        lambda: Beside(lambda self, x, y: self.g(torch.cat([x, F.one_hot(y, 4).to(x.dtype)], 1).relu()), 10), (LABELS,),
+    ),
+    "embedded": (lambda: Beside(lambda self, x, y: self.g(torch.cat([self.f(x).tanh(), self.e(y)], 1)), 12), (LABELS,)),
+    "a table": (lambda: Beside(lambda self, x, y: self.f(x).tanh()[:, :5] @ y), (MAP,)),
+    "labels": (lambda: Beside(projected), (LABELS,)), "None": (lambda: Beside(projected), (None,)),
+    "left out": (lambda: Beside(projected), ()),
+    "a number": (lambda: Beside(lambda self, x, y: self.g(self.f(x).tanh() * y if y > 1 else x)), (2,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_arguments_beside_the_samples(name):
+    torch.manual_seed(0)
+    make, inputs = BESIDE[name]
+    check(make().double(), inputs=inputs)
+
+
+def test_numbers_among_the_arguments_are_read_at_each_call():
+    critic = Beside(lambda self, x, y: self.g(self.f(x).tanh() if y else self.f(x).relu())).double()
+    for flag in (True, False):
+        check(critic, inputs=(flag,))
+
+
+def test_what_a_critic_holds_is_read_at_each_call():
+    critic = Written(lambda self, x: self.g(sum(self.act(self.f(x * a)) for a in self.scales))).double()
+    critic.act, critic.scales = torch.tanh, [0.5, 2.0]
+    check(critic)
+    critic.act = F.relu
+    check(critic)
+    critic.scales.append(3.0)
+    check(critic)
+    act = nn.Tanh()
+    critic = nn.Sequential(nn.Linear(6, 6), act, nn.Linear(6, 6), act, nn.Linear(6, 1)).double()
+    check(critic)
+    del critic[3]
+    check(critic)
+
+
+def test_a_forward_put_on_a_layer_counts():
+    critic = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+    critic[1].forward = torch.tanh
+    with pytest.raises(penalty.NoRuleError, match="ReLU with a forward of its own"):
+        check(critic)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(critic, strict=False)
+
+
+@pytest.mark.parametrize("what", ["weight", "samples"])
+def test_what_changed_before_backward_is_noticed(what):
+    critic, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(5, 6)
+    value = penalty.r1(critic, x, strict=True)
+    with torch.no_grad():
+        (critic[0].weight if what == "weight" else x).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+def test_dtypes_are_not_mixed_in_silence():
+    critic, x = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 1)), torch.randn(5, 6).bfloat16()
+    for function in (penalty.gradient_penalty, penalty.wgan_gp_step):
+        with pytest.raises(RuntimeError, match="same dtype"):
+            function(critic, x, x)
+
+
+def test_norms_of_other_shapes_raise():
+    real, fake, _ = samples((5, 6), torch.float32)
+    for norm, reason in (
+        (nn.InstanceNorm1d(8), r"InstanceNorm1d got \(5, 8\), needs \[batch, channels\] and 1 more"),
+        (nn.LayerNorm((5, 8)), r"LayerNorm over \(5, 8\) got \(5, 8\), needs \(batch"),
+        (nn.LayerNorm(4), r"LayerNorm over \(4,\) got"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            penalty.gradient_penalty(nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 1)), real, fake)
+
+
+def test_hooks_count_on_a_lone_layer_and_in_a_compiled_step():
+    real, fake, eps = samples((5, 6), torch.float32)
+    critic = nn.Linear(6, 1)
+    critic.register_forward_hook(lambda module, inputs, output: 3 * output)
+    with pytest.raises(penalty.NoRuleError, match="Linear with hooks"):
+        penalty.gradient_penalty(critic, real, fake, strict=True)
+    critic = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), critic)
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for step in (penalty.wgan_gp_step, torch.compile(penalty.wgan_gp_step, backend="eager")):
+            critic.zero_grad()
+            step(critic, real, fake, eps=eps)
+            found.append([g.clone() for g in grads(critic)])
+    assert distance(*found) < 1e-6
 
 
 def test_a_number_of_the_critic_is_read_at_each_call():

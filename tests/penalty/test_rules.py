@@ -1,6 +1,8 @@
 """Every rule alone, and random critics made of rules, against torch's double backward in fp64."""
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,6 +200,12 @@ def test_random_critics(seed):
         nn.Linear(4, pick.randint(1, 2)),
     ]
     check(perturbed(nn.Sequential(*body, nn.Flatten(), *head)), (5, 3, 4, 4))
+
+
+def test_the_page_names_every_layer():
+    page = Path(__file__).parents[2] / "docs" / "gradient_penalty.md"
+    table = page.read_text().partition("## The rules")[2].partition("*Merged*")[0]
+    assert not [layer for layer in TABLE if re.sub(r"[123]d$", "", layer.__name__) not in table]
 
 
 def test_a_rule_of_one_s_own():

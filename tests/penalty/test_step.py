@@ -17,6 +17,7 @@ from penalty.truth import (
     wgan,
 )  # fmt: skip
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganfast import penalty
 from ganfast.penalty.program import program_of
@@ -90,7 +91,46 @@ def test_which_critics_are_merged():
         assert not program_of(critic).merges  # it multiplies by a parameter
     curved = program_of(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))
     assert curved.merges and not curved.flat
-    assert program_of(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))).mixes
+    assert not program_of(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))).merges
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts multiplications of convolutions: forward, data gradient and weight gradient have as many each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        y = function(*args, **(kwargs or {}))
+        if function is torch.ops.aten.convolution.default:
+            self.count += y.numel() * args[1][0].numel()
+        elif function is torch.ops.aten.convolution_backward.default:
+            self.count += args[0].numel() * args[2][0].numel() * sum(args[-1][:2])
+        return y
+
+
+def units_of_a_layer(update, top):
+    """What one more inner layer costs, in passes of the batch."""
+    found = []
+    for layers in (2, 3):
+        inner = [layer for _ in range(layers) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.2))]
+        critic = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LeakyReLU(0.2), *inner, top(), nn.Flatten(), nn.Linear(64, 1))
+        with Convolutions() as counted:
+            update(critic, *samples((5, 3, 4, 4), torch.float32))
+        found.append(counted.count)
+    return (found[1] - found[0]) / (5 * 4 * 4 * 4 * 4 * 9)
+
+
+def by_double_backward(critic, real, fake, eps):
+    value, _ = double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)
+    (value + critic(fake).mean() - critic(real).mean()).backward()
+
+
+@pytest.mark.parametrize("top, ours", [(nn.Identity, 10), (nn.Tanh, 12)])
+def test_the_cost_in_convolutions(top, ours):
+    """The table of docs/gradient_penalty.md."""
+    assert units_of_a_layer(by_double_backward, top) == 12
+    assert units_of_a_layer(by_step, top) == ours
+    assert units_of_a_layer(by_penalty, top) == ours
 
 
 class Sizes(nn.Module):
