@@ -4,6 +4,7 @@ import ctypes
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -71,6 +72,8 @@ class Lab:
             out = os.open(report, os.O_CREAT | os.O_WRONLY, 0o666)
             os.dup2(out, 1), os.dup2(out, 2)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # soak.py may have been started to ignore them
+                signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
             if self.shim:
                 self.shim.faults_arm(os.fsencode(self.folder / "runs"), ctypes.c_long(at), mode, error)
             before()
