@@ -16,6 +16,7 @@ TRAIN = [
     "train", "dcgan", "--data", "digits", "--size", "16", "--width", "4", "--batch", "8", "--steps", "11", "--flip",
     "--log-every", "2", "--checkpoint-every", "4", "--sample-every", "6", "--keep", "2", "--device", "cpu",
 ]  # fmt: skip
+SLOW = [*TRAIN, "--width", "24", "--batch", "64"]  # some 30 ms a step: time to be hurt in
 SENTENCE = "ganfast: "
 REFUSED = "has its 11 steps already"
 
@@ -172,6 +173,19 @@ def only(outdir: Path) -> Path | None:
     """The run in ``outdir``."""
     runs = sorted(outdir.glob("0*")) if outdir.is_dir() else []
     return runs[-1] if runs else None
+
+
+def until_rows(outdir: Path, count: int) -> Path:
+    """The run in ``outdir`` once it has so many rows."""
+    from ganfast.training import run_directory
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        run = only(outdir)
+        if run and len(run_directory.read_stats(run)) >= count:
+            return run
+        time.sleep(0.002)
+    raise TimeoutError(f"no {count} rows in {outdir}")
 
 
 def newest(run: Path) -> int:
