@@ -4,6 +4,7 @@ import ctypes
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ TRAIN = [
     "train", "dcgan", "--data", "digits", "--size", "16", "--width", "4", "--batch", "8", "--steps", "11", "--flip",
     "--log-every", "2", "--checkpoint-every", "4", "--sample-every", "6", "--keep", "2", "--device", "cpu",
 ]  # fmt: skip
+SLOW = [*TRAIN, "--width", "24", "--batch", "64"]  # some 30 ms a step: time to be hurt in
 SENTENCE = "ganfast: "
 REFUSED = "has its 11 steps already"
 
@@ -71,6 +73,8 @@ class Lab:
             out = os.open(report, os.O_CREAT | os.O_WRONLY, 0o666)
             os.dup2(out, 1), os.dup2(out, 2)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # soak.py may have been started to ignore them
+                signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
             if self.shim:
                 self.shim.faults_arm(os.fsencode(self.folder / "runs"), ctypes.c_long(at), mode, error)
             before()
@@ -169,6 +173,19 @@ def only(outdir: Path) -> Path | None:
     """The run in ``outdir``."""
     runs = sorted(outdir.glob("0*")) if outdir.is_dir() else []
     return runs[-1] if runs else None
+
+
+def until_rows(outdir: Path, count: int) -> Path:
+    """The run in ``outdir`` once it has so many rows."""
+    from ganfast.training import run_directory
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        run = only(outdir)
+        if run and len(run_directory.read_stats(run)) >= count:
+            return run
+        time.sleep(0.002)
+    raise TimeoutError(f"no {count} rows in {outdir}")
 
 
 def newest(run: Path) -> int:

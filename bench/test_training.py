@@ -7,6 +7,7 @@ All rows begin with the same weights and see the same images and latents; the lo
     ganfast   the trainer's step: batches from the feed, both updates, the averaged generator, norms of gradients;
               on a GPU one CUDA graph
     bare      the same without what a loop by hand does not have: no feed, no average, no norms
+    data      what of a step its batch is: loaded and made fp32, with nothing beside it that would hide it
     examples  pytorch/examples dcgan: fp32, NCHW, Adam's default, .item() six times, gradients of D that nobody needs
 """
 
@@ -107,6 +108,19 @@ def by_hand(place, width, batch):
     return update
 
 
+class Batches:
+    """batches() → (batch,): what the feed does for a step; the first must be the stream's."""
+
+    def __init__(self, place, batch):
+        device = torch.device("cpu" if place == "cpu" else "cuda")
+        self.feed = Feed(Stream(data(), batch, seed=4), 1, device)
+        self.first = Stream(data(), batch, seed=4).next().to(device)
+
+    def __call__(self):
+        self.feed.load()
+        return (self.feed.batch(0),)
+
+
 class Row:
     """row() → (losses,): a step; `history` has the losses of the first three."""
 
@@ -121,24 +135,31 @@ class Row:
         return (self.update(),)
 
 
-@pytest.mark.parametrize("row", ["ganfast", "bare", "examples"])
+@pytest.mark.parametrize("row", ["ganfast", "bare", "data", "examples"])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"width{size[0]}-batch{size[1]}")
 @pytest.mark.parametrize("place", PLACES[:2])  # a graph is ganfast's own doing
 def test_dcgan_training(measure, place, size, row):
     width, batch = size
     if place == "cpu" and width * batch > CPU_MOST:
         pytest.skip("minutes on a CPU")
-    rows = {name: Row(name, place, *size) for name in dict.fromkeys(["ganfast", row, "examples"])}
-    rows["examples"]()
-
-    def check(losses):
-        assert losses[0].isfinite().all()
-        truth = rows["examples"].history
-        first = rows[row].history[:1] if row == "bare" else rows[row].history  # bare sees one batch again and again
-        error = frame.distance(first, truth[: len(first)])
-        assert error <= 5e-3, f"{row} trains something else: losses {error:.2g} from the loop by hand"
-
     parts = [(nets.generator(width), torch.empty(batch, 100, 1, 1), 3),
              (nets.discriminator(width), torch.empty(batch, 3, 64, 64), 8)]  # fmt: skip
     work: Work = work_of(parts, "fp32")
+    rows = {name: Row(name, place, *size) for name in dict.fromkeys(["ganfast", row, "examples"])}
+    if row == "data":
+        rows["data"] = Batches(place, batch)
+        work = Work(bytes=batch * 3 * 64 * 64 * (1 + 4))  # uint8 read, fp32 written
+    rows["examples"]()
+
+    def check(found):
+        assert found[0].isfinite().all()
+        if found[0].dim() == 4:
+            assert torch.equal(found[0], rows["data"].first), "these are not the stream's images"
+            return
+        truth = rows["examples"].history
+        of = "ganfast" if row == "data" else row
+        first = rows[of].history[:1] if row == "bare" else rows[of].history  # bare sees one batch again and again
+        error = frame.distance(first, truth[: len(first)])
+        assert error <= 5e-3, f"{of} trains something else: losses {error:.2g} from the loop by hand"
+
     measure(rows, make=tuple, check=check, work=work)

@@ -1,4 +1,4 @@
-"""The one exception for what a person gave and can change."""
+"""The exceptions that one room raises and another tells from the rest."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints the sentence and exits with code 2; a program catches it as a ``ValueError``.
     """
+
+
+class NonFiniteError(ValueError):
+    """A network returned infinities or NaN."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ganfast import functional
+from ganfast.errors import NonFiniteError
 from ganfast.ops import _checks
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.program import program_of, uncompiled
@@ -127,7 +128,7 @@ def check_scores(scores, batch: int) -> list:
         if s.shape[:1] != (batch,):
             raise ValueError(f"critic: returned shape {tuple(s.shape)} for {batch} samples, needs [{batch}, ...]")
         if s.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(s.detach().isfinite().all()):
-            raise ValueError("critic: returned a value that is not finite; look at its weights and its input")
+            raise NonFiniteError("critic: returned a value that is not finite; look at its weights and its input")
     return scores
 
 

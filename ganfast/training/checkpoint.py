@@ -200,18 +200,19 @@ def set_rng_state(state: dict) -> None:
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
     """Load ``saved`` into the memory that is there: a CUDA graph may read and write it.
 
-    Moments come in their parameters' memory layout, which the next step's bits depend on.
+    Moments come in their parameters' memory layout, which the next step's bits depend on. Of the options only the rate
+    is taken: a run that was on a CPU has others (``capturable``).
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    rates = [group["lr"] for group in optimizer.param_groups]
+    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     before = [dict(optimizer.state[p]) if p in optimizer.state else {} for p in parameters]
     for index, moments in saved["state"].items():
         for key, value in moments.items():
             if torch.is_tensor(value) and value.shape == parameters[index].shape:
                 moments[key] = torch.empty_like(parameters[index]).copy_(value)
     optimizer.load_state_dict(saved)
-    for group, rate in zip(optimizer.param_groups, rates):
-        group["lr"] = rate.copy_(group["lr"])
+    for group, own in zip(optimizer.param_groups, options):
+        group.update(own, lr=own["lr"].copy_(group["lr"]))
     for parameter, moments in zip(parameters, before):
         for key, value in moments.items():
             if torch.is_tensor(value):

@@ -19,6 +19,7 @@ class Runner:
     def __init__(self, step: Step, graph: bool, log=lambda text: None):
         self.step, self.log = step, log
         self.to_warm = WARM_UP if graph else None
+        self.stream = torch.cuda.Stream(step.feed.device) if graph else None  # of warm-up and capture
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
@@ -37,21 +38,24 @@ class Runner:
             self.graph.replay()  # capturing does not run the step
 
     def warm_up(self) -> None:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             self.step()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         self.to_warm -= 1
 
     def capture(self) -> None:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.step.noise)
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the feed's thread goes on meanwhile
+            # thread_local: the feed's thread and NCCL's go on meanwhile
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.step()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            first = error  # ending a capture that failed fails once more
+            while first.__context__:
+                first = first.__context__
+            reason = str(first).splitlines()[0]
             raise InputError(f"the step cannot be captured in a CUDA graph ({reason}): give --no-graph.") from error
         self.graph = graph
         self.log("The step is one CUDA graph from here on.")

@@ -92,7 +92,8 @@ def rescue(trainer) -> None:
     trainer.run.mkdir(parents=True)
     run_directory.write_options(trainer.run, trainer.about(), trainer.device)
     if not trainer.in_step and trainer.step:
-        trainer.check_weights()
+        if trainer.weights_bad():
+            raise trainer.not_finite("a weight", trainer.step)
         write(trainer, trainer.run / checkpoint.name(trainer.step), [checkpoint.rng_state()])
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ganfast.data.feed import Feed
+from ganfast.errors import NonFiniteError
 from ganfast.recipes import Recipe
 from ganfast.training import checkpoint
 from ganfast.training.ema import Average
@@ -130,7 +131,10 @@ class Step:
         with self.autocast(), torch.set_grad_enabled(last):
             fake = self.generate(self.latents())
         self.gradients_d.zero()
-        figures = self.gradients_of_d(self.discriminator, real, fake.detach(), self)
+        try:
+            figures = self.gradients_of_d(self.discriminator, real, fake.detach(), self)
+        except NonFiniteError:  # penalties look at the scores on a CPU; the losses tell everywhere, and all ranks
+            figures = self.gradients_d.buffer.fill_(torch.nan).new_full((1 + len(self.recipe.figures),), torch.nan)
         self.average_ranks(self.gradients_d.buffer)
         self.precision.update(self.optimizer_d)
         self.recipe.constrain(self.discriminator)

@@ -298,5 +298,13 @@ class Trainer:
         self.check_weights()
 
     def check_weights(self) -> None:
-        if not all(v.isfinite().all() for network in self.networks.values() for v in network.state_dict().values()):
+        """Of all ranks: running statistics are each one's own."""
+        bad = self.weights_bad().float()
+        self.ranks.average(bad)
+        if bad:
             raise self.not_finite("a weight", self.step)
+
+    def weights_bad(self) -> Tensor:
+        """Whether a number that this process would save is not finite, as a scalar on the device."""
+        values = [value for network in self.networks.values() for value in network.state_dict().values()]
+        return ~torch.stack([value.isfinite().all() for value in values]).all()

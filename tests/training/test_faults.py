@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.tiny import assert_same_bits, weights
+from training.tiny import TINY, assert_same_bits, weights
 
-from ganfast import cli, terminal
+from ganfast import Trainer, cli, terminal
 from ganfast.errors import InputError
-from ganfast.recipes import DCGAN
+from ganfast.recipes import DCGAN, R3GAN, WGANGP
 from ganfast.training import TrainOptions, checkpoint, faults, pictures, run_directory, saving
 from ganfast.training.step import Step
 
@@ -69,6 +69,17 @@ def test_a_rollback_goes_on_from_the_checkpoint_with_other_data_and_noise(tiny, 
     assert run_directory.read_stats(run)[-1]["rollbacks"] == 1
     log = (run / "log.txt").read_text()
     assert "no longer finite at step 7: going on from" in log and "other noise (rollback 1 of this run)" in log
+
+
+@pytest.mark.parametrize("recipe", [WGANGP, R3GAN])
+def test_penalties_that_look_at_the_scores_do_not_stand_in_the_way(recipe, tmp_path):
+    """On a CPU they raise on what is not finite."""
+    options = {**TINY, "steps": 9, "outdir": str(tmp_path), "on_nan": "rollback"}
+    trainer = Trainer(recipe(width=2, latent_dim=3, d_steps=2), "digits", **options)
+    poisoned(trainer, lambda: trainer.feed.position == 2 * 6 * 8).train(progress=False)
+    assert trainer.rollback.count == 1 and trainer.step == 9
+    rows = run_directory.read_stats(trainer.run)
+    assert len(rows) == 9 and rows[-1]["rollbacks"] == 1
 
 
 def test_rollbacks_that_do_not_help_end(tiny):

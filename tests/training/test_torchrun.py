@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_leaves
 from training.tiny import without_times
 
 from ganfast.training import checkpoint, run_directory
@@ -96,3 +98,18 @@ def test_a_mistake_is_said_once(tmp_path):
     job = start("--standalone", "--nproc-per-node=2", *TRAIN, "--batch", "15", "--outdir", str(tmp_path))
     err = job.communicate(timeout=120)[1]
     assert job.returncode and err.count("ganfast: batch 15 cannot be shared by 2 processes") == 1
+
+
+def test_what_one_process_finds_not_finite_takes_all_back(tmp_path):
+    finish(
+        start("--standalone", "--nproc-per-node=2", str(Path(__file__).with_name("rollback_worker.py")), str(tmp_path))
+    )
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert [back[:2] for back in one["went_back"]] == [(6, 4), (12, 8)] and one["went_back"][1][2] == "a weight"
+    assert one["went_back"][1] == other["went_back"][1] and one["position"] == other["position"] == (14 + 4 + 4) * 8
+    leaves, others = tree_leaves(one), tree_leaves(other)
+    assert len(leaves) == len(others) > 50
+    for a, b in zip(leaves, others):
+        assert a.isfinite().all() and torch.equal(a, b) if torch.is_tensor(a) else type(a) is type(b)
+    rows = run_directory.read_stats(tmp_path / "00000-dcgan-digits")
+    assert [row["step"] for row in rows] == list(range(2, 15, 2)) and rows[-1]["rollbacks"] == 2
