@@ -185,6 +185,35 @@ class Sized(_One):
         return self.act(self.bn(self.conv(x, output_size=(17, 17))))
 
 
+class SharedNorm(_One):
+    """The second convolution's output passes the norm first."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Conv2d(3, 3, 3, 1, 1)
+
+    def forward(self, x):
+        a, b = self.conv(x), self.other(3 * x)
+        b = torch.tanh(self.bn(b))
+        return self.act(self.bn(a)) * b
+
+
+class Residual(_One):
+    """Changes its own tensors in place, and its input; sizes are numbers, which cannot be changed."""
+
+    def forward(self, x):
+        channels, _, _ = x.shape[1:]
+        half = channels
+        half //= 2
+        y = self.bn(self.conv(x.clone()))
+        y += x
+        y = self.act(y)
+        t = y.mT
+        t *= 2
+        x -= 1
+        return y[:, half:channels]
+
+
 class Unused(_One):
     def forward(self, x):
         return self.act(self.bn(x))

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from fuse_nets import Attributes, Bottleneck, critic, generator
+from fuse_nets import Attributes, Bottleneck, Residual, critic, generator
 from torch import nn
 
 import ganfast
@@ -93,6 +93,20 @@ def test_a_gradient_penalty_is_equal():
         grads.append(torch.autograd.grad(penalty, list(either.parameters()), materialize_grads=True))
     for a, b in zip(*grads):
         torch.testing.assert_close(a, b)
+
+
+def test_what_is_changed_in_place_stays_so():
+    net = Residual()
+    fused = fused_copy(net, 2)
+    for autocast in (False, True):  # y += x keeps the dtype of y
+        x = torch.randn(2, 3, 8, 8)
+        inputs = x.clone(), x.clone()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            a, b = net(inputs[0]), fused(inputs[1])
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b)
+        torch.testing.assert_close(inputs[0], x - 1)
+        torch.testing.assert_close(inputs[1], x - 1)
 
 
 def test_arguments_keep_their_names_and_defaults():
@@ -301,7 +315,13 @@ def other_layers(net):
                 setattr(parent, name, nn.ELU())
 
 
-@pytest.mark.parametrize("change", [add_hooks, spectral, old_weight_norm, other_layers])
+def forwards_of_their_own(net):
+    """As libraries do that move weights, or add to a layer's output."""
+    for module in [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU))]:
+        module.forward = lambda x, forward=module.forward: 1.5 * forward(x)
+
+
+@pytest.mark.parametrize("change", [add_hooks, spectral, old_weight_norm, other_layers, forwards_of_their_own])
 @pytest.mark.parametrize("make, shape, fused", [NETS[1], NETS[2]])
 def test_changes_after_fusing_count(change, make, shape, fused):
     net = make()
@@ -312,6 +332,29 @@ def test_changes_after_fusing_count(change, make, shape, fused):
     for a, b in zip(getattr(net, "seen", ()), getattr(other, "seen", ())):
         torch.testing.assert_close(a, b)
     assert change is not add_hooks or len(net.seen) == len(other.seen) > 0
+
+
+@pytest.mark.parametrize("make, shape, fused", NETS)
+def test_hooks_for_all_modules(make, shape, fused):
+    net = make()
+    other, seen = fused_copy(net, fused), ([], [])
+    for either, outputs in zip((net, other), seen):
+        hook = nn.modules.module.register_module_forward_hook(lambda m, x, y, to=outputs: to.append(y.detach().clone()))
+        either(torch.ones(shape))
+        hook.remove()
+    assert len(seen[0]) == len(seen[1]) == len(list(net.modules())) - isinstance(net, Attributes)  # its ModuleList
+    for a, b in zip(*seen):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("make, shape, fused", NETS)
+def test_a_graph_for_others_has_no_operators_of_ours(make, shape, fused):
+    net, x = make().eval(), torch.randn(shape)
+    program = torch.export.export(fused_copy(net, fused).eval(), (x,))  # torch.onnx.export makes its own of this
+    targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert targets and not any("ganfast" in target for target in targets)
+    torch.testing.assert_close(program.module()(x), net(x))
+    assert fused_copy(net).to("meta")(x.to("meta")).shape == net(x).shape
 
 
 def test_a_sequential_may_grow_shrink_and_be_cut():

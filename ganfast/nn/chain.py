@@ -8,7 +8,7 @@ from torch import nn
 
 from ganfast import functional
 from ganfast.nn.conv import FusedConv
-from ganfast.nn.group import group_at, group_of, has_hooks, obstacle, takes
+from ganfast.nn.group import extras, group_at, group_of, obstacle, takes
 from ganfast.ops import _tuning
 from ganfast.ops.batch_norm_act import update_running_statistics_
 from ganfast.ops.conv_link import conv_link
@@ -44,7 +44,7 @@ def _steps(layers) -> list:
             isinstance(layer, FusedConv)
             and type(layer).forward is FusedConv.forward
             and layer.fuses
-            and not has_hooks(layer)
+            and not extras(layer)
         ):
             group = layer.group()
         else:

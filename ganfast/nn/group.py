@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ganfast import functional
 from ganfast.ops.conv_link import conv_link
@@ -80,8 +82,8 @@ def group_at(layers, i):
 def obstacle(conv, bn=None, act=None) -> str:
     """Why the modules cannot be one operator, in words; empty where they can. ``act`` is as in :func:`run_group`."""
     for module in (conv, bn, act):
-        if isinstance(module, nn.Module) and has_hooks(module):
-            return f"{type(module).__name__} has hooks"
+        if isinstance(module, nn.Module) and (more := extras(module)):
+            return f"{type(module).__name__} has {more}"
     if "parametrizations" in conv._modules:
         return "its weight is parametrized (spectral norm, weight norm)"
     if type(conv) not in CONVOLUTIONS:
@@ -124,14 +126,21 @@ def run_group(x, conv, bn, act):
 
 
 def takes(x) -> bool:
-    """Whether the operators take x: neither torch.fx's proxies nor one sample without a batch dimension."""
-    return isinstance(x, Tensor) and x.dim() == 4
+    """Whether the operators take x: neither torch.fx's proxies nor one sample without a batch dimension.
+
+    Nor anything while hooks for all modules want to see each, or while torch.export makes a graph for others to run;
+    nor shapes without numbers (device "meta").
+    """
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.is_meta:
+        return False
+    return not _has_any_global_hook() and not torch.compiler.is_exporting()
 
 
-def has_hooks(module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+def extras(module) -> str:
+    """What calling the module does beside its class's forward, in words; empty where that is all."""
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+        return "hooks"
+    return "a forward set on it" if "forward" in vars(module) else ""
 
 
 def _activation(act):

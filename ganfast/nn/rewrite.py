@@ -116,7 +116,7 @@ def _fuse_forward(module):
     rows = []
     for name, conv in convolutions.items():
         nodes = [node for node in graph.nodes if node.op == "call_module" and modules[node.target] is conv]
-        groups = [_group(node, modules) for node in nodes]
+        groups = [_group(node, modules) for node in nodes]  # before any is replaced
         if not groups:
             rows.append((name, _found(conv), f"{type(module).__name__}.forward does not call it"))
         for node, (bn, act, reason) in zip(nodes, groups):
@@ -138,11 +138,23 @@ def _group(conv, modules):
     bn = next(iter(conv.users))
     if not (bn.op == "call_module" and type(modules[bn.target]) is nn.BatchNorm2d and bn.args == (conv,)):
         bn = None
+    elif _called_between(conv, bn, modules):
+        return None, None, "its BatchNorm2d is called for something else in between"
     tail = bn or conv
     act = next(iter(tail.users)) if len(tail.users) == 1 else None
     if act is not None and _activation(act, modules) is None:
         act = None
     return bn, act, "" if bn or act else "none of BatchNorm2d, ReLU, LeakyReLU, Tanh follows it"
+
+
+def _called_between(conv, bn, modules) -> bool:
+    """Whether the norm sees another batch between the nodes: its running statistics depend on the order."""
+    node = conv.next
+    while node is not bn:
+        if node.op == "call_module" and modules[bn.target] in set(modules[node.target].modules()):
+            return True
+        node = node.next
+    return False
 
 
 def _activation(node, modules):

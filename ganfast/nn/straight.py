@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import operator
 import textwrap
 
 import torch
@@ -21,8 +22,39 @@ class Impossible(Exception):
     """Why there is no such graph, in words."""
 
 
+def in_place(name, a, b):
+    """``a += b`` and the like, by the name of operator's function: "iadd"."""
+    return getattr(operator, name)(a, b)
+
+
+class _InPlace:
+    """A proxy that keeps ``a += b``, of which torch.fx makes ``a = a + b``: another tensor, and maybe another dtype."""
+
+    def __getattr__(self, name):
+        return _Attribute(self, name)
+
+
+class _Proxy(_InPlace, fx.Proxy):
+    pass
+
+
+class _Attribute(_InPlace, fx.proxy.Attribute):
+    pass
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"):
+    setattr(
+        _InPlace,
+        f"__{_name}__",
+        lambda a, b, name=_name: a.tracer.create_proxy("call_function", in_place, (name, a, b), {}),
+    )
+
+
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
+
+    def proxy(self, node):
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m, module_qualified_name):
         return True
@@ -52,7 +84,7 @@ def graph_of(module):
         raise Impossible(f"{name}.forward calls what torch.fx does not see")  # torch.rand(3): a constant to it
     for node in graph.nodes:
         node.type = None  # annotations
-    if not graph.python_code("self").globals.keys() <= names().keys():
+    if not graph.python_code("self").globals.keys() <= names().keys() | {"getattr"}:
         raise Impossible(f"{name}.forward calls functions that are not torch's")
     return graph
 
@@ -60,7 +92,7 @@ def graph_of(module):
 def _is_call(node) -> bool:
     """Whether the node is a call in the source, too, and no operator, index or attribute."""
     if node.op == "call_function":
-        return node.target is not getattr and getattr(node.target, "__module__", None) != "_operator"
+        return node.target not in (getattr, in_place) and getattr(node.target, "__module__", None) != "_operator"
     return node.op in ("call_module", "call_method")
 
 
@@ -68,7 +100,7 @@ def _is_call(node) -> bool:
 def names() -> dict:
     """The globals that the code of a graph with groups may use."""
     graph = fx.Graph()
-    graph.output(graph.call_function(run_group, ()))
+    graph.output((graph.call_function(run_group, ()), graph.call_function(in_place, ())))
     return graph.python_code("self").globals
 
 
@@ -88,7 +120,8 @@ def _check(function, module):
     computed = any(
         default and not isinstance(default, ast.Constant) for default in [*arguments.defaults, *arguments.kw_defaults]
     )
-    if function.decorator_list or arguments.vararg or arguments.kwarg or computed or not arguments.args:
+    decorated = function.decorator_list or hasattr(type(module).forward, "__wrapped__")  # the source is the inner one's
+    if decorated or arguments.vararg or arguments.kwarg or computed or not arguments.args:
         raise Impossible(f"{name} is decorated, or takes *args, **kwargs or a computed default")
     body = [node for statement in function.body for node in ast.walk(statement)]
     me = arguments.args[0].arg
@@ -99,7 +132,7 @@ def _check(function, module):
     for node in body:
         fault = None
         if not isinstance(node, _STRAIGHT):
-            fault = f"is not straight: {type(node).__name__}"
+            fault = f"is more than calls and assignments ({type(node).__name__})"
         elif isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
             fault = f"assigns to {ast.unparse(node)}"
         elif isinstance(node, ast.Name) and id(node) not in mine and node.id not in local:
