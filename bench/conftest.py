@@ -104,10 +104,10 @@ class Measure:
             self.benchmark.pedantic(lambda: None)
             return None
         memory = frame.peak_memory(steps[row], sets[0], self.device)
-        ours, theirs = frame.in_turns(ours, theirs, self.budget)
+        ours, theirs, disturbed = frame.in_turns(ours, theirs, self.budget)
         left = iter(theirs)
         self.benchmark.pedantic(_tick, setup=lambda: ((next(left),), {}), rounds=len(theirs))
-        found = frame.row_of(theirs, ours, work, memory)
+        found = frame.row_of(theirs, ours, disturbed, work, memory)
         calibration = self.results.calibrate(self.device, calibrate.calibration)
         try:
             return found | frame.beside_floor(found["seconds"], work, self.place, calibration)
