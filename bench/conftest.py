@@ -53,10 +53,14 @@ def name_of(item) -> str:
     return f"{item.path.stem.removeprefix('test_')}/{item.name}"
 
 
-def _word(value) -> str:
+def _word(value):
     if isinstance(value, tuple):
-        shape = all(isinstance(v, int) for v in value) and len(value) > 2
-        return frame.words(value) if shape else " ".join(map(_word, value))
+        if all(isinstance(v, int) for v in value) and len(value) > 2:
+            return frame.words(value)
+        *names, width, batch = value  # of a step
+        if isinstance(batch, int):
+            return " ".join([*map(_word, names), f"width {width} batch {batch}"])
+        return " ".join(map(_word, value))
     return getattr(value, "__name__", str(value))
 
 
