@@ -53,10 +53,14 @@ def name_of(item) -> str:
     return f"{item.path.stem.removeprefix('test_')}/{item.name}"
 
 
-def _word(value) -> str:
+def _word(value):
     if isinstance(value, tuple):
-        shape = all(isinstance(v, int) for v in value) and len(value) > 2
-        return frame.words(value) if shape else " ".join(map(_word, value))
+        if all(isinstance(v, int) for v in value) and len(value) > 2:
+            return frame.words(value)
+        *names, width, batch = value  # of a step
+        if isinstance(batch, int):
+            return " ".join([*map(_word, names), f"width {width} batch {batch}"])
+        return " ".join(map(_word, value))
     return getattr(value, "__name__", str(value))
 
 
@@ -104,10 +108,10 @@ class Measure:
             self.benchmark.pedantic(lambda: None)
             return None
         memory = frame.peak_memory(steps[row], sets[0], self.device)
-        ours, theirs = frame.in_turns(ours, theirs, self.budget)
+        ours, theirs, disturbed = frame.in_turns(ours, theirs, self.budget)
         left = iter(theirs)
         self.benchmark.pedantic(_tick, setup=lambda: ((next(left),), {}), rounds=len(theirs))
-        found = frame.row_of(theirs, ours, work, memory)
+        found = frame.row_of(theirs, ours, disturbed, work, memory)
         calibration = self.results.calibrate(self.device, calibrate.calibration)
         try:
             return found | frame.beside_floor(found["seconds"], work, self.place, calibration)

@@ -5,18 +5,21 @@ A test is one row of a group: one implementation, on one shape, in one place. It
 1. runs ganfast's implementation (the first of `steps`) and the row's and gives both results to `check`;
 2. times them in turns, A B A B, so that other work on the machine meets both; the ratio of the row is the median of
    the neighbours' ratios, with its quartiles. On a GPU the time is between two events around enough calls, or of a
-   replay of a CUDA graph of them; the inputs rotate through more memory than the caches hold;
-   Memory that is freed stays with the process (keep_memory).
+   replay of a CUDA graph of them; the inputs rotate through more memory than the caches hold. A round in which other
+   processes had the cores is taken again (waited). Memory that is freed stays with the process (keep_memory).
 3. notes bytes, operations, the floor that follows from them and the calibration, time over floor, and peak memory.
 
 "cpu", "cuda" (called from Python) and "graph" (captured in a CUDA graph) are the places.
 """
 
+import contextlib
 import ctypes
 import math
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import calibrate
 import pytest
@@ -26,6 +29,8 @@ CACHES = {"cpu": 64 * 2**20, "cuda": 128 * 2**20}  # more than the last cache of
 MOST_SETS = 32
 LONG_ENOUGH = {"cpu": 5e-4, "cuda": 2e-3, "graph": 1e-3}  # seconds of one measurement
 ROUNDS = (7, 60)  # of a row, at least and at most
+QUIET = 0.02  # of a round, at most, that its threads may wait for a core
+PATIENCE = 3  # times as many rounds as wanted, at most, until enough are quiet
 IMPOSSIBLE = 0.5  # a stream of reads is faster than a copy, but not twice: below this share the floor is wrong
 
 _needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -210,15 +215,27 @@ def quartiles(values) -> tuple[float, float, float]:
     return tuple(statistics.quantiles(values, n=4, method="inclusive"))
 
 
-def in_turns(ours: Timer, theirs: Timer, budget: float) -> tuple[list, list]:
-    """Times of both, taken in turns; each first in half of the rounds."""
+def waited() -> float:
+    """Seconds that this process's threads, all together, were ready to run and had no core; 0 where Linux is not."""
+    seconds = 0.0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # it has ended
+            seconds += int(thread.read_text().split()[1]) / 1e9
+    return seconds
+
+
+def in_turns(ours: Timer, theirs: Timer, budget: float) -> tuple[list, list, float]:
+    """Times of both, taken in turns, each first in half of the rounds; and the share of these that were not quiet."""
     once = max((ours() * ours.inner * ours.calls) + (theirs() * theirs.inner * theirs.calls), 1e-9)
     rounds = min(max(int(budget / once), ROUNDS[0]), ROUNDS[1])
-    a, b = [], []
-    for i in range(rounds):
-        for timer, times in ((ours, a), (theirs, b))[:: 1 if i % 2 else -1]:
-            times.append(timer())
-    return a, b
+    taken = []  # (share of its time that a round waited, ours, theirs)
+    while len(taken) < PATIENCE * rounds and sum(wait <= QUIET for wait, *_ in taken) < rounds:
+        times, start, before = [0.0, 0.0], time.perf_counter(), waited()
+        for which in (0, 1) if len(taken) % 2 else (1, 0):
+            times[which] = (ours, theirs)[which]()
+        taken.append(((waited() - before) / (time.perf_counter() - start), *times))
+    waits, a, b = map(list, zip(*sorted(taken, key=lambda one: one[0])[:rounds]))
+    return a, b, sum(wait > QUIET for wait in waits) / rounds
 
 
 class WrongFloorError(AssertionError):
@@ -238,13 +255,13 @@ def beside_floor(seconds: float, work: Work, place: str, calibration: dict) -> d
     return {"floor": floor, "limit": limit, "over_floor": seconds / floor}
 
 
-def row_of(times: list, ours: list, work: Work, memory: int) -> dict:
+def row_of(times: list, ours: list, disturbed: float, work: Work, memory: int) -> dict:
     """What is noted of a row, without its floor."""
     low, median, high = quartiles(times)
     ratio_low, ratio, ratio_high = quartiles(t / o for t, o in zip(times, ours))
     return {
-        "seconds": median, "quartiles": [low, high], "rounds": len(times), "ratio": ratio,
-        "ratio_quartiles": [ratio_low, ratio_high], **asdict(work), "peak_memory": memory,
+        "seconds": median, "quartiles": [low, high], "rounds": len(times), "disturbed": disturbed,
+        "ratio": ratio, "ratio_quartiles": [ratio_low, ratio_high], **asdict(work), "peak_memory": memory,
     }  # fmt: skip
 
 

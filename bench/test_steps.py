@@ -99,8 +99,10 @@ def run(measure, make, rows, row, precision, args, work):
 
 # --- DCGAN ------------------------------------------------------------------------------------------------------------
 
-SIZES = [(32, 16), *frame.in_full((64, 64), (64, 128), (64, 256), (64, 1024), (128, 64), (128, 256))]  # width, batch
+# width, batch
+SIZES = [(32, 16), *frame.in_full((32, 4), (32, 64), *((64, n) for n in (64, 128, 256, 1024)), (128, 64), (128, 256))]
 CPU_MOST = 64 * 64  # width·batch: minutes beyond
+ONLY_CPU = {(32, 4), (32, 64), (16, 4), (16, 64)}  # how a step scales with the batch there; a GPU has larger ones
 
 
 def dcgan(row, precision, device, width, batch):
@@ -164,6 +166,8 @@ def test_dcgan(measure, place, size, precision, row):
     width, batch = size
     if place == "cpu" and width * batch > CPU_MOST:
         pytest.skip("minutes on a CPU")
+    if place != "cpu" and size in ONLY_CPU:
+        pytest.skip("a GPU has larger ones")
     g, d = nets.generator(width), nets.discriminator(width)
     # G: forward and both gradients; D: both of the two batches in its own update, forward and one gradient in G's
     parts = [(g, torch.empty(batch, 100, 1, 1), 3), (d, torch.empty(batch, 3, 64, 64), 8)]
@@ -284,6 +288,7 @@ def critic_update(row, precision, device, kind, critic, width, batch):
 CASES = [
     ("wgan-gp", "conv", 16, 16), ("wgan-gp", "resnet", 16, 16), ("r1", "conv", 16, 16),
     *frame.in_full(
+        ("wgan-gp", "conv", 16, 4), ("wgan-gp", "conv", 16, 64),
         ("wgan-gp", "conv", 64, 32), ("wgan-gp", "conv", 64, 64), ("wgan-gp", "conv", 64, 256),
         ("wgan-gp", "resnet", 128, 64), ("wgan-gp", "resnet", 128, 256), ("r1", "conv", 64, 64),
     ),
@@ -301,6 +306,8 @@ def test_critic(measure, place, case, precision, row):
     kind, critic, width, batch = case
     if place == "cpu" and width * batch > CPU_LARGEST[critic]:
         pytest.skip("minutes on a CPU")
+    if place != "cpu" and (width, batch) in ONLY_CPU:
+        pytest.skip("a GPU has larger ones")
     if row == "ganfast compiled" and (kind, critic) != ("wgan-gp", "conv"):
         pytest.skip("first-order code as a whole: wgan_gp_step of a piecewise-linear nn.Sequential")
     if row == "traced" and not TRACING:

@@ -183,7 +183,7 @@ def score(module, search: Search, candidate: dict) -> dict:
             assert error <= bound, f"{call.name} with {candidate}: relative error {error:.2g}, at most {bound}"
         with constants(module, search.constants[0]):
             ours = frame.Timer(step, [()], "graph")
-        a, b = frame.in_turns(ours, theirs, 0.05)
+        a, b, _ = frame.in_turns(ours, theirs, 0.05)
         ratios[f"{number} {call.name} {call.dtype}"] = frame.quartiles(t / o for t, o in zip(b, a))[1]
     return ratios
 

@@ -14,7 +14,7 @@ CALIBRATION = {"device": "cpu", "copy": 1e10, "matmul": {"fp32": 1e11, "bf16": 4
 
 
 def row(times, ours=None, work=Work(bytes=1e7, operations=1e6)):  # noqa: B008  frozen
-    found = {"place": "cpu", **frame.row_of(times, ours or times, work, 0)}
+    found = {"place": "cpu", **frame.row_of(times, ours or times, 0.0, work, 0)}
     return frame.with_floor(found, CALIBRATION)
 
 
@@ -41,7 +41,8 @@ def test_a_ratio_is_the_median_of_neighbours():
     assert found["seconds"] == pytest.approx(5e-3)
 
 
-def test_both_are_timed_in_turns():
+def test_both_are_timed_in_turns(monkeypatch):
+    monkeypatch.setattr(frame, "waited", lambda: 0.0)
     order = []
 
     class Fake:
@@ -54,10 +55,33 @@ def test_both_are_timed_in_turns():
             order.append(self.name)
             return 0.01
 
-    a, b = frame.in_turns(Fake("a"), Fake("b"), budget=0.1)
-    assert len(a) == len(b) == frame.ROUNDS[0]
+    a, b, disturbed = frame.in_turns(Fake("a"), Fake("b"), budget=0.1)
+    assert len(a) == len(b) == frame.ROUNDS[0] and disturbed == 0
     rounds = list(zip(order[2::2], order[3::2]))
     assert rounds == [("b", "a"), ("a", "b"), ("b", "a"), ("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")]
+
+
+@pytest.mark.parametrize("often, disturbed", [(3, 0.0), (1, 1.0)])  # every third round, every round
+def test_rounds_without_a_core_are_taken_again(monkeypatch, often, disturbed):
+    calls, lost = [0], [0.0]
+
+    class Slow:
+        inner = calls = 1
+
+        def __call__(self):
+            calls[0] += 1
+            late = calls[0] > 2 and (calls[0] - 1) // 2 % often == 0  # two calls a round, after the first two
+            lost[0] += late
+            return 1.0 + late
+
+    monkeypatch.setattr(frame, "waited", lambda: lost[0])
+    a, b, found = frame.in_turns(Slow(), Slow(), budget=0.1)
+    assert found == disturbed and len(a) == len(b) == frame.ROUNDS[0]
+    assert set(a + b) == {1.0 + disturbed}
+
+
+def test_a_thread_that_has_no_core_waits():
+    assert 0 <= frame.waited() <= frame.waited()
 
 
 @pytest.mark.parametrize("which", frame.PASSES)
