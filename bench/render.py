@@ -138,12 +138,15 @@ def _three(values: list) -> tuple:
 
 def slower(best: list[dict]) -> list[str]:
     """The cases in which ganfast loses, and why."""
-    lost = [row for row in best if verdict.verdict(row) == "slower"]
+    lost: dict = {}
+    for row in sorted(best, key=lambda row: row["ratio"]):
+        if verdict.verdict(row) == "slower":
+            why = next((text for begin, text in REASONS.items() if row["group"].startswith(begin)), "not known yet")
+            what, case = verdict.title(row["group"])
+            lost.setdefault(why, []).append(f"{what}, {case}, beside {verdict.called(row)}: {_cell(row)}")
     lines = ["", "Slower, the whole list:", ""] if lost else []
-    for row in sorted(lost, key=lambda row: row["ratio"]):
-        why = next((text for begin, text in REASONS.items() if row["group"].startswith(begin)), "not known yet")
-        what, case = verdict.title(row["group"])
-        lines.append(f"- {what}, {case}, beside {verdict.called(row)}: {_cell(row)}: {why}")
+    for why, cases in lost.items():
+        lines += [f"- {why}:", *(f"  - {case}" for case in cases)]
     return lines
 
 

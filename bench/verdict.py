@@ -5,6 +5,7 @@ import statistics
 import table
 
 OURS = ("ganfast", "ganfast compiled", "bare")  # rows that are ganfast's own
+PLAIN = ("eager", "examples", "torch", "broadcast")  # PyTorch as people write it
 EQUAL = 0.03  # a ratio this near to 1 is none
 TITLES = {  # the beginning of a group → what a stranger calls it
     "dcgan": "DCGAN-64 step",
@@ -13,6 +14,7 @@ TITLES = {  # the beginning of a group → what a stranger calls it
     "critic wgan-gp resnet": "WGAN-GP step, ResNet critic",
     "critic r1 conv": "R1 step, convolutional critic",
     "pairwise_l1": "minibatch discrimination",
+    "pairwise_l1_large": "minibatch discrimination",
     "sigmoid_bce": "loss of D, sigmoid cross-entropy",
     "around_the_critic": "penalty without its critic",
     "gradient_penalty": "penalty of given gradients",
