@@ -86,7 +86,7 @@ class TrainOptions:
     def torch_device(self) -> torch.device:
         name = local_device(self.device)
         if name == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             device = torch.device(name)
         except RuntimeError:
