@@ -2,47 +2,66 @@
 
     python bench/render.py            # writes docs/benchmarks.md, docs/benchmarks/*.png, README's plot, the blocks
 
-A block stands in any page of docs/ between `<!-- results: NAME … -->` and `<!-- end of results -->`, and has the rows
-whose names begin with one of the names: `sigmoid_bce/`, `steps/test_dcgan`.
+A block stands in any page of docs/ between `<!-- results: NAME … -->` and `<!-- end of results -->`, and has the groups
+whose rows' names begin with one of the names: `sigmoid_bce/`, `steps/test_dcgan`. A file NAME-again.json is a rerun of
+some of NAME.json's rows: the page says how far they moved.
 """
 
 import argparse
-import itertools
 import json
 import re
 import sys
 from pathlib import Path
 
+import plots
 import table
+import verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, DOCS, PAGE = ROOT / "bench" / "results", ROOT / "docs", "benchmarks.md"
 BLOCK = re.compile(r"(<!-- results: ([^>]+) -->\n).*?(<!-- end of results -->)", re.S)
 KINDS = {"cpu": "CPU", "gpu": "GPU"}
 NOT_YET = "not measured yet"
-HEADLINE = ("pairwise_l1", "around_the_critic", "gradient_penalty", "sigmoid_bce", "critic", "dcgan")
+AGAIN = "-again"
+PLOTS = ("steps", "operators", "scaling", "roofline")
 
 INTRODUCTION = f"""\
 # Benchmarks
 
-Written by `python bench/render.py` from the files in `bench/results/`; do not edit it by hand.
+Written by `python bench/render.py` from the files in `bench/results/`; do not edit it by hand. Where something has no
+results it says: {NOT_YET}.
+"""
+HOW_TO_READ = """
+## How to read the tables
 
 A row is one implementation. Before it was timed its results were checked against fp64 (whole steps: its losses against
 the plain eager step's, for three updates); a row that failed has no time. Implementations are timed in turns with
-ganfast's: *over ganfast* is the median of the ratios of neighbours, with its quartiles. ganfast's own row is timed
-against itself: how far its quartiles lie from 1 is the noise of the machine. *floor* is the largest of bytes over the
-copy bandwidth, operations over the matmul rate and launches over the launch time, each measured on that machine at the
-start of the run; *time/floor* is what is left to gain. Below 1 the data lay in a cache, or were only read. *peak
-memory* is what torch allocates beyond what was there; results included, memory that a C++ operator takes for itself
-not. On a CPU freed memory stays with the process, as most of it does in a training run, and the machine is shared with
-other work: read the ratios, not the times.
+ganfast's: *over ganfast* is the median of the ratios of neighbours, with its quartiles: above 1, ganfast is faster.
+ganfast's own row is timed against itself: how far its quartiles lie from 1 is the noise of the machine. *floor* is the
+largest of bytes over the copy bandwidth, operations over the rate of a product or convolution and launches over the
+launch time, each measured on that machine at the start of the run; *time/floor* is what is left to gain. Below 1 the
+data lay in a cache, or were only read, or the library needs fewer operations than the definition. *peak memory* is what
+torch allocates beyond what was there; results included, memory that a C++ operator takes for itself not. On a CPU freed
+memory stays with the process, as most of it does in a training run, and a round in which other processes had the cores
+is taken again.
 
-    make bench                                                    the quick set
+What ganfast stands beside: *eager*, as tutorials have it (fp32, NCHW); *tuned*, as well as torch does it
+(channels_last, fused Adam, TF32, cudnn.benchmark, no wasted gradients); *compiled*, that under torch.compile (penalties
+by nested torch.func.grad); *traced*, its double backward in one compiled region; on a GPU also *max-autotune*, and each
+captured in a CUDA graph. bf16 is autocast, in all rows but *eager*. Each docstring in `bench/test_*.py` says its rows.
+
+    make bench                                                    the quick set, a minute on two cores
     python -m pytest bench --benchmark-only --results FILE.json   everything
     bench/gpu.sh                                                  everything on a GPU, in nine minutes a go
-
-Where something has no results it says: {NOT_YET}.
 """
+REASONS = {  # beginning of a group → why ganfast is slower there
+    "interpolate": "the operator's checks in Python, and a kernel that moves the same bytes no faster; that is "
+    "microseconds in a step of milliseconds",
+    "dcgan": "Python in front of each fused layer, more of it under autocast, beside convolutions that are torch's own "
+    "on a CPU; it shows where a step is short",
+    "layer": "Python in front of a fused layer, more of it under autocast, beside a convolution that is torch's own on "
+    "a CPU; it shows where a layer is short",
+}
 
 
 def load(folder: Path) -> dict:
@@ -54,21 +73,95 @@ def kind_of(results: dict) -> str:
     return "gpu" if results["environment"].get("gpu") else "cpu"
 
 
+def of_kind(files: dict, kind: str) -> dict:
+    """The files that have a section of their own, of this kind of device."""
+    return {name: f for name, f in files.items() if kind_of(f) == kind and not name.endswith(AGAIN)}
+
+
 def places(results: dict, kind: str) -> dict:
     """The rows of a file that ran on that kind of device."""
     return {name: row for name, row in results["rows"].items() if (row["place"] == "cpu") == (kind == "cpu")}
 
 
+# --- in short ---------------------------------------------------------------------------------------------------------
+
+
+def short(results: dict) -> list[str]:
+    """What a reader takes away in a minute."""
+    rows = places(results, kind_of(results))
+    best = verdict.fastest(rows)
+    count = {kind: sum(verdict.verdict(row) == kind for row in best) for kind in plots.COLOURS}
+    lines = [
+        f"{title_of(results)}. In {len(best)} cases ganfast stands beside the fastest alternative that was measured: "
+        f"it is faster in {count['faster']}, neither faster nor slower in {count['equal']} (within "
+        f"{100 * verdict.EQUAL:.0f} %, or within the noise), slower in {count['slower']}.",
+        "",
+        "Whole steps; how many times as long each takes as ganfast's (quartiles):",
+        "",
+        "| step | as tutorials have it | tuned | torch.compile | ganfast itself under torch.compile |",
+        "|---|---|---|---|---|",
+    ]
+    for group, members in table.groups(verdict.good(rows)).items():
+        if verdict.is_step(members[0]) and verdict.alternatives(members):
+            by = {row["row"]: row for row in members}
+            compiled = [by[name] for name in ("compiled", "traced", "max-autotune") if name in by]
+            columns = (
+                by.get("eager") or by.get("examples"), by.get("tuned"),
+                min(compiled, key=lambda row: row["ratio"], default=None), by.get("ganfast compiled"),
+            )  # fmt: skip
+            lines.append(f"| {', '.join(verdict.title(group))} | " + " | ".join(map(_cell, columns)) + " |")
+    lines += [
+        "", "Operators, each beside the fastest alternative of each case:", "",
+        "| operator | cases | faster, equal, slower | least | median | most |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    kinds: dict = {}
+    for row in best:
+        if not verdict.is_step(row):
+            kinds.setdefault(verdict.title(row["group"])[0], []).append(row)
+    for what, members in kinds.items():
+        low, middle, high = (f"{r:.2f}×" for r in _three([row["ratio"] for row in members]))
+        kept = [verdict.verdict(row) for row in members]
+        counts = ", ".join(str(kept.count(kind)) for kind in ("faster", "equal", "slower"))
+        lines.append(f"| {what} | {len(members)} | {counts} | {low} | {middle} | {high} |")
+    return [*lines, *slower(best)]
+
+
+def _cell(row) -> str:
+    return "" if row is None else f"{table.ratio(row)} ({table.spread(*row['ratio_quartiles'], '{:.2f}'.format)})"
+
+
+def _three(values: list) -> tuple:
+    values = sorted(values)
+    middle = len(values) // 2
+    return values[0], (values[middle] + values[-middle - 1]) / 2, values[-1]
+
+
+def slower(best: list[dict]) -> list[str]:
+    """The cases in which ganfast loses, and why."""
+    lost: dict = {}
+    for row in sorted(best, key=lambda row: row["ratio"]):
+        if verdict.verdict(row) == "slower":
+            why = next((text for begin, text in REASONS.items() if row["group"].startswith(begin)), "not known yet")
+            what, case = verdict.title(row["group"])
+            lost.setdefault(why, []).append(f"{what}, {case}, beside {verdict.called(row)}: {_cell(row)}")
+    lines = ["", "Slower, the whole list:", ""] if lost else []
+    for why, cases in lost.items():
+        lines += [f"- {why}:", *(f"  - {case}" for case in cases)]
+    return lines
+
+
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def heading(results: dict) -> str:
-    """Hardware, versions, revision, date and command."""
-    e = results["environment"]
+def heading(name: str, files: dict) -> str:
+    """Hardware, versions, revision, date, command and noise."""
+    results = files[name]
+    e, rows = results["environment"], verdict.good(results["rows"])
     if kind_of(results) == "gpu":
         machine = f"{e['gpu']}, {e['gpu_memory_gib']} GiB, driver {e['driver']}, CUDA {e['cuda']}, cuDNN {e['cudnn']}"
     else:
         machine = f"{e['cpu']}, {e['cores']} cores, {e['threads']} threads, load {e['load']} at the start"
+    disturbed = sum(row.get("disturbed", 0) > 0 for row in rows.values())
     return "\n".join([
         f"- machine: {machine}",
         f"- versions: Python {e['python']}, torch {e['torch']}, triton {e['triton']}, numpy {e['numpy']}",
@@ -76,7 +169,22 @@ def heading(results: dict) -> str:
         f"- command: `{command_of(e)}`",
         *(f"- note: {note}" for note in results.get("notes", [])),
         *(f"- measured ceilings, {device}: {ceilings(c)}" for device, c in results["calibration"].items()),
+        f"- noise: the quartiles of ganfast's rows against themselves lie {verdict.noise(rows):.3f} apart (median); "
+        f"{disturbed} of {len(rows)} rows have rounds in which other processes had the cores",
+        *reruns(name, files),
     ])  # fmt: skip
+
+
+def reruns(name: str, files: dict) -> list[str]:
+    if name + AGAIN not in files:
+        return []
+    second = files[name + AGAIN]
+    count, median, most, worst, apart = verdict.again(files[name]["rows"], second["rows"])
+    return [
+        f"- a rerun of {count} alternatives ({second['environment']['date'][:16]}, revision "
+        f"{second['environment']['revision']}): their ratios moved by {100 * median:.1f} % (median), at most by "
+        f"{100 * most:.0f} % (`{worst}`); in {apart} the quartiles of both runs do not meet"
+    ]
 
 
 def command_of(environment: dict) -> str:
@@ -87,26 +195,56 @@ def command_of(environment: dict) -> str:
 def ceilings(calibration: dict) -> str:
     rates = ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in calibration["matmul"].items())
     launches = ", ".join(f"{table.seconds(t)} ({where})" for where, t in calibration["launch"].items())
-    return f"copy {calibration['copy'] / 1e9:.3g} GB/s, matmul {rates} Tflop/s, launch {launches}"
+    return f"copy {calibration['copy'] / 1e9:.3g} GB/s, arithmetic {rates} Tflop/s, launch {launches}"
+
+
+def title_of(results: dict) -> str:
+    environment = results["environment"]
+    machine = environment.get("gpu") or f"{environment['cpu']}, {environment['threads']} threads"
+    return f"{machine}, torch {environment['torch']}"
 
 
 def tables(rows: dict) -> list[str]:
-    """A Markdown table for each group."""
-    lines = []
+    """A heading and a Markdown table for each kind of step or operator: every row."""
+    kinds: dict = {}
     for group, members in table.groups(rows).items():
-        lines += [f"\n**{group}**\n", "| | " + " | ".join(table.HEAD) + " |", "|---" * (len(table.HEAD) + 1) + "|"]
-        lines += [f"| {row['row']} | " + " | ".join(table.cells(row)) + " |" for row in members]
+        kinds.setdefault(verdict.title(group)[0], {})[group] = members
+    lines = []
+    for what, groups in kinds.items():
+        lines += [f"\n### {what}\n", "| | | " + " | ".join(table.HEAD) + " |", "|---" * (len(table.HEAD) + 2) + "|"]
+        for group, members in groups.items():
+            for i, row in enumerate(members):
+                lines.append(f"| {'' if i else group} | {row['row']} | " + " | ".join(table.cells(row)) + " |")
     return lines
 
 
-BRIEF = ("time", "over ganfast", "quartiles", "time/floor", "peak memory")
+BRIEF = ("ganfast", "time/floor", "peak memory", "fastest alternative", "over ganfast", "quartiles", "peak memory")
+
+
+def brief(rows: dict) -> list[str]:
+    """One Markdown table: of each group ganfast and the fastest alternative, and every row that failed."""
+    lines = ["| | " + " | ".join(BRIEF) + " |", "|---" * (len(BRIEF) + 1) + "|"]
+    for group, members in table.groups(rows).items():
+        for row in members:
+            if "error" in row:
+                lines.append(f"| {group} | {row['row']} failed: {row['error']} |" + " |" * (len(BRIEF) - 1))
+        measured = [row for row in members if "seconds" in row]
+        own, others = verdict.ours(measured), verdict.alternatives(measured)
+        if own:
+            cells = [table.seconds(own["seconds"]), f"{own['over_floor']:.1f}", table.size(own["peak_memory"])]
+            if others:
+                row = others[0]
+                spread = table.spread(*row["ratio_quartiles"], "{:.2f}".format)
+                cells += [row["row"], table.ratio(row), spread, table.size(row["peak_memory"])]
+            lines.append(f"| {group} | " + " | ".join(cells + [""] * (len(BRIEF) - len(cells))) + " |")
+    return lines
 
 
 def block(files: dict, names: list[str]) -> str:
-    """What a block says: the rows of these names on each kind of device, or that there are none yet."""
+    """What a block says: the groups of these names on each kind of device, or that there are none yet."""
     parts = []
     for kind, title in KINDS.items():
-        found = {file: results for file, results in files.items() if kind_of(results) == kind}
+        found = of_kind(files, kind)
         rows = {
             file: {n: r for n, r in results["rows"].items() if n.startswith(tuple(names))}
             for file, results in found.items()
@@ -121,17 +259,6 @@ def block(files: dict, names: list[str]) -> str:
     return "\n\n".join(parts)
 
 
-def brief(rows: dict) -> list[str]:
-    """One Markdown table of several groups, with the columns BRIEF."""
-    lines = ["| | | " + " | ".join(BRIEF) + " |", "|---" * (len(BRIEF) + 2) + "|"]
-    columns = [0, 2, 3, 7, 8]  # of table.HEAD
-    for group, members in table.groups(rows).items():
-        for i, row in enumerate(members):
-            cells = table.cells(row)
-            lines.append(f"| {'' if i else group} | {row['row']} | " + " | ".join(cells[c] for c in columns) + " |")
-    return lines
-
-
 def filled(text: str, files: dict) -> str:
     """A page with its blocks written anew."""
     return BLOCK.sub(lambda m: f"{m[1]}{block(files, m[2].split())}\n{m[3]}", text)
@@ -142,16 +269,21 @@ def pages(docs: Path) -> list[Path]:
     return [path for path in sorted(docs.rglob("*.md")) if BLOCK.search(path.read_text())]
 
 
-def page(files: dict, plots: dict) -> str:
-    """The text of docs/benchmarks.md; plots: file's name → paths, relative to docs/."""
-    lines = [INTRODUCTION]
+def page(files: dict, drawn: dict) -> str:
+    """The text of docs/benchmarks.md; drawn: file's name → paths of its plots, relative to docs/."""
+    lines = [INTRODUCTION, "## In short"]
     for kind, title in KINDS.items():
-        found = {name: results for name, results in files.items() if kind_of(results) == kind}
-        if not found:
-            lines.append(f"\n## {title}\n\n{NOT_YET}\n")
+        found = of_kind(files, kind)
+        lines += [f"\n### {title}, in short\n", *([] if found else [NOT_YET])]
+        for results in found.values():
+            lines += short(results)
+    lines.append(HOW_TO_READ)
+    for kind, title in KINDS.items():
+        found = of_kind(files, kind)
+        lines += [] if found else [f"\n## {title}\n\n{NOT_YET}"]
         for name, results in found.items():
-            lines += [f"\n## {title}: {name}\n", heading(results), ""]
-            lines += [f"![{Path(plot).stem}]({plot})" for plot in plots.get(name, [])]
+            lines += [f"\n## {title}: {name}\n", heading(name, files), ""]
+            lines += [f"![{Path(plot).stem}]({plot})\n" for plot in drawn.get(name, [])]
             lines += tables(results["rows"])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -159,141 +291,28 @@ def page(files: dict, plots: dict) -> str:
 # --- plots ------------------------------------------------------------------------------------------------------------
 
 
-def _axes(width, height):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    figure.clear()
-
-
-def colour(low: float, high: float) -> str:
-    """Green: ganfast is faster; red: slower; grey: the quartiles hold 1."""
-    return "#1b7f5c" if low > 1 else "#b5483a" if high < 1 else "#9a9a9a"
-
-
-def good(rows: dict) -> list[dict]:
-    return [row for row in rows.values() if "seconds" in row]
-
-
-def speedups(rows: list[dict], title: str, path: Path) -> bool:
-    """One bar a baseline: its time over ganfast's, with quartiles."""
-    bars = [row for row in rows if row["row"] != "ganfast"]
-    if not bars:
-        return False
-    bars.sort(key=lambda row: (row["group"], row["ratio"]))
-    figure, axes = _axes(9, 1.2 + 0.26 * len(bars))
-    names = [f"{row['group'].rpartition(' on ')[0]}: {row['row']}" for row in bars]
-    ratios = [row["ratio"] for row in bars]
-    low, high = zip(*(row["ratio_quartiles"] for row in bars))
-    error = [[r - a for r, a in zip(ratios, low)], [b - r for r, b in zip(ratios, high)]]
-    axes.barh(range(len(bars)), ratios, xerr=error, color=[colour(*q) for q in zip(low, high)],
-              error_kw={"elinewidth": 1, "ecolor": "#333333"})  # fmt: skip
-    axes.set_yticks(range(len(bars)), names, fontsize=8)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xticks(ticks := [t for t in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= 2 * max(high)])
-    axes.set_xticklabels([f"{t:g}×" for t in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("time over ganfast's (right of 1: ganfast is faster); lines: quartiles; grey: they hold 1")
-    axes.set_title(title, fontsize=10)
-    _save(figure, path)
-    return True
-
-
-def roofline(rows: list[dict], calibration: dict, title: str, path: Path) -> bool:
-    """Operations a second over operations a byte of ganfast's rows, under the measured ceilings."""
-    points = [row for row in rows if row["row"] == "ganfast" and row["bytes"] and row["operations"]]
-    if not points:
-        return False
-    figure, axes = _axes(7, 4.5)
-    x = [row["operations"] / row["bytes"] for row in points]
-    span = [min(x) / 2, max(*x, 10) * 4]
-    for name, rate in calibration["matmul"].items():
-        ridge = rate / calibration["copy"]
-        xs = [span[0], min(max(ridge, span[0]), span[1]), span[1]]
-        axes.plot(xs, [min(i * calibration["copy"], rate) / 1e9 for i in xs], linewidth=1, label=f"ceiling, {name}")
-    axes.scatter(x, [row["operations"] / row["seconds"] / 1e9 for row in points], s=14, color="#1b7f5c", zorder=3)
-    axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="Gop/s", title=title)
-    axes.legend(fontsize=8)
-    _save(figure, path)
-    return True
-
-
-def batches(rows: dict) -> dict:
-    """(what, row) → [(batch, samples a second)] of the steps that were measured at two batches or more."""
-    found: dict = {}
-    for name, row in rows.items():
-        size = re.search(r"-batch(\d+)", name)
-        if size and "seconds" in row:
-            batch = int(size[1])
-            what = name.replace(size[0], "").partition("[")[2].removesuffix(f"-{row['row']}]")
-            test = name.partition("[")[0].rpartition("test_")[2]
-            found.setdefault((f"{test} {what}", row["row"]), []).append((batch, batch / row["seconds"]))
-    return {key: sorted(points) for key, points in found.items() if len(points) > 1}
-
-
-def scaling(rows: dict, title: str, path: Path) -> bool:
-    """Samples a second over the batch."""
-    lines = batches(rows)
-    if not lines:
-        return False
-    figure, axes = _axes(8, 5)
-    for (what, row), points in sorted(lines.items()):
-        style = "-" if row == "ganfast" else "--"
-        axes.plot(*zip(*points), style, marker="o", markersize=3, linewidth=1, label=f"{what}: {row}")
-    axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="samples a second", title=title)
-    axes.legend(fontsize=6)
-    _save(figure, path)
-    return True
-
-
 def draw(files: dict, folder: Path) -> dict:
     """The plots of each file; their paths relative to the folder above."""
-    return {name: draw_one(name, results, folder) for name, results in files.items()}
-
-
-def title_of(results: dict) -> str:
-    environment = results["environment"]
-    return f"{environment.get('gpu') or environment['cpu']}, torch {environment['torch']}"
-
-
-def draw_one(name: str, results: dict, folder: Path) -> list[str]:
-    kind = kind_of(results)
-    rows, title = places(results, kind), title_of(results)
-    paths = {what: folder / f"{name}-{what}.png" for what in ("speedups", "roofline", "scaling")}
-    calibration = results["calibration"].get("cuda" if kind == "gpu" else "cpu")
-    made = {
-        "speedups": speedups(good(rows), title, paths["speedups"]),
-        "roofline": calibration and roofline(good(rows), calibration, title, paths["roofline"]),
-        "scaling": scaling(rows, title, paths["scaling"]),
-    }
-    return [f"{folder.name}/{paths[what].name}" for what, there in made.items() if there]
+    drawn = {}
+    for kind in KINDS:
+        for name, results in of_kind(files, kind).items():
+            rows, title = places(results, kind), title_of(results)
+            paths = {what: folder / f"{name}-{what}.png" for what in PLOTS}
+            calibration = results["calibration"].get("cuda" if kind == "gpu" else "cpu")
+            made = {
+                "steps": plots.steps(rows, title, paths["steps"]),
+                "operators": plots.operators(rows, title, paths["operators"]),
+                "scaling": plots.scaling(rows, title, paths["scaling"]),
+                "roofline": plots.roofline(rows, calibration, title, paths["roofline"]),
+            }
+            drawn[name] = [f"{folder.name}/{paths[what].name}" for what, there in made.items() if there]
+    return drawn
 
 
 def headline(files: dict, path: Path) -> bool:
-    """README's plot: the largest case of each operator and kind of step, on a GPU if there are results of one."""
-    chosen = sorted(files.items(), key=lambda item: kind_of(item[1]) != "gpu")
-    if not chosen:
-        return False
-    results = chosen[0][1]
-    rows = good(places(results, kind_of(results)))
-    largest: dict = {}
-    for row in rows:
-        what = tuple(itertools.takewhile(lambda word: not word[0].isdigit(), row["group"].split()))
-        if what[0] in HEADLINE:
-            largest[what] = max(largest.get(what, row), row, key=lambda r: r["floor"])
-    kept = [row for row in rows if row["group"] in {best["group"] for best in largest.values()}]
-    return speedups(kept, title_of(results), path)
+    """README's plot, of a GPU's results if there are any."""
+    first = [*of_kind(files, "gpu").values(), *of_kind(files, "cpu").values()][:1]
+    return any(plots.headline(places(f, kind_of(f)), title_of(f), path) for f in first)
 
 
 def main() -> int:
@@ -304,9 +323,9 @@ def main() -> int:
     files = load(options.results)
     target = options.docs / PAGE
     folder = target.with_suffix("")
-    plots = draw(files, folder)
+    drawn = draw(files, folder)
     headline(files, folder / "headline.png")
-    target.write_text(page(files, plots))
+    target.write_text(page(files, drawn))
     for path in pages(options.docs):
         path.write_text(filled(path.read_text(), files))
     print(f"{target}: {sum(len(f['rows']) for f in files.values())} rows of {len(files)} files")

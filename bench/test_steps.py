@@ -310,6 +310,8 @@ def test_critic(measure, place, case, precision, row):
         pytest.skip("a GPU has larger ones")
     if row == "ganfast compiled" and (kind, critic) != ("wgan-gp", "conv"):
         pytest.skip("first-order code as a whole: wgan_gp_step of a piecewise-linear nn.Sequential")
+    if row == "traced" and (place, critic, precision) == ("cpu", "resnet", "bf16"):
+        pytest.skip("torch.compile writes C++ for it that declares a variable twice (torch 2.13)")
     if row == "traced" and not TRACING:
         pytest.skip(f"torch {torch.__version__} cannot trace torch.autograd.grad")
     # forward, reverse and weight gradient of three batches (R1: of two) and one tangent sweep

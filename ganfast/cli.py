@@ -7,7 +7,9 @@ import dataclasses
 import difflib
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +21,13 @@ from ganfast.errors import InputError
 
 USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
 
-  ganfast train RECIPE --data SRC    train a GAN; RECIPE is one of: {{recipes}}
+  ganfast train RECIPE --data SRC    a GAN: {{recipes}}
   ganfast generate --network PATH    pictures from a trained generator
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate --network PATH    how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
-  ganfast data pack SRC DEST         decode a data set once into one memory-mapped file
-  ganfast info                       versions, devices, and which backend each operator can use
+  ganfast data pack SRC DEST         decode a data set once, into one file
+  ganfast info                       versions, devices, the operators' backends
 
 `ganfast COMMAND -h` lists the options of a command."""
 
@@ -97,7 +99,8 @@ def train(argv: list[str]) -> None:
     if recipe_class is None:
         print("ganfast train RECIPE --data SRC [options], where RECIPE is one of\n")
         for name, each in RECIPES.items():
-            print(f"  {name:<10} {each.__doc__}")
+            width = max(shutil.get_terminal_size().columns, 40)
+            print(textwrap.fill(each.__doc__, width, initial_indent=f"  {name:<11}", subsequent_indent=" " * 13))
         print("\n`ganfast train RECIPE -h` lists the options of a recipe.")
         return
 
@@ -190,9 +193,9 @@ def report(argv: list[str]) -> None:
 class Pack:
     """Decode a data set once into one file that trains without decoding."""
 
-    src: tyro.conf.Positional[str]
+    src: Annotated[str, tyro.conf.arg(metavar="SRC"), tyro.conf.Positional]
     """digits, or a folder, zip, IDX, .npy or .npz file of images"""
-    dest: tyro.conf.Positional[str]
+    dest: Annotated[str, tyro.conf.arg(metavar="DEST"), tyro.conf.Positional]
     """the file to write, DEST.safetensors"""
     size: int | None = None
     """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
@@ -206,7 +209,7 @@ def data(argv: list[str]) -> None:
     from ganfast.data import pack
 
     if choose(argv[0] if argv else "-h", {"pack": pack}, "data command") is None:
-        print("ganfast data pack SRC DEST    decode a data set once into one memory-mapped file; -h lists the options")
+        print("ganfast data pack SRC DEST    decode a data set once, into one file")
         return
     chosen = read_options(Pack, argv[1:], "ganfast data pack")
     packed = pack(chosen.src, chosen.dest, size=chosen.size, channels=chosen.channels, skip_bad=chosen.skip_bad)
@@ -231,8 +234,8 @@ def info(argv: list[str]) -> None:
         tuning()
         return
     if argv:
-        print("ganfast info    versions, devices, and which backend each operator can use, or why not")
-        print("  --tuning      which of several ways was measured to be fastest, for each operator and shape")
+        print("ganfast info    versions, devices, backends, and why one cannot be used")
+        print("  --tuning      the way that was measured to be fastest, for each shape")
         return
     print(
         f"ganfast {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -243,12 +246,25 @@ def info(argv: list[str]) -> None:
         print(f"cuda:{index}: {device.name}, sm_{device.major}{device.minor}, {device.total_memory >> 30} GiB")
     if not torch.cuda.is_available():
         print(f"CUDA: not available ({'no device found' if torch.version.cuda else 'torch is a build without CUDA'})")
-    rows = [("operator", "device", "backend", "available"), *ops.table()]
-    rows = [(*row[:3], "yes" if row[3] is True else row[3]) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    backends(ops.table())
+
+
+def backends(table: list[tuple]) -> None:
+    """A line for each operator with what can run, the first choice first; then why the others cannot."""
+    usable, reasons = {}, {}
+    for op, device, name, answer in table:
+        here = usable.setdefault(op, {"cuda": [], "cpu": []})[device]
+        if answer is True:
+            here.append(name)
+        else:
+            reasons.setdefault((device, answer), set()).add(name)
+    print(f"\n{'operator':<34}{'on cuda':<26}on cpu")
+    for op, on in usable.items():
+        cuda, cpu = (", ".join(names) or "-" for names in on.values())
+        print(f"{op:<34}{cuda:<26}{cpu}")
     print()
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)), row[3], sep="  ")
+    for (device, reason), names in reasons.items():
+        print(f"not on {device}: {', '.join(sorted(names))}: {reason}")
 
 
 def tuning() -> None:

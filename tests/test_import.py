@@ -68,6 +68,31 @@ def test_using_the_layers_brings_nothing_heavy():
     assert heavy_modules_after(code, HEAVY) == []
 
 
+def test_before_the_first_step_of_training_comes_nothing_that_it_does_not_need(tmp_path):
+    code = f"""
+from ganfast import Trainer
+from ganfast.recipes import GAN
+def stop(trainer): raise RuntimeError("stop")
+Trainer.advance = stop
+trainer = Trainer(GAN(), "gaussians:ring8", steps=1, outdir={str(tmp_path)!r})
+try: trainer.train(progress=False)
+except RuntimeError: pass
+assert trainer.step == 0 and (trainer.run / "fakes.png").exists()
+"""
+    heavy = (
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "pandas",
+        "tensorflow",
+        "torchmetrics",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+    )
+    assert heavy_modules_after(f"exec({code!r})", heavy) == []
+
+
 def test_import_takes_under_a_fifth_of_a_second():
     code = "import torch, time; t = time.perf_counter(); import ganfast; print(time.perf_counter() - t)"
     assert min(float(run(code)) for _ in range(3)) < 0.2

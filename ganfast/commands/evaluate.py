@@ -9,14 +9,14 @@ from pathlib import Path
 from ganfast import metrics
 from ganfast.commands.network import load_generator
 from ganfast.data import gaussians, open_dataset
+from ganfast.errors import InputError
 from ganfast.training import checkpoint, run_directory
 from ganfast.training.sampling import sample
 
 
 @dataclass(kw_only=True)
 class Evaluate:
-    """How far a generator is from the data: for labelled images what a small classifier, trained on them in seconds,
-    sees in the generated ones; for mixtures of Gaussians the modes it covers. The scores of a run stay in it."""
+    """How far a generator is from the data, by a classifier or the modes it covers."""
 
     network: Path
     """a run directory, one of its checkpoints, or a generator.safetensors"""
@@ -32,6 +32,10 @@ class Evaluate:
         fakes = sample(generator, range(self.samples), None, device)
         family, _, name = self.data.partition(":")
         if family == "gaussians" and name in gaussians.MODES:
+            if fakes.ndim != 2:
+                raise InputError(
+                    f"--data {self.data} is points, and this generator makes images: give the data it was trained on."
+                )
             metric, scores = "modes", metrics.mode_report(fakes, *gaussians.MODES[name])
         else:
             data = open_dataset(self.data, size=fakes.shape[-1] if fakes.ndim == 4 else None)

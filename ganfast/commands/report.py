@@ -11,8 +11,7 @@ from ganfast.report import write
 
 @dataclass(kw_only=True)
 class Report:
-    """One HTML page on a run, to read and to send: samples over time, curves, scores, options. It needs no network and
-    no other file, and can be made while the run is under way, or of what is left of one."""
+    """One HTML page on a run under way, finished or broken, to read and to send."""
 
     run_directory: Annotated[Path, tyro.conf.arg(metavar="RUN"), tyro.conf.Positional]
     """a run directory, as runs/00000-dcgan-digits"""

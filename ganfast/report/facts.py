@@ -115,7 +115,7 @@ def read(run: Path) -> Facts:
     if not facts.pictures:
         facts.missing.append("No fakes-*.png: there are no generated samples to show.")
     if not facts.checkpoints:
-        facts.missing.append("No checkpoint yet: a stop now would lose what was trained.")
+        facts.missing.append("No checkpoint yet: what was trained is in no file so far.")
     facts.missing += [f"{each.path.name} {each.sound}." for each in facts.checkpoints if each.sound not in ("", "yes")]
     facts.missing += [f"{path.name} was set aside when the run was resumed." for path in run.glob("damaged-*")]
     return facts

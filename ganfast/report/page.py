@@ -96,7 +96,7 @@ def tiles(facts: Facts) -> str:
     if seconds := reading.training_seconds(facts):
         shown.append(("Training time", duration(seconds), ""))
     if pace := facts.column("images_per_second"):
-        shown.append(("Samples per second", number(median(pace)), "median"))
+        shown.append(("Samples/s", number(median(pace)), "median"))
     if halves := facts.column("step_ms_p50"):
         tail = facts.column("step_ms_p95")
         shown.append(

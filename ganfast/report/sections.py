@@ -178,7 +178,7 @@ def options(facts: Facts) -> str:
     )
     if not cards:
         return ""
-    note = '<p class="note">In bold what differs from the default.</p>'
+    note = '<p class="note">Bold: not the default.</p>'
     return f'<section><h2>Options</h2>{note}<div class="columns">{cards}</div></section>'
 
 

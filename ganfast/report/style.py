@@ -54,7 +54,7 @@ table { border-collapse: collapse; font-size: .875rem; width: 100%; }
 th, td { text-align: left; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 400; color: var(--soft); } thead th { font-weight: 600; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.scroll td, .scroll th, .columns th { white-space: nowrap; }
+.scroll td, .scroll th, .cards td, .columns th { white-space: nowrap; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: 1.5rem 2.5rem; }
 .cards .chart { max-width: 28rem; }
 .columns { columns: 19rem auto; column-gap: 2.5rem; }

@@ -12,7 +12,7 @@ from ganfast.training.distributed import local_device
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """Options of a run; ``ganfast train RECIPE -h`` lists them beside the recipe's own."""
+    """Options of a run, whatever its recipe."""
 
     data: str
     """digits, gaussians:ring8, gaussians:grid25, or a folder, zip, IDX, .npy, .npz or packed file"""
@@ -41,7 +41,7 @@ class TrainOptions:
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """arithmetic of convolutions and matrix products; weights stay fp32, fp16 scales its losses"""
     graph: bool = True
-    """on a GPU, capture the step in a CUDA graph and replay it"""
+    """on a GPU the step is captured in a CUDA graph and replayed; --no-graph runs it as it is"""
     compile: bool = False
     """run the networks under torch.compile, which takes a while to start"""
     lr_decay: Literal["none", "linear", "cosine"] = "none"
@@ -86,7 +86,7 @@ class TrainOptions:
     def torch_device(self) -> torch.device:
         name = local_device(self.device)
         if name == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             device = torch.device(name)
         except RuntimeError:

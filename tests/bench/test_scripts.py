@@ -14,6 +14,7 @@ import gpu_tests
 import pytest
 import render
 import tune
+import verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -36,11 +37,12 @@ def a_row(group, row, seconds=2e-3, ratio=1.0, place="cpu"):
 def results(tmp_path):
     """A folder with the results of a CPU, one row of them failed."""
     rows = {
-        "steps/test_dcgan[cpu-width32-batch16-fp32-ganfast]": a_row("dcgan on cpu", "ganfast", 2e-3),
-        "steps/test_dcgan[cpu-width32-batch32-fp32-ganfast]": a_row("dcgan large on cpu", "ganfast", 3e-3),
-        "steps/test_dcgan[cpu-width32-batch16-fp32-eager]": a_row("dcgan on cpu", "eager", 5e-3, 2.5),
+        "steps/test_dcgan[cpu-width32-batch16-fp32-ganfast]": a_row("dcgan width 32 batch 16 on cpu", "ganfast", 2e-3),
+        "steps/test_dcgan[cpu-width32-batch32-fp32-ganfast]": a_row("dcgan width 32 batch 32 on cpu", "ganfast", 3e-3),
+        "steps/test_dcgan[cpu-width32-batch16-fp32-eager]": a_row("dcgan width 32 batch 16 on cpu", "eager", 5e-3, 2.5),
         "steps/test_dcgan[cpu-width32-batch16-fp32-tuned]": {
-            "group": "dcgan on cpu", "row": "tuned", "place": "cpu", "error": "AssertionError: trains something else",
+            "group": "dcgan width 32 batch 16 on cpu", "row": "tuned", "place": "cpu",
+            "error": "AssertionError: trains something else",
         },
     }  # fmt: skip
     data = {"environment": ENVIRONMENT, "calibration": {"cpu": CALIBRATION}, "rows": rows}
@@ -57,27 +59,46 @@ def test_the_page_says_what_was_measured_and_what_was_not(results):
     command = [sys.executable, ROOT / "bench" / "render.py", "--results", results, "--docs", page.parent]
     subprocess.run(command, check=True, capture_output=True)
     text = page.read_text()
+    assert text.index("## In short") < text.index("## How to read") < text.index("\n## CPU")
+    assert (
+        "faster in 1, neither faster nor slower in 0" in text
+        and "| DCGAN-64 step, width 32 batch 16 | 2.50× (2.25 – 2.75) |" in text
+    )
     for words in ("a chip, 2 cores", "0123456789ab", "2026-01-02", "`python -m pytest bench`", "torch 2.11", "20 GB/s"):
         assert words in text
     assert "| eager | 5 ms | 5 ms – 5 ms | 2.50× | 2.25 – 2.75 |" in text
     assert "failed: AssertionError: trains something else" in text
-    assert text.partition("## GPU")[2].strip() == render.NOT_YET
-    for plot in ("two-cores-speedups", "two-cores-roofline", "two-cores-scaling", "headline"):
+    assert text.partition("\n## GPU")[2].strip() == text.partition("### GPU, in short")[2].split("##")[0].strip()
+    assert text.partition("\n## GPU")[2].strip() == render.NOT_YET
+    for plot in ("two-cores-steps", "two-cores-roofline", "two-cores-scaling", "headline"):
         assert (page.parent / "benchmarks" / f"{plot}.png").stat().st_size > 5000
         assert plot == "headline" or f"(benchmarks/{plot}.png)" in text
     block = other.read_text()
     assert block.startswith("# A\n") and block.endswith("<!-- end of results -->\n\nafter\n") and "old" not in block
-    assert "a chip, torch 2.11, revision 0123456789ab, 2026-01-02, `python -m pytest bench`:" in block
-    assert "|  | eager | 5 ms | 2.50× | 2.25 – 2.75 | 5.0 | 4 KiB |" in block
-    assert "failed: AssertionError: trains something else" in block and "GPU: not measured yet.\n" in block
+    assert "a chip, 2 threads, torch 2.11, revision 0123456789ab, 2026-01-02, `python -m pytest bench`:" in block
+    assert "| dcgan width 32 batch 16 on cpu | 2 ms | 2.0 | 4 KiB | eager | 2.50× | 2.25 – 2.75 | 4 KiB |" in block
+    assert "tuned failed: AssertionError: trains something else" in block and "GPU: not measured yet.\n" in block
     assert render.block(render.load(results), ["nothing/"]) == "CPU: not measured yet.\n\nGPU: not measured yet."
+
+
+def test_verdicts_need_more_than_noise_and_reruns_are_compared():
+    def row(ratio, low, high):
+        return {**a_row("g on cpu", "torch"), "ratio": ratio, "ratio_quartiles": [low, high]}
+
+    assert verdict.verdict(row(1.2, 1.1, 1.3)) == "faster" and verdict.verdict(row(0.8, 0.7, 0.9)) == "slower"
+    for equal in (row(1.02, 1.01, 1.03), row(1.2, 0.9, 1.5), row(0.98, 0.97, 0.99)):
+        assert verdict.verdict(equal) == "equal"
+    first, second = ({"a": row(r, r - 0.1, r + 0.1), "b": row(1.0, 0.9, 1.1)} for r in (1.0, 1.5))
+    assert verdict.again(first, second) == (2, 0.25, 0.5, "a", 1)
+    assert verdict.again(first, {}) == (0, 0.0, 0.0, "", 0)
+    assert verdict.title("critic r1 conv width 16 batch 4 fp32 on cpu")[1] == "width 16 batch 4 fp32"
 
 
 def test_the_committed_pages_are_what_the_results_say():
     files = render.load(render.RESULTS)
     page = render.DOCS / render.PAGE
     plots = {
-        name: [f"benchmarks/{p.name}" for what in ("speedups", "roofline", "scaling")
+        name: [f"benchmarks/{p.name}" for what in render.PLOTS
                if (p := page.with_suffix("") / f"{name}-{what}.png").exists()]
         for name in files
     }  # fmt: skip

@@ -29,6 +29,11 @@ def test_scores_of_a_run_stay_in_it(run, capsys):
         assert {**other, "time": first["time"]} == first
 
 
+def test_other_data_than_it_was_trained_on(run, capsys):
+    assert main(["evaluate", "--network", str(run), "--data", "gaussians:ring8", "--samples", "16"]) == 2
+    assert "--data gaussians:ring8 is points, and this generator makes images" in capsys.readouterr().err
+
+
 def test_scores_of_a_file_are_printed_alone(run, tmp_path, capsys):
     (tmp_path / "alone").mkdir()
     file = shutil.copy(run / "generator.safetensors", tmp_path / "alone" / "g.safetensors")
