@@ -23,6 +23,8 @@ class Ranks:
     def __init__(self, device: torch.device):
         self.count = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
         if self.count > 1 and not dist.is_initialized():
+            import torch.distributed.nn.functional  # noqa: F401  imported later it holds the group, whose threads abort at exit
+
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
             atexit.register(dist.destroy_process_group)

@@ -3,8 +3,11 @@
 Everything is in fp64, so that what differs by rounding differs by 1e-12.
 """
 
+import atexit
 import copy
+import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -81,7 +84,14 @@ def layers(ranks: Ranks) -> dict:
     return found
 
 
+def write_threads() -> None:
+    """Names of this process's threads, to OUT.rank.threads."""
+    names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    Path(f"{sys.argv[1]}.{os.environ['RANK']}.threads").write_text("".join(names))
+
+
 def main() -> None:
+    atexit.register(write_threads)  # before Ranks does: at the very end
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     ranks = Ranks(CPU)

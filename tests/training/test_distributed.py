@@ -113,6 +113,9 @@ def test_ranks_are_one_process(count, tmp_path):
             mine = {**found[name, False], "sums": found[name, False]["sums"][:4]}
             assert_alike(mine, shards, but=("running_mean", "running_var", "num_batches_tracked"))
         assert not torch.allclose(of_ranks[0][name, False]["sums"], whole["sums"], **CLOSE)  # that is something else
+    for rank in range(count):  # a process group that lives on has threads that abort the process as it ends
+        threads = (tmp_path / f"found.{rank}.threads").read_text()
+        assert threads and "gloo" not in threads
     see_each_other([found["layers"] for found in of_ranks])
     hear_each_other([found["heard"] for found in of_ranks])
 
