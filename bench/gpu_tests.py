@@ -52,11 +52,12 @@ def run(file: Path, passed: Path) -> int:
     path = os.pathsep.join([str(ROOT / "bench"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, PASSED: str(passed), "PYTHONPATH": path}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    lacks = missing(found.stdout) if found.returncode in (2, 4) else None  # it, or its conftest.py
+    said = found.stdout + found.stderr  # of what a conftest.py cannot import pytest speaks on stderr
+    lacks = missing(said) if found.returncode in (2, 4) else None
     if lacks:
         print(f"--- left out: {file} needs {lacks}", flush=True)
         return 5
-    print(f"--- {file}: exit {found.returncode}\n{found.stdout}{found.stderr}", flush=True)
+    print(f"--- {file}: exit {found.returncode}\n{said}", flush=True)
     return found.returncode
 
 

@@ -43,7 +43,8 @@ launch time, each measured on that machine at the start of the run; *time/floor*
 data lay in a cache, or were only read, or the library needs fewer operations than the definition. *peak memory* is what
 torch allocates beyond what was there; results included, memory that a C++ operator takes for itself not. On a CPU freed
 memory stays with the process, as most of it does in a training run, and a round in which other processes had the cores
-is taken again.
+is taken again. Quartiles are those of one run; a line below each machine says how far a second run moved: trust that
+more.
 
 What ganfast stands beside: *eager*, as tutorials have it (fp32, NCHW); *tuned*, as well as torch does it
 (channels_last, fused Adam, TF32, cudnn.benchmark, no wasted gradients); *compiled*, that under torch.compile (penalties

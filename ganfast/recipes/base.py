@@ -30,8 +30,10 @@ class Recipe:
     """Adam's decay of the mean squared gradient"""
 
     def __post_init__(self):
-        if self.d_steps < 1:
-            raise InputError(f"d_steps must be at least 1, got {self.d_steps} (--d-steps).")
+        for name in ("d_steps", "latent_dim", "width"):  # the latter where a recipe has them
+            value = getattr(self, name, 1)
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value} (--{name.replace('_', '-')}).")
         if not self.lr > 0:
             raise InputError(f"lr must be above 0, got {self.lr} (--lr).")
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):

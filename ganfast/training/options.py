@@ -72,6 +72,8 @@ class TrainOptions:
                 raise InputError(f"{name} must be above 0, got {value} (--{name.replace('_', '-')}).")
         if self.batch < 2:
             raise InputError("batch must be at least 2, because BatchNorm needs two samples, got 1 (--batch).")
+        if not self.gpu_data_gib >= 0:
+            raise InputError(f"gpu_data_gib must be 0 or more, got {self.gpu_data_gib} (--gpu-data-gib).")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay} (--ema-decay).")
         if not 0 <= self.seed < 2**63:

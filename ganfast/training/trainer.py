@@ -125,7 +125,7 @@ class Trainer:
         is not there and a loss that is no number raise ``InputError``; what was saved before stays.
         """
         if self.step >= self.total_steps:
-            raise InputError(f"the run has its {self.total_steps} steps already: give more --steps or --kimg.")
+            raise InputError(f"the run has its {self.step} steps already: give more --steps or --kimg.")
         if self.failed:
             raise InputError(f"this trainer has failed: make another one (resume={str(self.run)!r}).")
         again, self.run = self.run is not None, self.run or self.ranks.from_first(lambda: saving.choose_run(self))

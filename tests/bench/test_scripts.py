@@ -165,6 +165,8 @@ def test_gpu_tests_go_on_and_name_what_cannot_be_imported(tmp_path):
     assert gpu_tests.run(file, passed) == 5
     file.write_text("import ganfast.no_such_part\n" + once.format("c", True))
     assert gpu_tests.run(file, passed) == 2
+    (tmp_path / "conftest.py").write_text("import no_such_package\n")
+    assert gpu_tests.run(file, passed) == 5
 
 
 def test_tuning_starts_from_what_stands_and_restores_it():

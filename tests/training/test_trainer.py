@@ -171,6 +171,7 @@ def test_bf16_trains_near_fp32_and_keeps_fp32_weights(tiny):
         (DCGAN(), {"data": "digits", "device": "tpu"}, "--device"),
         (DCGAN(), {"data": "digits", "device": "cuda:99"}, "cuda:99"),
         (DCGAN(), {"data": "digits", "precision": "tf32", "device": "cpu"}, "--precision"),
+        (DCGAN(), {"data": "digits", "gpu_data_gib": -1.0}, "--gpu-data-gib"),
         (DCGAN(), {"data": "nowhere/at/all"}, "nowhere/at/all"),
     ],
 )
@@ -180,7 +181,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(recipe, options
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("fields", [{"d_steps": 0}, {"lr": 0.0}, {"beta1": 1.0}, {"real_target": 2.0}])
+def test_tf32_is_refused_where_auto_finds_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--precision"):
+        ganfast.Trainer(DCGAN(), "digits", precision="tf32")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"d_steps": 0}, {"lr": 0.0}, {"beta1": 1.0}, {"real_target": 2.0}, {"latent_dim": 0}, {"width": 0}],
+)
 def test_recipes_refuse_impossible_fields(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
         DCGAN(**fields)
