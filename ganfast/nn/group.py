@@ -51,13 +51,23 @@ class Group(NamedTuple):
         return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
 
     def __call__(self, x):
-        if self.uses_batch and conv_link.is_plain(x.device):  # no kernel but torch's own convolution
-            return self._normalised(self.conv.forward(x))
-        conv, weight = self.conv, self.conv.weight
+        conv = self.conv
+        if conv_link.is_plain(x.device):  # no kernel but torch's own convolution
+            if self.uses_batch:
+                return self._normalised(conv.forward(x))
+            if self.bn is None and not self._may_be_derived_twice(x):  # costs less Python
+                return _IN_PLACE[self.activation](conv.forward(x), self.slope)
+        weight = conv.weight
         arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
         if conv.transposed:
             return functional.conv_transpose_bn_relu(*arguments, conv.output_padding, self.activation, self.slope)
         return functional.conv_act(*arguments, self.activation, self.slope)
+
+    def _may_be_derived_twice(self, x) -> bool:
+        """Whether a gradient penalty may go through it, in which the operator makes fewer convolutions than torch."""
+        if self.activation == "tanh" or not x.requires_grad or not torch.is_grad_enabled():
+            return False
+        return any(p.requires_grad for p in self.conv.parameters())
 
     def _normalised(self, y):
         """act(bn(y)) by the batch's statistics."""
