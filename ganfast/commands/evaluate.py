@@ -9,6 +9,7 @@ from pathlib import Path
 from ganfast import metrics
 from ganfast.commands.network import load_generator
 from ganfast.data import gaussians, open_dataset
+from ganfast.errors import InputError
 from ganfast.training import checkpoint, run_directory
 from ganfast.training.sampling import sample
 
@@ -28,10 +29,14 @@ class Evaluate:
     """auto, cpu, cuda or cuda:N"""
 
     def run(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"--samples must be at least 1, got {self.samples}.")
         generator, device = load_generator(self.network, self.device)
         fakes = sample(generator, range(self.samples), None, device)
         family, _, name = self.data.partition(":")
         if family == "gaussians" and name in gaussians.MODES:
+            if fakes.shape[1:] != (2,):
+                raise InputError(f"{self.network} generates images, and {self.data} holds points: give other --data.")
             metric, scores = "modes", metrics.mode_report(fakes, *gaussians.MODES[name])
         else:
             data = open_dataset(self.data, size=fakes.shape[-1] if fakes.ndim == 4 else None)
