@@ -28,6 +28,8 @@ class Evaluate:
     """auto, cpu, cuda or cuda:N"""
 
     def run(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"--samples must be at least 1, got {self.samples}.")
         generator, device = load_generator(self.network, self.device)
         fakes = sample(generator, range(self.samples), None, device)
         family, _, name = self.data.partition(":")
