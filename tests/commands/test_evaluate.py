@@ -34,6 +34,11 @@ def test_other_data_than_it_was_trained_on(run, capsys):
     assert "--data gaussians:ring8 is points, and this generator makes images" in capsys.readouterr().err
 
 
+def test_no_samples_at_all(run, capsys):
+    assert main(["evaluate", "--network", str(run), "--data", "digits", "--samples", "0"]) == 2
+    assert "--samples must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_scores_of_a_file_are_printed_alone(run, tmp_path, capsys):
     (tmp_path / "alone").mkdir()
     file = shutil.copy(run / "generator.safetensors", tmp_path / "alone" / "g.safetensors")
