@@ -4,7 +4,7 @@ import statistics
 
 import table
 
-OURS = ("ganfast", "ganfast compiled", "bare")  # rows that are ganfast's own
+OURS = ("ganfast", "ganfast compiled", "bare", "data")  # rows that are ganfast's own, or a part of it
 PLAIN = ("eager", "examples", "torch", "broadcast")  # PyTorch as people write it
 EQUAL = 0.03  # a ratio this near to 1 is none
 TITLES = {  # the beginning of a group → what a stranger calls it
