@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Lab:
 
     def start(self, argv: list[str], at: int = 0, mode: int = COUNT, error: int = 0, before: Callable = lambda: None):
         """Fork a child that runs ``ganfast argv``; ``before`` runs in it first."""
+        from tqdm import tqdm
+
         from ganfast import cli
 
         report = self.folder / f"child-{next(self.numbers)}"
@@ -75,6 +78,7 @@ class Lab:
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
             for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # soak.py may have been started to ignore them
                 signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+            tqdm.set_lock(threading.RLock())  # its own is shared by all children, and one may be killed with it in hand
             if self.shim:
                 self.shim.faults_arm(os.fsencode(self.folder / "runs"), ctypes.c_long(at), mode, error)
             before()
