@@ -2,6 +2,8 @@
 
 import atexit
 import os
+import time
+import uuid
 from collections.abc import Callable
 
 import torch
@@ -24,9 +26,14 @@ class Ranks:
         self.count = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
         if self.count > 1 and not dist.is_initialized():
             import torch.distributed.nn.functional  # noqa: F401  imported later it holds the group, whose threads abort at exit
+            from torch.distributed.rendezvous import rendezvous
 
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
+            store, rank, count = next(rendezvous("env://"))
+            dist.init_process_group(
+                backend, store=fresh(store, rank, count), rank=rank, world_size=count,
+                device_id=device if device.type == "cuda" else None,
+            )  # fmt: skip
             atexit.register(dist.destroy_process_group)
         self.rank = dist.get_rank() if self.count > 1 else 0
         self.answer = None  # to the last question, on its way
@@ -99,6 +106,28 @@ class Ranks:
         numbers = torch.tensor(stop)
         self.answer = numbers, dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True)
         return heard
+
+
+def fresh(store: "dist.Store", rank: int, count: int) -> "dist.Store":
+    """A part of ``store`` that is empty, the same for the ``count`` processes that call this now.
+
+    torchrun keeps its store when it starts processes again, and what those before wrote: some would connect to the
+    dead. So process 0 offers a name, the others answer it with one of their own, and only an offer that process 0
+    closes with that very answer counts.
+    """
+    mine = uuid.uuid4().hex
+    if rank == 0:
+        answers = [f"{mine}/{other}" for other in range(1, count)]
+        store.set("offer", mine)
+        store.wait(answers)
+        store.set(f"{mine}/closed", " ".join(store.get(answer).decode() for answer in answers))
+        return dist.PrefixStore(mine, store)
+    while True:
+        offer = store.get("offer").decode()
+        store.set(f"{offer}/{rank}", mine)
+        if store.check([f"{offer}/closed"]) and mine in store.get(f"{offer}/closed").decode().split():
+            return dist.PrefixStore(offer, store)
+        time.sleep(0.02)
 
 
 def job() -> dict | None:

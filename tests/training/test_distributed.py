@@ -4,14 +4,16 @@ import copy
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from training import rank_worker
 from training.rank_worker import BATCH, RECIPES, STEPS
 
-from ganfast.training.distributed import ASK_EVERY, Ranks
+from ganfast.training.distributed import ASK_EVERY, Ranks, fresh
 
 pytestmark = pytest.mark.slow
 WORKER = Path(rank_worker.__file__)
@@ -136,6 +138,23 @@ def hear_each_other(heard):
     """A signal to one rank is heard by all at the same step."""
     assert all(each == heard[0] for each in heard)
     assert [step for step, number in enumerate(heard[0], 1) if number] == [20 + ASK_EVERY] and max(heard[0]) == 15
+
+
+def test_processes_that_start_again_do_not_read_what_those_before_wrote():
+    """torchrun keeps its store: who comes first finds the addresses of the dead in it."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def part(rank):
+        return fresh(dist.TCPStore("127.0.0.1", server.port, is_master=False), rank, 3)
+
+    with ThreadPoolExecutor(3) as pool:
+        for attempt in range(3):
+            others = [pool.submit(part, rank) for rank in (2, 1)]
+            assert not wait(others, 0.3).done  # for process 0, though an earlier one has left its offer
+            stores = [part(0), *(other.result(20) for other in others)]
+            assert not any(store.check(["address"]) for store in stores)
+            stores[2].set("address", str(attempt))
+            assert [store.get("address") for store in stores] == [str(attempt).encode()] * 3
 
 
 def test_synchronised_layers_keep_keys_and_work_alone():
