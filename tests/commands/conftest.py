@@ -1,8 +1,9 @@
+from pathlib import Path
+
 import pytest
+from commands.tiny import TINY
 
 from ganfast.cli import main
-
-TINY = ["--size", "16", "--width", "2", "--latent-dim", "4", "--batch", "4", "--steps", "2"]
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +27,11 @@ def fails(capsys):
 
     def check(*argv) -> str:
         capsys.readouterr()
+        before = sorted(Path().rglob("*"))
         assert main([str(word) for word in argv]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.startswith("ganfast: ") and err.count("\n") == 1, err
+        assert sorted(Path().rglob("*")) == before  # and nothing is written
         return err
 
     return check

@@ -7,42 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands.tiny import TINY
 from PIL import Image
 
 from ganfast.cli import COMMANDS, main
-
-TINY = ["--size", "16", "--width", "2", "--latent-dim", "4", "--batch", "4", "--steps", "2"]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Every test runs in an empty directory of its own."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run trained by the command line."""
-    outdir = tmp_path_factory.mktemp("trained")
-    assert main(["train", "dcgan", "--data", "digits", "--outdir", str(outdir), *TINY]) == 0
-    return outdir / "00000-dcgan-digits"
-
-
-@pytest.fixture
-def fails(capsys):
-    """fails(*argv) → the one sentence on stderr with which the command line refuses argv."""
-
-    def check(*argv) -> str:
-        capsys.readouterr()
-        before = sorted(Path().rglob("*"))
-        assert main([str(word) for word in argv]) == 2
-        out, err = capsys.readouterr()
-        assert out == "" and err.startswith("ganfast: ") and err.count("\n") == 1, err
-        assert sorted(Path().rglob("*")) == before  # and nothing is written
-        return err
-
-    return check
 
 
 def png(path: Path, size=(20, 20), mode="RGB") -> Path:
