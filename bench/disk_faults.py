@@ -21,7 +21,6 @@ from fault_lab import (
     complete,
     newest,
     only,
-    until_rows,
 )
 
 # -- kills -------------------------------------------------------------------------------------------------------------
@@ -133,9 +132,7 @@ def read_only(lab: Lab) -> None:
     """A run directory in which nothing can be made or renamed any more."""
     reference = lab.reference(SLOW)
     while lab.more():
-        outdir = lab.fresh()
-        child = lab.start([*SLOW, "--outdir", str(outdir)])
-        run = until_rows(outdir, lab.random.randint(1, 4))
+        outdir, child, run = lab.begun()
         subprocess.run(["chattr", "+i", str(run)], check=True)
         lab.told(lab.wait(child))
         lab.hurt(run, 0)
@@ -148,9 +145,7 @@ def deleted(lab: Lab) -> None:
     """The run directory is deleted while it is written to: it comes again, with the networks as they are."""
     reference = lab.reference(SLOW)
     while lab.more():
-        outdir = lab.fresh()
-        child = lab.start([*SLOW, "--outdir", str(outdir)])
-        run = until_rows(outdir, lab.random.randint(1, 4))
+        outdir, child, run = lab.begun()
         os.rename(run, outdir / "gone")
         ended = lab.wait(child)
         lab.told(ended)

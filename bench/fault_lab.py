@@ -96,6 +96,12 @@ class Lab:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(code)
 
+    def begun(self) -> tuple[Path, tuple[int, Path], Path]:
+        """(outdir, child, run) of a slow run that has some rows."""
+        outdir = self.fresh()
+        child = self.start([*SLOW, "--outdir", str(outdir)])
+        return outdir, child, until_rows(outdir, self.random.randint(1, 4))
+
     def wait(self, child: tuple[int, Path]) -> Ended:
         number, report = child
         status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])

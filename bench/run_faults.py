@@ -21,9 +21,7 @@ def signals(lab: Lab) -> None:
     while lab.more():
         number = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[lab.tally.tries % 3]
         twice = lab.tally.tries % 2 == 1
-        outdir = lab.fresh()
-        child = lab.start([*SLOW, "--outdir", str(outdir)])
-        run = until_rows(outdir, lab.random.randint(1, 4))
+        outdir, child, run = lab.begun()
         before = newest(run)
         os.kill(child[0], number)
         if twice:

@@ -134,7 +134,8 @@ class Step:
         try:
             figures = self.gradients_of_d(self.discriminator, real, fake.detach(), self)
         except NonFiniteError:  # penalties look at the scores on a CPU; the losses tell everywhere, and all ranks
-            figures = self.gradients_d.buffer.fill_(torch.nan).new_full((1 + len(self.recipe.figures),), torch.nan)
+            self.gradients_d.buffer.fill_(torch.nan)
+            figures = self.gradients_d.buffer.new_full((1 + len(self.recipe.figures),), torch.nan)
         self.average_ranks(self.gradients_d.buffer)
         self.precision.update(self.optimizer_d)
         self.recipe.constrain(self.discriminator)
