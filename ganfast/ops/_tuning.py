@@ -26,6 +26,19 @@ _known: dict[tuple[str, tuple], str] = {}  # (environment, key) → choice
 measured: list[float] = []  # seconds that each choice of this process took
 
 
+_graphs = [0]  # how deep the process is in for_graph()
+
+
+@contextlib.contextmanager
+def for_graph():
+    """Inside, operators choose as in a captured CUDA graph, where the host's time is free: for a capture's warm-up."""
+    _graphs[0] += 1
+    try:
+        yield
+    finally:
+        _graphs[0] -= 1
+
+
 def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) -> str:
     """The name of the fastest candidate. The first is the one to fall back on: nothing is measured while a CUDA graph
     is captured or torch.compile traces, and a candidate that fails loses and is written down with its reason. Of one
