@@ -94,7 +94,8 @@ template <class Tile> __device__ __forceinline__ float products(const Tile& g, c
 }
 
 // The second derivative. Launched once where a block holds a sample (partial: nullptr), else twice: the first launch
-// (out: nullptr) leaves each block's Σ g·c/n in partial, the second takes them from there.
+// (partial, and no out) leaves each block's Σ g·c/n in partial, the second takes them from there. A sample without elements
+// has no out either, and no partial.
 template <class T, bool VECTOR> __global__ void __launch_bounds__(TILE_THREADS)
     double_kernel(const T* c, const float* c_penalty, const float* c_norms, const T* g, const float* norms, int64_t size,
                   Cut cut, Phi phi, double* partial, float* dc_norms, T* out) {
@@ -103,7 +104,7 @@ template <class T, bool VECTOR> __global__ void __launch_bounds__(TILE_THREADS)
   const Curve<float> curve = curve_of(phi, norms[at.sample]);
   Tile<T, VECTOR> a, b;
   float s = 0.f;
-  if (!out) {
+  if (partial && !out) {
     double total = 0;
     for (int step = 0; step < cut.steps; ++step) {
       const int64_t first = step * Tile<T, VECTOR>::SIZE;

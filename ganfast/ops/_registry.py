@@ -109,9 +109,9 @@ class Backend:
 
 
 def on_stream(device: torch.device, function: Callable, *args) -> None:
-    """function(*args, stream): a launch on the current stream of `device`, under its guard."""
+    """_extension.call(function, *args, stream): a launch on the current stream of `device`, under its guard."""
     with torch.cuda.device(device):
-        function(*args, torch.cuda.current_stream(device).cuda_stream)
+        _extension.call(function, *args, torch.cuda.current_stream(device).cuda_stream)
 
 
 def cast(args, dtype):

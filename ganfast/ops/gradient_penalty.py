@@ -17,7 +17,7 @@ scale reaches it. A norm takes all elements of a sample alike: a dense g is read
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._extension import DTYPES, extension
+from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, on_stream
 from ganfast.reference import gradient_penalty as _reference
 from ganfast.reference.gradient_penalty import gradient_penalty_backward as _reference_backward
@@ -109,10 +109,6 @@ def _phi(g, weight, target, one_sided):
     return 2.0 * weight / g.shape[0] if g.shape[0] else float("nan"), target, one_sided
 
 
-def _pointers(*tensors):
-    return [0 if x is None else x.data_ptr() for x in tensors]
-
-
 def _sizes(g):
     return g.shape[0], _samples.size(g), DTYPES[g.dtype]
 
@@ -130,16 +126,15 @@ def _seedless(results, with_seed):
 
 def _cpu_forward(g, weight, target, one_sided, with_seed):
     g, out = _samples.compact(g), _new_results(g, with_seed)
-    pointers = _pointers(*_seedless(out, with_seed))
-    phi = _phi(g, weight, target, one_sided)
-    extension().cpu.gradient_penalty(g.data_ptr(), *_sizes(g), *phi, *pointers, torch.get_num_threads())
+    results, phi = _seedless(out, with_seed), _phi(g, weight, target, one_sided)
+    call(extension().cpu.gradient_penalty, g, *_sizes(g), *phi, *results, torch.get_num_threads())
     return out
 
 
 def _cpu_backward(c_penalty, c_norms, g, norms, *phi):
     *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
     function = extension().cpu.gradient_penalty_backward
-    function(*_pointers(*tensors), *_sizes(g), *_phi(g, *phi), dg.data_ptr(), torch.get_num_threads())
+    call(function, *tensors, *_sizes(g), *_phi(g, *phi), dg, torch.get_num_threads())
     return dg
 
 
@@ -147,7 +142,7 @@ def _cpu_double(c, c_penalty, c_norms, g, norms, *phi):
     *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
     c, out = _samples.in_order_of(dg, c), (*_new_sums(g), dg)
     function = extension().cpu.gradient_penalty_double_backward
-    function(*_pointers(c, *tensors), *_sizes(g), *_phi(g, *phi), *_pointers(*out), torch.get_num_threads())
+    call(function, c, *tensors, *_sizes(g), *_phi(g, *phi), *out, torch.get_num_threads())
     return out
 
 
@@ -158,16 +153,15 @@ def _workspace(module, g):
 def _cuda_forward(g, weight, target, one_sided, with_seed):
     module = extension().cuda
     g, out = _samples.compact(g), _new_results(g, with_seed)
-    pointers = _pointers(_workspace(module, g), *_seedless(out, with_seed))
-    phi = _phi(g, weight, target, one_sided)
-    on_stream(g.device, module.gradient_penalty, g.data_ptr(), *_sizes(g), *phi, *pointers)
+    results, phi = _seedless(out, with_seed), _phi(g, weight, target, one_sided)
+    on_stream(g.device, module.gradient_penalty, g, *_sizes(g), *phi, _workspace(module, g), *results)
     return out
 
 
 def _cuda_backward(c_penalty, c_norms, g, norms, *phi):
     *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
     function = extension().cuda.gradient_penalty_backward
-    on_stream(g.device, function, *_pointers(*tensors), *_sizes(g), *_phi(g, *phi), dg.data_ptr())
+    on_stream(g.device, function, *tensors, *_sizes(g), *_phi(g, *phi), dg)
     return dg
 
 
@@ -175,8 +169,8 @@ def _cuda_double(c, c_penalty, c_norms, g, norms, *phi):
     module = extension().cuda
     *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
     c, out = _samples.in_order_of(dg, c), (*_new_sums(g), dg)
-    workspace, function = _workspace(module, g), module.gradient_penalty_double_backward
-    on_stream(g.device, function, *_pointers(c, *tensors), *_sizes(g), *_phi(g, *phi), *_pointers(workspace, *out))
+    function = module.gradient_penalty_double_backward
+    on_stream(g.device, function, c, *tensors, *_sizes(g), *_phi(g, *phi), _workspace(module, g), *out)
     return out
 
 

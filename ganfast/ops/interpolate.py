@@ -10,7 +10,7 @@ The result has the order in memory of real (of fake without one): channels_last 
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._extension import DTYPES, extension
+from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, on_stream
 from ganfast.reference import interpolate as _reference
 
@@ -71,13 +71,12 @@ def _prepare(real, fake, epsilon):
 
 
 def _arguments(real, fake, epsilon, out):
-    pointers = (0 if x is None else x.data_ptr() for x in (real, fake, epsilon))
-    return *pointers, out.shape[0], _samples.size(out), DTYPES[out.dtype], out.data_ptr()
+    return real, fake, epsilon, out.shape[0], _samples.size(out), DTYPES[out.dtype], out
 
 
 def _cpu(*args):
     tensors = _prepare(*args)
-    extension().cpu.interpolate(*_arguments(*tensors), torch.get_num_threads())
+    call(extension().cpu.interpolate, *_arguments(*tensors), torch.get_num_threads())
     return tensors[-1]
 
 

@@ -12,7 +12,7 @@ tensor has the dtype of the rows; sums are in fp32. Memory is O((R + B)·nk·kd)
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._extension import DTYPES, extension
+from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, on_stream
 from ganfast.reference import pairwise_l1 as _reference_sums
 from ganfast.reference.pairwise_l1 import pairwise_l1_backward as _reference_backward
@@ -105,46 +105,41 @@ def _supports_cuda(*args):
 
 
 def _pairs(rows, others):
-    """What the extension takes for both: pointers, sizes (others −1: the rows themselves), dtype."""
-    y, count = (0, -1) if others is None else (others.data_ptr(), others.shape[0])
-    return rows.data_ptr(), y, rows.shape[0], count, *rows.shape[1:], DTYPES[rows.dtype]
+    """What the extension takes for both: tensors, sizes (others −1: the rows themselves), dtype."""
+    count = -1 if others is None else others.shape[0]
+    return rows, others, rows.shape[0], count, *rows.shape[1:], DTYPES[rows.dtype]
 
 
 def _compact(*tensors):
     return [None if x is None else x.contiguous() for x in tensors]
 
 
-def _pointers(*tensors):
-    return [0 if x is None else x.data_ptr() for x in tensors]
-
-
 def _cpu_sums(rows, others):
     rows, others = _compact(rows, others)
     o = _new_sums(rows)
-    extension().cpu.pairwise_l1(*_pairs(rows, others), o.data_ptr(), torch.get_num_threads())
+    call(extension().cpu.pairwise_l1, *_pairs(rows, others), o, torch.get_num_threads())
     return o
 
 
 def _cpu_backward(g, rows, others):
     g, rows, others = _compact(g, rows, others)
     out = _new_sides(rows, others)
-    extension().cpu.pairwise_l1_backward(g.data_ptr(), *_pairs(rows, others), *_pointers(*out), torch.get_num_threads())
+    call(extension().cpu.pairwise_l1_backward, g, *_pairs(rows, others), *out, torch.get_num_threads())
     return out
 
 
 def _cpu_double(crows, cothers, g, rows, others):
     crows, cothers, g, rows, others = _compact(crows, cothers, g, rows, others)
     out = torch.empty_like(g), *_new_sides(rows, others)
-    extension().cpu.pairwise_l1_double_backward(
-        *_pointers(crows, cothers, g), *_pairs(rows, others), *_pointers(*out), torch.get_num_threads()
-    )
+    function = extension().cpu.pairwise_l1_double_backward
+    call(function, crows, cothers, g, *_pairs(rows, others), *out, torch.get_num_threads())
     return out
 
 
 def _cuda_sums(rows, others):
     rows, others = _compact(rows, others)
     o = _new_sums(rows)
-    on_stream(rows.device, extension().cuda.pairwise_l1, *_pairs(rows, others), o.data_ptr())
+    on_stream(rows.device, extension().cuda.pairwise_l1, *_pairs(rows, others), o)
     return o
 
 
@@ -152,7 +147,7 @@ def _cuda_backward(g, rows, others):
     g, rows, others = _compact(g, rows, others)
     out = _new_sides(rows, others)
     function = extension().cuda.pairwise_l1_backward
-    on_stream(rows.device, function, g.data_ptr(), *_pairs(rows, others), *_pointers(*out))
+    on_stream(rows.device, function, g, *_pairs(rows, others), *out)
     return out
 
 
@@ -160,7 +155,7 @@ def _cuda_double(crows, cothers, g, rows, others):
     crows, cothers, g, rows, others = _compact(crows, cothers, g, rows, others)
     out = torch.empty_like(g), *_new_sides(rows, others)
     function = extension().cuda.pairwise_l1_double_backward
-    on_stream(rows.device, function, *_pointers(crows, cothers, g), *_pairs(rows, others), *_pointers(*out))
+    on_stream(rows.device, function, crows, cothers, g, *_pairs(rows, others), *out)
     return out
 
 

@@ -13,7 +13,7 @@ a loss scale reaches it, and on a GPU it is 4 bytes a logit less to move. On two
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._extension import DTYPES, extension
+from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, on_stream
 from ganfast.reference import sigmoid_bce as _reference_loss
 from ganfast.reference.sigmoid_bce import sigmoid_bce_backward as _reference_backward
@@ -115,25 +115,20 @@ def _supports(*args):
 
 
 def _sides(real, real_target, fake, fake_target):
-    """What the extension takes for both sides: pointer, number (−1: absent) and target of each, then the dtype."""
-    r = (0, -1) if real is None else (real.data_ptr(), real.numel())
-    f = (0, -1) if fake is None else (fake.data_ptr(), fake.numel())
-    return *r, real_target, *f, fake_target, DTYPES[(fake if real is None else real).dtype]
+    """What the extension takes for both sides: logits, number (−1: absent) and target of each, then the dtype."""
+    n_real, n_fake = (-1 if x is None else x.numel() for x in (real, fake))
+    return real, n_real, real_target, fake, n_fake, fake_target, DTYPES[(fake if real is None else real).dtype]
 
 
 def _compact(*tensors):
     return [None if x is None else x.contiguous() for x in tensors]
 
 
-def _pointers(*tensors):
-    return [0 if x is None else x.data_ptr() for x in tensors]
-
-
 def _cpu_loss(real, fake, real_target, fake_target):
     real, fake = _compact(real, fake)
     loss = _new_scalar(real, fake)
     sides = _sides(real, real_target, fake, fake_target)
-    extension().cpu.sigmoid_bce(*sides, loss.data_ptr(), torch.get_num_threads())
+    call(extension().cpu.sigmoid_bce, *sides, loss, torch.get_num_threads())
     return loss
 
 
@@ -141,7 +136,7 @@ def _cpu_backward(g, real, fake, real_target, fake_target):
     real, fake = _compact(real, fake)
     out = _new_sides(real, fake)
     sides = _sides(real, real_target, fake, fake_target)
-    extension().cpu.sigmoid_bce_backward(g.data_ptr(), *sides, *_pointers(*out), torch.get_num_threads())
+    call(extension().cpu.sigmoid_bce_backward, g, *sides, *out, torch.get_num_threads())
     return out
 
 
@@ -149,8 +144,8 @@ def _cpu_double(c_real, c_fake, g, real, fake, real_target, fake_target):
     c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
     out = _new_scalar(real, fake), *_new_sides(real, fake)
     sides = _sides(real, real_target, fake, fake_target)
-    pointers = _pointers(c_real, c_fake, g)
-    extension().cpu.sigmoid_bce_double_backward(*pointers, *sides, *_pointers(*out), torch.get_num_threads())
+    function = extension().cpu.sigmoid_bce_double_backward
+    call(function, c_real, c_fake, g, *sides, *out, torch.get_num_threads())
     return out
 
 
@@ -165,7 +160,7 @@ def _cuda_loss(real, fake, real_target, fake_target):
     loss = _new_scalar(real, fake)
     workspace = _workspace(module, real, fake, loss)
     sides = _sides(real, real_target, fake, fake_target)
-    on_stream(loss.device, module.sigmoid_bce, *sides, *_pointers(workspace, loss))
+    on_stream(loss.device, module.sigmoid_bce, *sides, workspace, loss)
     return loss
 
 
@@ -173,7 +168,7 @@ def _cuda_backward(g, real, fake, real_target, fake_target):
     real, fake = _compact(real, fake)
     out = _new_sides(real, fake)
     sides = _sides(real, real_target, fake, fake_target)
-    on_stream(g.device, extension().cuda.sigmoid_bce_backward, g.data_ptr(), *sides, *_pointers(*out))
+    on_stream(g.device, extension().cuda.sigmoid_bce_backward, g, *sides, *out)
     return out
 
 
@@ -183,8 +178,7 @@ def _cuda_double(c_real, c_fake, g, real, fake, real_target, fake_target):
     out = _new_scalar(real, fake), *_new_sides(real, fake)
     workspace = _workspace(module, real, fake, g)
     sides = _sides(real, real_target, fake, fake_target)
-    pointers = _pointers(c_real, c_fake, g)
-    on_stream(g.device, module.sigmoid_bce_double_backward, *pointers, *sides, *_pointers(workspace, *out))
+    on_stream(g.device, module.sigmoid_bce_double_backward, c_real, c_fake, g, *sides, workspace, *out)
     return out
 
 

@@ -1,0 +1,70 @@
+"""What the compiled extension is given: pointers of tensors that are still there when it reads them."""
+
+import contextlib
+import weakref
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ganfast.ops import _extension, _registry
+
+
+def strided(*shape, dtype=torch.float32):
+    """A tensor with gaps: every backend takes a compact copy of it."""
+    return torch.randn(*shape[:-1], 2 * shape[-1]).to(dtype)[..., ::2]
+
+
+G, NORMS, EPSILON = strided(3, 100_000), strided(3).abs(), strided(3).sigmoid()
+ROWS, OTHERS, SUMS = strided(5, 4, 3), strided(6, 4, 3), strided(5, 4)
+LOGITS, FAKES, ONE = strided(9000), strided(70), torch.ones(())
+PHI = (10.0, 1.0, False)
+CALLS = {
+    "gradient_penalty": (G, *PHI, True),
+    "gradient_penalty_backward": (ONE, NORMS, G, NORMS, *PHI),
+    "gradient_penalty_double_backward": (G.clone(), ONE, NORMS, G, NORMS, *PHI),
+    "interpolate": (G, strided(3, 100_000), EPSILON),
+    "pairwise_l1": (ROWS, OTHERS),
+    "pairwise_l1_backward": (SUMS, ROWS, OTHERS),
+    "pairwise_l1_double_backward": (ROWS + 1, OTHERS + 1, SUMS, ROWS, OTHERS),
+    "sigmoid_bce": (LOGITS, FAKES, 0.9, 0.1),
+    "sigmoid_bce_backward": (ONE, LOGITS, FAKES, 0.9, 0.1),
+    "sigmoid_bce_double_backward": (LOGITS + 1, FAKES + 1, ONE, LOGITS, FAKES, 0.9, 0.1),
+}
+
+
+class Half:
+    """Stands in for one half of the extension: counts the pointers that it gets of tensors that are gone."""
+
+    def __init__(self):
+        self.owners = {}  # pointer → weak reference to the tensor that it was asked of last
+        self.calls = self.gone = 0
+
+    def __getattr__(self, name):
+        if name.endswith("_workspace"):
+            return lambda *sizes: 1000
+        return self.called
+
+    def called(self, *args):
+        self.calls += 1
+        self.gone += sum(self.owners[a]() is None for a in args if a in self.owners)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_tensor_outlives_the_call_that_takes_its_pointer(name, backend, monkeypatch):
+    half, data_ptr = Half(), torch.Tensor.data_ptr
+
+    def noted(x):
+        pointer = data_ptr(x)
+        if pointer:
+            half.owners[pointer] = weakref.ref(x)
+        return pointer
+
+    monkeypatch.setattr(torch.Tensor, "data_ptr", noted)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(_extension, "_load", lambda: (SimpleNamespace(cpu=half, cuda=half), None))
+    run = next(b.run for b in _registry.OPS[name].backends if b.name == backend)
+    run(*CALLS[name])
+    assert half.calls == 1 and len(half.owners) > 2 and half.gone == 0
