@@ -101,8 +101,8 @@ def program_of(critic: nn.Module, inputs=()) -> Program:
     known = _PROGRAMS.get(critic)
     if known is None or known[0] != key:
         known = _PROGRAMS[critic] = (key, _make(critic, inputs))
-    if isinstance(known[1], NoRuleError):
-        raise known[1]
+    if isinstance(known[1], str):
+        raise NoRuleError(known[1])  # a new one: its traceback holds the frames of this call alone
     return known[1]
 
 
@@ -138,11 +138,12 @@ def _check_calls(critic):
 
 
 def _make(critic, inputs):
+    """The critic's program, or the layer that has no rule, in words."""
     try:
         _check_calls(critic)
         return _trace(critic, inputs) if inputs or not walks(critic) else _walk(critic)
     except NoRuleError as error:
-        return error
+        return str(error)
 
 
 def walks(critic: nn.Module) -> bool:

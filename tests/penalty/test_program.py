@@ -12,6 +12,7 @@ from penalty.truth import CRITICS, between, distance, double_backward, gradients
 from torch import nn
 
 from ganfast import penalty
+from ganfast.penalty.program import program_of
 
 
 def check(critic, shape=(5, 6), strict=True, inputs=()):
@@ -444,3 +445,22 @@ def test_a_critic_is_not_kept_alive(name):
     del critic
     gc.collect()
     assert alive() is None
+
+
+def test_a_critic_without_a_program_is_not_kept_alive_and_its_error_does_not_grow():
+    """What is remembered of it is a sentence: an exception would hold the frames of all calls, and their batches."""
+    critic = Written(draws).double()
+    real, fake, _ = samples((5, 6))
+    depths = []
+    for _ in range(3):
+        with pytest.raises(penalty.NoRuleError, match="draws random numbers") as caught:
+            program_of(critic)
+        depths.append(len(caught.traceback))
+        del caught
+    assert depths[0] == depths[1] == depths[2]
+    penalty.gradient_penalty(critic, real, fake).backward()
+    penalty.wgan_gp_step(critic, real, fake)
+    alive = [weakref.ref(tensor) for tensor in (critic, real, fake)]
+    del critic, real, fake
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None, None]
