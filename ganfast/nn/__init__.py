@@ -7,6 +7,7 @@ from ganfast.nn.chain import FusedSequential
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
 from ganfast.nn.loss import BCEWithLogitsGANLoss
 from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
+from ganfast.nn.mixing import mixes_samples
 from ganfast.nn.ranks import SyncBatchNorm, gather, ranks, synchronize
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MinibatchStddev",
     "SyncBatchNorm",
     "gather",
+    "mixes_samples",
     "ranks",
     "synchronize",
 ]

@@ -30,6 +30,8 @@ class MinibatchDiscrimination(nn.Module):
     ``local``. Raises TypeError or ValueError for an x of another shape.
     """
 
+    mixes_samples = True
+
     def __init__(self, in_features, num_kernels, kernel_dim, local=False):
         super().__init__()
         for name, value in zip(("in_features", "num_kernels", "kernel_dim"), (in_features, num_kernels, kernel_dim)):
@@ -68,6 +70,8 @@ class MinibatchStddev(nn.Module):
     In training with torch.distributed the batch is that of all ranks, whose shares have one size, unless ``local``.
     Raises TypeError or ValueError that names the argument.
     """
+
+    mixes_samples = True
 
     def __init__(self, group_size=4, num_features=1, local=False):
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ganfast.nn import FusedSequential
+from ganfast.nn import FusedSequential, mixes_samples
 from ganfast.penalty.layers import Affine, Conv, LeakyReLU, Reshape
 from ganfast.penalty.rules import TABLE, NoRuleError, Rule, Size
 from ganfast.penalty.table import VIEWS, function_rule
@@ -52,6 +52,7 @@ class Program:
     nodes: list
     arguments: int
     output: object
+    mixes: bool  # samples see each other, whatever the rules say
     merges: bool = field(init=False)  # one call may serve several batches
     flat: bool = field(init=False)  # and all is piecewise linear
     channels_last: bool = field(init=False)  # convolutions, and nothing that might ask for another order in memory
@@ -69,7 +70,7 @@ class Program:
                 node.overwrite = i in maker and maker[i].fresh and len(readers[i]) == 1 and i not in results
                 node.rule.spends = len(read) == 1 and isinstance(read[0], Affine)
         one = self.arguments == 1 and isinstance(self.output, int)
-        self.merges = one and all(n.rule.merges and not _counts(n, readers) for n in self.nodes)
+        self.merges = one and not self.mixes and all(n.rule.merges and not _counts(n, readers) for n in self.nodes)
         self.flat = self.merges and not any(rule.curved for rule in rules)
         self.channels_last = any(isinstance(rule, Conv) for rule in rules) and all(map(_any_order, rules))
 
@@ -178,7 +179,7 @@ def _walk(critic):
         for rule in rules_of(module):
             nodes.append(Node(rule, [at], at + 1))
             at += 1
-    return Program(nodes, 1, at)
+    return Program(nodes, 1, at, mixes_samples(critic))
 
 
 # --- torch.fx ---------------------------------------------------------------------------------------------------------
@@ -306,7 +307,7 @@ def _trace(critic, inputs):
                     sizes.add(node)
                 inputs, numbers[node] = [count], count
                 count += 1
-    return Program(nodes, arguments, output)
+    return Program(nodes, arguments, output, mixes_samples(critic))
 
 
 def _without(kwargs, name):

@@ -5,9 +5,9 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.errors import InputError
+from ganfast.nn import mixes_samples
 from ganfast.objectives import LOSSES, discriminator_bce
 
 
@@ -49,14 +49,14 @@ class Recipe:
         """Add the gradients of the discriminator's loss to its parameters' ``.grad``.
 
         Returns [loss, *figures], fp32 on the device. Forward passes run under ``step.autocast()``, the loss goes to
-        ``step.backward``, which scales it for fp16; random numbers come from ``step.uniform(count)``.
+        ``step.backward``, which scales it for fp16; random numbers come from ``step.uniform(len(real), *shape)``.
         """
         raise NotImplementedError(f"{type(self).__name__} has no discriminator's loss")
 
     @staticmethod
     def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = False) -> tuple[Tensor, Tensor]:
-        """D(real) and D(fake), in one pass where that is the same, or with ``merge``: BatchNorm then sees both."""
-        if merge or not any(isinstance(layer, _BatchNorm) for layer in discriminator.modules()):
+        """D(real) and D(fake), in one pass where that is the same, or with ``merge``: layers that mix then see both."""
+        if merge or not mixes_samples(discriminator):
             return discriminator(torch.cat([real, fake])).chunk(2)
         return discriminator(real), discriminator(fake)
 
@@ -82,7 +82,7 @@ class OriginalGAN(Recipe):
     real_target: float = 1.0
     """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
     merge: bool = False
-    """real and fake are one batch for the discriminator even where it has BatchNorm, which then sees both at once"""
+    """real and fake are one batch for the discriminator even where its layers mix samples, as BatchNorm does"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -25,7 +25,7 @@ class WGAN(Recipe):
     clip: float = 0.01
     """the critic's weights are kept in [-clip, clip]"""
     merge: bool = False
-    """real and fake are one batch for the discriminator even where it has BatchNorm, which then sees both at once"""
+    """real and fake are one batch for the discriminator even where its layers mix samples, as BatchNorm does"""
     d_steps: int = 5
     """critic updates for each generator update"""
     lr: float = 5e-5
