@@ -101,9 +101,16 @@ class Step:
     def backward(self, loss: Tensor) -> None:
         self.precision.backward(loss)
 
-    def uniform(self, count: int) -> Tensor:
-        """[count] ~ U[0, 1) of this process's samples."""
-        return torch.rand(self.feed.stream.batch, generator=self.noise, device=self.noise.device)[self.feed.rows]
+    def uniform(self, count: int, *shape: int) -> Tensor:
+        """[count, *shape] ~ U[0, 1), fp32; ``count`` is that of this process's samples.
+
+        They are this process's rows of one draw for the whole batch, so that N processes draw what one does.
+        ``ValueError`` for another count.
+        """
+        drawn = self._draw(torch.rand, *shape)
+        if count != len(drawn):
+            raise ValueError(f"count: got {count}, needs {len(drawn)}, the samples of a batch in this process")
+        return drawn
 
     # -- the step --------------------------------------------------------------------------------------------------
 
@@ -152,9 +159,13 @@ class Step:
         return loss.detach().float()
 
     def latents(self) -> Tensor:
-        """z [rows of this process, latent_dim] ~ N(0, 1)."""
-        size = self.feed.stream.batch, self.generator.latent_dim
-        return torch.randn(size, generator=self.noise, device=self.noise.device)[self.feed.rows]
+        """z [samples of this process, latent_dim] ~ N(0, 1)."""
+        return self._draw(torch.randn, self.generator.latent_dim)
+
+    def _draw(self, numbers: Callable, *shape: int) -> Tensor:
+        """This process's rows of ``numbers`` for the whole batch."""
+        size = self.feed.stream.batch, *shape
+        return numbers(size, generator=self.noise, device=self.noise.device)[self.feed.rows]
 
     def norm(self, gradients: FlatGradients) -> Tensor:
         """‖∇loss‖₂, after the update, which takes the scale off; 0 where fp16 overflowed and it was left out."""

@@ -209,3 +209,19 @@ def test_compiled_steps_have_the_losses_of_eager_ones(name):
 def test_points_too():
     data = Dataset("points", torch.randn(50, 2))
     assert losses(make(GAN(width=8), data), 2).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (1, 4)])
+def test_each_process_draws_its_rows_of_what_one_draws(shape):
+    whole = make(GAN(width=8), Dataset("points", torch.randn(50, 2)))
+    drawn = whole.uniform(6, *shape)
+    assert drawn.shape == (6, *shape) and drawn.min() >= 0 and drawn.max() < 1
+    for rank in range(3):
+        step = make(GAN(width=8), Dataset("points", torch.randn(50, 2)))
+        step.feed = Feed(step.feed.stream, 1, CPU, share=(rank, 3))
+        assert torch.equal(step.uniform(2, *shape), drawn[2 * rank :][:2])
+        for count in (6, 1):
+            with pytest.raises(
+                ValueError, match=f"count: got {count}, needs 2, the samples of a batch in this process"
+            ):
+                step.uniform(count, *shape)
