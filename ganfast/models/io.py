@@ -15,10 +15,36 @@ FORMAT = "ganfast-generator-1"
 GENERATORS = {"dcgan": dcgan.Generator, "mlp": mlp.Generator, "resnet": resnet.Generator}
 
 
+def describe(generator: torch.nn.Module) -> dict[str, str]:
+    """What a file says of how to build ``generator``; ``InputError`` where it could not be built again from that."""
+    kind = type(generator)
+    name = next((name for name, cls in GENERATORS.items() if cls is kind), None)
+    if name is None:
+        raise InputError(
+            f"generator {kind.__name__} is not registered, so it could not be loaded again: add it by name, "
+            f"ganfast.models.GENERATORS[{kind.__name__.lower()!r}] = {kind.__name__}; "
+            f"there are {', '.join(GENERATORS)}."
+        )
+    config = getattr(generator, "config", None)
+    try:
+        text = json.dumps(config)
+    except (TypeError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(
+            f"generator {kind.__name__} needs an attribute config, a dict of its arguments for JSON."
+        )
+    if not isinstance(getattr(generator, "latent_dim", None), int):
+        raise InputError(f"generator {kind.__name__} needs an attribute latent_dim, the numbers in a latent vector.")
+    return {"format": FORMAT, "model": name, "config": text}
+
+
 def save(generator: torch.nn.Module, path: str | os.PathLike, **about: str) -> None:
-    """Write ``generator`` to ``path`` with its class, its arguments and whatever ``about`` says of its origin."""
-    names = {cls: name for name, cls in GENERATORS.items()}
-    metadata = {"format": FORMAT, "model": names[type(generator)], "config": json.dumps(generator.config), **about}
+    """Write ``generator`` to ``path`` with its class, its arguments and whatever ``about`` says of its origin.
+
+    ``InputError`` where its class is not one of ``GENERATORS``, or it has no ``config``.
+    """
+    metadata = {**describe(generator), **about}
     tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
     Path(path).write_bytes(serialise(tensors, metadata))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ganfast import models
 from ganfast.data import Dataset, Feed, Stream, open_dataset
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
@@ -60,7 +61,9 @@ class Trainer:
         self.data, self.options = data, opts
         self.total_steps = opts.total_steps(recipe.d_steps)
         torch.manual_seed(opts.seed)
-        generator, discriminator = map(self.place, recipe.networks(data.shape))
+        networks = recipe.networks(data.shape)
+        models.describe(networks[0])  # what checkpoints say of it; now, and not at the first of them
+        generator, discriminator = map(self.place, networks)
         torch.manual_seed(opts.seed + self.ranks.rank)  # what networks draw in training, such as dropout
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.networks = {"G": generator.train(), "D": discriminator.train(), "G_ema": average}

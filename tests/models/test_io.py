@@ -63,3 +63,21 @@ def test_latents_depend_on_the_seed_alone():
     assert cut.abs().max() <= 0.5 and cut.std() > 0.2
     with pytest.raises(InputError, match="--truncation"):
         models.latents([0], 3, truncation=0.0)
+
+
+class Mine(mlp.Generator):
+    """Of a class that is not registered."""
+
+
+def test_a_generator_that_could_not_be_loaded_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "generator.safetensors"
+    with pytest.raises(InputError, match=r"Mine is not registered.*GENERATORS\['mine'\] = Mine; there are dcgan, mlp"):
+        models.save(Mine(2, 2, 8), file)
+    monkeypatch.setitem(models.GENERATORS, "mine", Mine)
+    models.save(Mine(2, 2, 8), file)
+    assert type(models.load(file)) is Mine
+    for name, value in (("config", [1]), ("config", {"width": Mine}), ("config", None), ("latent_dim", None)):
+        generator = Mine(2, 2, 8)
+        setattr(generator, name, value)
+        with pytest.raises(InputError, match=f"Mine needs an attribute {name}"):
+            models.save(generator, file)

@@ -11,6 +11,7 @@ from training.tiny import assert_same_bits, weights, without_times
 import ganfast
 from ganfast.data import open_dataset
 from ganfast.errors import InputError
+from ganfast.models import mlp
 from ganfast.recipes import DCGAN, GAN
 from ganfast.training import checkpoint, run_directory
 
@@ -194,3 +195,16 @@ def test_tf32_is_refused_where_auto_finds_no_gpu(monkeypatch):
 def test_recipes_refuse_impossible_fields(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
         DCGAN(**fields)
+
+
+def test_a_generator_that_no_checkpoint_could_describe_is_refused_before_the_first_step(tmp_path):
+    class Mine(mlp.Generator):
+        pass
+
+    class Recipe(GAN):
+        def networks(self, shape):
+            return Mine(*shape, 2, 8), mlp.Discriminator(*shape, 8)
+
+    with pytest.raises(InputError, match="generator Mine is not registered"):
+        ganfast.Trainer(Recipe(), "gaussians:ring8", steps=1, outdir=str(tmp_path))
+    assert not any(tmp_path.iterdir())
