@@ -31,9 +31,7 @@ def describe(generator: torch.nn.Module) -> dict[str, str]:
     except (TypeError, ValueError):
         config = None
     if not isinstance(config, dict):
-        raise InputError(
-            f"generator {kind.__name__} needs an attribute config, a dict of its arguments for JSON."
-        )
+        raise InputError(f"generator {kind.__name__} needs an attribute config, a dict of its arguments for JSON.")
     if not isinstance(getattr(generator, "latent_dim", None), int):
         raise InputError(f"generator {kind.__name__} needs an attribute latent_dim, the numbers in a latent vector.")
     return {"format": FORMAT, "model": name, "config": text}
