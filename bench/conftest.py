@@ -29,6 +29,7 @@ RESULTS = pytest.StashKey[store.Results]()
 
 
 def pytest_configure(config):
+    config.option.randomly_reorganize = False  # pytest-randomly's, where it is: rows come in the order of the files
     environment = {**calibrate.environment(), "memory": "kept" if frame.keep_memory() else "as the system has it"}
     try:
         config.stash[RESULTS] = store.Results(config.getoption("results"), environment)

@@ -1,13 +1,27 @@
-"""Shared by all tests: fast ones first, GPU tests skip without a GPU, real data where it lies."""
+"""Shared by all tests: fast ones first, in random order where pytest-randomly is; GPU tests skip without a GPU; real
+data where it lies; no cache but the session's own.
+"""
 
 import os
+import shutil
 import signal
+import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+
+CACHES = {
+    "GANFAST_CACHE": "ganfast", "MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton", "TRITON_HOME": "triton-home", "XDG_CACHE_HOME": "other",
+}  # fmt: skip
+OWN_CACHES = "PYTEST_XDIST_WORKER" not in os.environ  # workers, and processes that tests start, inherit the session's
+if OWN_CACHES:  # before ganfast is imported
+    caches = tempfile.mkdtemp(prefix="ganfast-tests-")
+    os.environ.update({name: os.path.join(caches, folder) for name, folder in CACHES.items()})
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what is in the background; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,7 +31,20 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # stable: fast first
 
 
+def pytest_unconfigure():
+    if OWN_CACHES:
+        shutil.rmtree(caches, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    seed = config.getoption("randomly_seed", None)
+    if seed is not None and {"failed", "error"} & set(terminalreporter.stats):
+        terminalreporter.write_line(f"the same order and random numbers: ARGS=--randomly-seed={seed}")
+
+
 def pytest_runtest_setup(item):
+    seed = item.config.getoption("randomly_seed", None) or 0
+    torch.manual_seed(seed + zlib.crc32(item.nodeid.encode()))  # whichever tests ran before
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")  # here, so that the summary folds them into one line
 
