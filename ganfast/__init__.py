@@ -10,10 +10,12 @@ from ganfast.fuse import fuse  # now, not on first use: the function, never the 
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "data", "functional", "metrics", "models", "nn", "objectives",
+    "data", "functional", "graphs", "metrics", "models", "nn", "objectives",
     "ops", "penalty", "recipes", "reference", "training",
 }  # fmt: skip
-_NAMES = {"InputError": "errors", "gradient_penalty": "penalty", "Trainer": "training", "load": "models"}
+_NAMES = {
+    "InputError": "errors", "capture": "graphs", "gradient_penalty": "penalty", "Trainer": "training", "load": "models",
+}  # fmt: skip
 
 __all__ = ["__version__", "fuse", *sorted(_SUBMODULES), *sorted(_NAMES)]
 
