@@ -55,7 +55,7 @@ def revision() -> str:
     """The commit, with "+" where tracked sources differ from it; GANFAST_REVISION where git is not there."""
     commit = _output("git", "rev-parse", "--short=12", "HEAD")
     if not commit:
-        return os.environ.get("GANFAST_REVISION", "unknown")
+        return os.environ.get("GANFAST_REVISION", "unknown")[:12]
     sources = ("ganfast", "kernels", "csrc", "bench/*.py", "setup.py")
     return commit + ("+" if _output("git", "status", "--porcelain", "--untracked-files=no", "--", *sources) else "")
 

@@ -3,10 +3,17 @@
 pytest bench --benchmark-only                          # everything
 pytest bench --benchmark-only -m "not full"            # the quick set: make bench
 pytest bench --benchmark-only --results FILE.json      # writes each row at once; rows that FILE has are skipped
+pytest bench --benchmark-only --part NAME              # the rows of one part of a run on a GPU: parts.py
+pytest bench --benchmark-only --rows FILE              # measures nothing: writes which rows there are, with their parts
 """
+
+import contextlib
+import os
+import threading
 
 import calibrate
 import frame
+import parts
 import pytest
 import store
 import table
@@ -23,9 +30,15 @@ def measured_time() -> float:
 def pytest_addoption(parser):
     parser.addoption("--results", help="JSON file of the rows; those that it has already are not measured again")
     parser.addoption("--budget-row", type=float, default=1.0, help="seconds of measuring a row (default 1)")
+    parser.addoption("--part", choices=parts.PARTS, help="only its rows, without those that failed before")
+    parser.addoption("--retry", action="store_true", help="also those")
+    parser.addoption("--device", choices=("gpu", "cpu"), default="gpu", help="whose parts (default gpu)")
+    parser.addoption("--rows", help="file: what would be measured on --device, which need not be there")
 
 
 RESULTS = pytest.StashKey[store.Results]()
+LOST = 70  # exit code: the device, or a kernel that does not end, needs another process
+LONGEST = {True: 900.0, False: 150.0}  # seconds of a row of a part that compiles for minutes, and of any other
 
 
 def pytest_configure(config):
@@ -40,11 +53,25 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     for mark in ("full", "long"):  # stable: the quick set first, the long baselines last
         items.sort(key=lambda item: item.get_closest_marker(mark) is not None)
-    results = config.stash[RESULTS]
-    done = [item for item in items if results.measured(name_of(item))]
-    if done:
-        items[:] = [item for item in items if not results.measured(name_of(item))]
-        config.hook.pytest_deselected(items=done)
+    results, part, device = config.stash[RESULTS], config.getoption("part"), config.getoption("device")
+
+    def wanted(item):
+        name = name_of(item) if "measure" in item.fixturenames else None
+        if part and parts.part_of(item, device) != part:
+            return False
+        if part and name in results.rows and not config.getoption("retry"):
+            return False
+        return not results.measured(name)
+
+    left = [item for item in items if wanted(item)]
+    if len(left) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in left])
+        items[:] = left
+    if config.getoption("rows"):
+        open(config.getoption("rows"), "w").close()
+        items[:] = [item for item in items if parts.part_of(item, device)]
+        for item in items:  # the only such mark says that there is no CUDA device
+            item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "skipif"]
     for item in (item for item in items if "measure" in item.fixturenames):
         item.add_marker(pytest.mark.benchmark(timer=measured_time))
 
@@ -84,20 +111,46 @@ class Measure:
     def __init__(self, item, benchmark, results, budget):
         self.item, self.benchmark, self.results, self.budget = item, benchmark, results, budget
         self.place = item.callspec.params["place"]
-        self.device = "cpu" if self.place == "cpu" else "cuda"
+        self.listed = item.config.getoption("rows")
+        self.device = "cpu" if self.place == "cpu" or self.listed else "cuda"
 
     def __call__(self, steps, make, check, work):
         name, row = name_of(self.item), self.item.callspec.params["row"]
+        if self.listed:
+            self.benchmark.pedantic(lambda: None)
+            with open(self.listed, "a") as file:
+                part = parts.part_of(self.item, self.item.config.getoption("device"))
+                file.write(f"{part} {parts.seconds_of(self.item)} {name}\n")
+            return
         head = {"group": group_of(self.item), "row": row, "place": self.place}
         self.benchmark.group = head["group"]
         try:
-            found = self._measured(steps, row, make, check, work)
+            with self._in_time(name, head):
+                found = self._measured(steps, row, make, check, work)
         except Exception as error:
             self.results.add(name, {**head, "error": f"{type(error).__name__}: {error}".split("\n")[0][:300]})
+            _leave_if_lost(self.device)
             raise
         if found:
             self.benchmark.extra_info.update(head | found)
             self.results.add(name, head | found)
+
+    @contextlib.contextmanager
+    def _in_time(self, name, head):
+        """Of a part: a row that does not end is noted as such, and the process ends."""
+        longest = LONGEST[self.item.config.getoption("part") in ("compiled", "long")]
+
+        def end():
+            self.results.add(name, {**head, "error": f"did not end in {longest:.0f} s"})
+            os._exit(LOST)
+
+        watch = threading.Timer(longest, end)
+        if self.item.config.getoption("part"):
+            watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
 
     def _measured(self, steps, row, make, check, work):
         sets = frame.input_sets(make, self.device)
@@ -120,6 +173,15 @@ class Measure:
             again = calibrate.better(calibration, calibrate.calibration(self.device))
             self.results.recalibrate(self.device, again, frame.with_floor)
             return found | frame.beside_floor(found["seconds"], work, self.place, again)
+
+
+def _leave_if_lost(device):
+    """After an illegal access no call of CUDA succeeds in this process."""
+    if device == "cuda":
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            pytest.exit(f"the device is lost to this process: {error}", LOST)
 
 
 def _tick(seconds):

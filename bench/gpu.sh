@@ -1,40 +1,54 @@
 #!/usr/bin/env bash
-# Everything that is worth measuring on this machine, within a budget, without a person or a network:
+# Everything that is worth half an hour of a GPU, in calls of nine minutes, without a person or a network:
 #
-#     bench/gpu.sh [OUTDIR] [--budget MINUTES] [--only PART,PART] [--plan cpu|gpu]
+#     GANFAST_REVISION=$(git rev-parse --short=12 HEAD) bench/gpu.sh [OUTDIR]          again and again, until it is complete
 #
-# The parts, in this order, what is worth most first (default: all):
+# The parts, in this order, what is worth most first:
+#     install        the package and its extension, for this chip alone
 #     environment    names, versions, revision
-#     tests          pytest -m gpu
+#     tests          pytest -m "gpu and not slow", twelve files at once
 #     calibration    copy bandwidth, matmul rates, launch time
-#     steps          whole steps at the sizes that the papers have, in fp32 and bf16
-#     ops            each operator; what is beyond the quick set only in CUDA graphs
-#     compiled       the steps' baselines under torch.compile, in CUDA graphs
+#     steps-bf16     whole steps in CUDA graphs at the sizes that papers have, beside torch as well as it does it
+#     steps-fp32     the same in fp32
+#     ops            each operator in CUDA graphs
+#     host           the host's time of operators and steps
+#     profile        traces of single steps, captured and eager, and tables by kernel
+#     eager          whole steps called from Python
+#     training       the trainer's step
+#     tune           other constants for the kernels; the winners are in tune.json
 #     sizes          steps at other sizes: how they scale with the batch
-#     long           what is left; baselines that compile for minutes, max-autotune last
-# OUTDIR (default build/gpu) then holds environment.json, tests.txt, results.json, one log for each part, and
-# <part>.done for what is complete. results.json is written anew after each row: a run that is cut off, by the budget
-# (default 9 minutes) or by a signal, keeps what it measured, and the same command goes on from there. --plan only says
-# how many rows each part has that those before it have not, and for how many minutes they are planned.
+#     compiled       steps under torch.compile, in CUDA graphs
+#     sanitize       the kernels on awkward sizes under compute-sanitizer
+#     long           what is left, max-autotune last; only where --only names it
 #
-# Needs: python3 with torch, triton, numpy, pytest, pytest-benchmark, pybind11, ninja; nvcc for the CUDA operators.
-# Tests of the trainer also need what ganfast does (pillow, safetensors, tqdm); `pip install --target FOLDER` elsewhere and
-# PYTHONPATH=FOLDER here will do; without them they are left out, and said to be.
-# PYTHON chooses another python; without a GPU the same parts run on the CPU. GANFAST_GPU_SELECT narrows the rows (a
-# pytest -k expression). Exit code: 0 complete, 1 something failed, 75 the budget ran out (run it again).
+# OUTDIR (default build/gpu) gets two files, written anew after each part: results-CARD.json, for bench/results/, and
+# gpu-CARD.tar.gz with logs, traces, tables, tuning.json and tune.json. What a later call goes on from lies in --work.
+#
+#     --budget MINUTES   of this call (default 9): what runs then is cut off, rows that are measured stay
+#     --only PART,PART   these parts; what failed in them before is tried again
+#     --work DIR         logs, results, caches (default build/gpu-work)
+#     --from TAR         on another machine: go on from what the tar holds
+#     --plan cpu|gpu     only say what would be measured, in which call; needs no GPU
+#
+# Needs python3 (PYTHON chooses another) with torch, triton, numpy, pytest, pytest-benchmark, pybind11, ninja; nvcc for
+# the CUDA operators; pillow, safetensors and tqdm for the trainer's tests and rows. Without .git the revision is taken
+# from GANFAST_REVISION. Without a GPU the same parts run on the CPU. GANFAST_GPU_SELECT narrows the rows (a pytest -k
+# expression). Exit code: 0 complete, 1 something failed, 75 the budget ran out: run it again.
 set -u
 cd "$(dirname "$0")/.."
 
-MEASURED="steps ops compiled sizes long"
-PARTS="environment tests calibration $MEASURED"
-out=build/gpu budget=9 only=$PARTS plan=
+PARTS="install environment tests calibration steps-bf16 steps-fp32 ops host profile eager training tune sizes compiled"
+PARTS="$PARTS sanitize long"
+out=build/gpu work=build/gpu-work budget=9 only=${PARTS% long} again= from= plan=
 while [ $# -gt 0 ]; do
     case $1 in
         --budget) budget=${2:?--budget needs minutes}; shift 2 ;;
-        --only) only=${2:?--only needs parts, of: $PARTS}; only=${only//,/ }; shift 2 ;;
+        --only) only=${2:?--only needs parts, of: $PARTS}; only="install ${only//,/ }" again=1; shift 2 ;;
+        --work) work=${2:?--work needs a folder}; shift 2 ;;
+        --from) from=${2:?--from needs a tar}; shift 2 ;;
         --plan) plan=${2:?--plan needs cpu or gpu}; shift 2 ;;
         -h|--help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
-        -*) echo "gpu.sh: no option $1: it has --budget MINUTES, --only PARTS and --plan DEVICE" >&2; exit 2 ;;
+        -*) echo "gpu.sh: no option $1: --help lists them" >&2; exit 2 ;;
         *) out=$1; shift ;;
     esac
 done
@@ -42,99 +56,128 @@ for part in $only; do
     case " $PARTS " in *" $part "*) ;; *) echo "gpu.sh: no part '$part': it has $PARTS" >&2; exit 2 ;; esac
 done
 python=${PYTHON:-python3}
-BUDGET_ROW=0.5  # seconds of timing a row
-
-# what each part measures, for pytest
-args_of() {
-    local slow="compiled or traced or max-autotune" ops
-    ops=$(grep -l "^from frame import" bench/test_*.py | grep -v test_steps)
-    case $1 in
-        steps) args=(bench/test_steps.py -k "($select) and ($usual) and not ($slow)") ;;
-        ops) args=($ops -k "($select) and ($captured or not full) and not ($slow)") ;;
-        compiled) args=(bench/test_steps.py -k "($select) and ($usual) and $captured" -m "not long") ;;
-        sizes) args=(bench/test_steps.py -k "($select) and not ($slow)") ;;
-        long) args=($ops bench/test_steps.py -k "$select") ;;
-    esac
-}
-
-on() {
-    if [ "$1" = gpu ]; then
-        select="cuda or graph" captured=graph usual="width64-batch128 or conv-width64-batch64 or resnet-width128-batch64"
-    else
-        select=cpu captured=cpu usual="width32-batch16 or width16-batch16"
-    fi
-    [ -z "${GANFAST_GPU_SELECT:-}" ] || select="($select) and ($GANFAST_GPU_SELECT)"
-}
-
-if [ -n "$plan" ]; then
-    on "$plan"
-    counted=
-    for part in $MEASURED; do
-        [[ " $only " == *" $part "* ]] || continue
-        args_of "$part"
-        rows=$("$python" -m pytest -q -p no:cacheprovider --collect-only --benchmark-only "${args[@]}" 2>/dev/null | grep ::)
-        new=$(comm -23 <(sort <<<"$rows") <(sort -u <<<"$counted"))  # what an earlier part has measured is not again
-        counted+=$'\n'$rows
-        count=$(grep -c :: <<<"$new")
-        case $part in steps) each=10 ;; ops) each=1.5 ;; sizes) each=6 ;; *) each=25 ;; esac  # seconds a row
-        echo "$part: $count rows, $("$python" -c "print(f'{$count * $each / 60:.1f}')") minutes"
-    done
-    exit 0
-fi
+[ -z "$plan" ] || exec "$python" bench/parts.py "$plan" --budget "$budget" --only $only
 
 end=$(( $(date +%s) + $("$python" -c "print(round(60 * float('$budget')))") )) || exit 2
-mkdir -p "$out" && out=$(cd "$out" && pwd)
-failed=0 unfinished=0
+mkdir -p "$out" "$work" && out=$(cd "$out" && pwd) && work=$(cd "$work" && pwd) || exit 2
+if [ -n "$from" ] && [ ! -e "$work/revision" ]; then tar xzf "$from" -C "$work" || exit 2; fi
+revision=$("$python" -c "import sys; sys.path.insert(0, 'bench'); import calibrate; print(calibrate.revision())") || exit 2
+if [ "$revision" = unknown ]; then
+    echo "gpu.sh: no .git here: say what is measured, GANFAST_REVISION=\$(git rev-parse --short=12 HEAD)" >&2; exit 2
+fi
+if [ -e "$work/revision" ] && [ "$(cat "$work/revision")" != "$revision" ]; then
+    echo "gpu.sh: $work holds what revision $(cat "$work/revision") did, this is $revision: give another --work" >&2; exit 2
+fi
+echo "$revision" >"$work/revision"
+card=$("$python" -c "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')") || exit 2
+card=$(tr -cs 'A-Za-z0-9\n' - <<<"${card#NVIDIA }" | tr '[:upper:]' '[:lower:]')
+device=gpu; [ "$card" != cpu ] || device=cpu
 
-child=
-trap '[ -z "$child" ] || kill "$child" 2>/dev/null; wait; exit 143' TERM INT HUP  # timeout ends all below it
-
+export python work device BENCH_COMMAND="bench/gpu.sh"  # what results.json says it comes from
+export GANFAST_CACHE=$work/cache TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$work/triton}
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$work/inductor} PYTHONUNBUFFERED=1
+failed=0 unfinished=0 child=
 left() { echo $(( end - $(date +%s) )); }
 
-# run PART COMMAND…: its log in OUTDIR; ended when the budget is
+# What comes back, as it is now. Compiled kernels stay where they are.
+pack() {
+    local tar=$out/gpu-$card.tar.gz
+    [ ! -e "$work/results.json" ] || cp "$work/results.json" "$out/results-$card.json"
+    for less in --exclude=./none --exclude=./profile; do  # traces are what may be large
+        tar czf "$work/.tar" -C "$work" --exclude=./.tar --exclude=./triton --exclude=./inductor \
+            --exclude=./install.done $less . && [ "$(stat -c %s "$work/.tar")" -lt 16000000 ] && break
+    done
+    mv "$work/.tar" "$tar"
+}
+trap '[ -z "$child" ] || kill "$child" 2>/dev/null; wait; pack; exit 143' TERM INT HUP  # timeout ends all below it
+
+# attempt PART COMMAND…: its exit code; its log in DIR; ended when the budget is
+attempt() {
+    local part=$1 rest; shift
+    rest=$(left); [ "$rest" -gt 0 ] || return 124
+    timeout --kill-after=20 "$rest" "$@" >>"$work/$part.log" 2>&1 &
+    child=$!
+    wait $child
+    local code=$?
+    child=
+    return $code
+}
+
+# run PART COMMAND…: once; what was done before is not done again, nor what failed unless --only names it
 run() {
     local part=$1 start code; shift
     [[ " $only " == *" $part "* ]] || return 0
-    if [ -e "$out/$part.done" ]; then echo "gpu.sh: $part: done before"; return 0; fi
+    if [ -e "$work/$part.done" ]; then echo "gpu.sh: $part: done before"; return 0; fi
+    if [ -e "$work/$part.failed" ] && [ -z "$again" ]; then
+        echo "gpu.sh: $part: failed before; --only $part tries it again"; failed=1; return 0
+    fi
     if [ "$(left)" -le 0 ]; then echo "gpu.sh: $part: no time left"; unfinished=1; return 0; fi
     start=$(date +%s)
-    timeout --kill-after=20 "$(left)" "$@" >>"$out/$part.log" 2>&1 &
-    child=$!
-    wait $child
-    code=$?
+    while attempt "$part" "$@"; code=$?; [ $code = 70 ]; do  # a row lost the device: the others in another process
+        touch "$work/$part.lost"
+        set -- "${@/#--retry/-q}"
+    done
+    case $code in 0|5) [ ! -e "$work/$part.lost" ] || code=1 ;; esac  # 5: pytest has nothing left to run
+    rm -f "$work/$part.lost"
     echo "gpu.sh: $part: exit $code after $(( $(date +%s) - start )) s"
     case $code in
-        0|5) touch "$out/$part.done" ;;  # 5: pytest has nothing to run that is not there already
+        0|5) touch "$work/$part.done"; rm -f "$work/$part.failed" ;;
         124|137) unfinished=1 ;;
-        *) failed=1; tail -n 15 "$out/$part.log" ;;
+        *) failed=1; touch "$work/$part.failed"; tail -n 25 "$work/$part.log" ;;
     esac
+    pack
 }
 
-# measure PART
+# measure PART: its rows of bench/
 measure() {
-    args_of "$1"
-    run "$1" "$python" -m pytest -q -p no:cacheprovider --benchmark-only --benchmark-columns=median,iqr,rounds \
-        --budget-row "$BUDGET_ROW" --results "$out/results.json" "${args[@]}"
+    local select=() retry=()
+    [ -z "${GANFAST_GPU_SELECT:-}" ] || select=(-k "$GANFAST_GPU_SELECT")
+    [ -z "$again" ] || retry=(--retry)
+    run "$1" "$python" -m pytest bench -q -p no:cacheprovider --benchmark-only --benchmark-columns=median,iqr,rounds \
+        --budget-row 0.5 --results "$work/results.json" --part "$1" --device $device "${select[@]}" "${retry[@]}"
 }
-export python out BENCH_COMMAND="bench/gpu.sh"  # what results.json says it comes from
 
-if [ ! -e "$out/install.done" ]; then
-    "$python" -m pip install -q --no-build-isolation --no-deps -e . >"$out/install.log" 2>&1 || {
-        tail -n 15 "$out/install.log"; echo "gpu.sh: ganfast does not install" >&2; exit 1; }
-    touch "$out/install.done"
-fi
+# Without an installer that takes this package, python finds it where it lies.
+install() {
+    local chip
+    chip=$("$python" -c "import torch; c = torch.cuda.get_device_capability(); print(f'{c[0]}{c[1]}' + 'a' * (c[0] > 8))" \
+        2>/dev/null) && export GANFAST_CUDA_ARCHS=${GANFAST_CUDA_ARCHS:-$chip}
+    "$python" -m pip install -q --no-build-isolation --no-deps -e . && return 0
+    echo "gpu.sh: it does not install: built in place, PYTHONPATH names it"
+    ln -sfn ../kernels ganfast/kernels
+    local plain=$work/plain  # an older setuptools does not read pyproject.toml
+    rm -rf "$plain" && mkdir -p "$plain" && cp setup.py "$plain" && ln -s "$PWD/csrc" "$PWD/ganfast" "$PWD/kernels" "$plain"
+    (cd "$plain" && "$python" setup.py -q build_ext --inplace) || return 1
+    rm -rf "$plain"
+    touch "$work/in-place"
+}
+export -f install
 
-device=cpu
-"$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())" && device=gpu
-on "$device"
-
+run install bash -c install
+[ ! -e "$work/install.failed" ] || { echo "gpu.sh: ganfast does not install" >&2; exit 1; }
+[ ! -e "$work/in-place" ] || export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 run environment bash -c '"$python" -c "
 import json, sys; sys.path.insert(0, \"bench\"); import calibrate; print(json.dumps(calibrate.environment(), indent=1))
-" > "$out/environment.json" && cat "$out/environment.json" && { nvidia-smi || true; } && cat ganfast/_C.txt'
-run tests bash -c '"$python" bench/gpu_tests.py --passed "$out/passed.txt" | tee -a "$out/tests.txt"; exit ${PIPESTATUS[0]}'
-run calibration "$python" bench/calibrate.py --results "$out/results.json"
-for part in $MEASURED; do measure "$part"; done
+" | tee "$work/environment.json" && cat ganfast/_C.txt && { nvidia-smi || true; }'
+run tests "$python" bench/gpu_tests.py --log "$work/tests.txt" ${again:+--again}
+run calibration "$python" bench/calibrate.py --results "$work/results.json"
+measure steps-bf16
+measure steps-fp32
+measure ops
+[ ! -e bench/test_host_time.py ] || run host "$python" -m pytest bench/test_host_time.py -q -p no:cacheprovider --benchmark-only
+run profile "$python" bench/profile_steps.py "$work/profile"
+measure eager
+measure training
+if [ $device = gpu ]; then
+    run tune "$python" bench/tune.py --minutes 1.5 --results "$work/tune.json"
+fi
+measure sizes
+measure compiled
+GANFAST_TESTS_LONGEST=300 run sanitize "$python" bench/gpu_tests.py --log "$work/sanitize.txt" ${again:+--again} -m gpu tests/kernels/test_memory.py
+measure long
+pack
 
+echo "gpu.sh: $out/results-$card.json, $out/gpu-$card.tar.gz"
 [ $failed = 0 ] || exit 1
 [ $unfinished = 0 ] || { echo "gpu.sh: the budget of $budget minutes ran out: run it again to go on"; exit 75; }
-echo "gpu.sh: complete: $out/results.json"
+echo "gpu.sh: complete"

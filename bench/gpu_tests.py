@@ -1,10 +1,11 @@
-"""pytest -m gpu over the test files that this machine's Python can import; says which it leaves out, and why.
+"""pytest -m "gpu and not slow" over the test files that this machine's Python can import, several files at once.
 
-    python bench/gpu_tests.py [--passed FILE] [--at-once 4]
+    python bench/gpu_tests.py [--log FILE] [--at-once 12] [--again] [-m MARKS] [PATH …]
 
-Each file has a process of its own: an illegal access leaves CUDA unusable in the process that made it, and most of the
-time goes into Triton's compiler, so that several are run at once. FILE has the tests that have passed: they are not run
-again.
+Each file has a process of its own, and another one after a test that lost the device (an illegal access leaves CUDA
+unusable in the process that made it) or that did not end in three minutes. What they print is printed at once, under
+the file's name. FILE has a line for each test: started, passed, skipped, failed or lost; those that came to an end are
+not run again, with --again those that failed are.
 """
 
 import argparse
@@ -12,28 +13,69 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"ganfast", *(p.stem for p in [*(ROOT / "tests").iterdir(), *(ROOT / "bench").iterdir()])}
-PASSED = "GANFAST_TESTS_PASSED"  # the environment's name for FILE, for the process of a file
+LOG = "GANFAST_TESTS_LOG"  # the environment's name for FILE, for the process of a file
+LOST = 70  # its exit code where the rest needs another process
+LONGEST = float(os.environ.get("GANFAST_TESTS_LONGEST", 180))  # seconds of a test
+ENDS = ("passed", "skipped", "failed", "lost")
+
+
+def outcomes(file: Path) -> dict:
+    """test → its last outcome."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {test: outcome for outcome, test in (line.split(" ", 1) for line in lines)}
 
 
 # --- the plugin of each process ---------------------------------------------------------------------------------------
 
 
+def _note(outcome: str, test: str) -> None:
+    with open(os.environ[LOG], "a") as file:
+        file.write(f"{outcome} {test}\n")
+
+
+def _end(test: str) -> None:
+    _note("lost", test)
+    print(f"\n{test} did not end in {LONGEST:.0f} s", file=sys.__stderr__, flush=True)
+    os._exit(LOST)
+
+
 def pytest_collection_modifyitems(config, items):
-    file = Path(os.environ[PASSED])
-    done = set(file.read_text().split("\n")) if file.exists() else set()
-    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in done])
-    items[:] = [item for item in items if item.nodeid not in done]
+    done = outcomes(Path(os.environ[LOG]))
+    left = [item for item in items if done.get(item.nodeid) not in ENDS]
+    config.hook.pytest_deselected(items=[item for item in items if done.get(item.nodeid) in ENDS])
+    items[:] = left
+
+
+_watches: dict = {}
+
+
+def pytest_runtest_logstart(nodeid):
+    _note("started", nodeid)
+    _watches[nodeid] = threading.Timer(LONGEST, _end, [nodeid])
+    _watches[nodeid].start()
 
 
 def pytest_runtest_logreport(report):
-    if report.when == "call" and report.passed:
-        with open(os.environ[PASSED], "a") as file:
-            file.write(report.nodeid + "\n")
+    if report.failed or report.skipped or (report.when == "call" and report.passed):
+        _note(report.outcome, report.nodeid)
+
+
+def pytest_runtest_logfinish(nodeid):
+    _watches.pop(nodeid).cancel()
+    import torch
+
+    if outcomes(Path(os.environ[LOG])).get(nodeid) == "failed" and torch.cuda.is_available():
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            print(f"\n{nodeid} lost the device: {error}", file=sys.__stderr__, flush=True)
+            os._exit(LOST)
 
 
 # --- all files --------------------------------------------------------------------------------------------------------
@@ -46,34 +88,71 @@ def missing(output: str) -> str | None:
     return None if name in OWN else name
 
 
-def run(file: Path, passed: Path) -> int:
-    """pytest's exit code, 5 where the file was left out; what it prints is printed when it is there as a whole."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "gpu_tests", file]
+def run(file: Path, log: Path, marks: str = "gpu and not slow") -> int:
+    """pytest's exit code, 5 where the file was left out; as many processes as it takes."""
+    command = [sys.executable, "-m", "pytest", "-v", "--no-header", "--tb=short", "-rN", "-m", marks]
+    command += ["-p", "no:cacheprovider", "-p", "gpu_tests", file]
     path = os.pathsep.join([str(ROOT / "bench"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, PASSED: str(passed), "PYTHONPATH": path}
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    said = found.stdout + found.stderr  # of what a conftest.py cannot import pytest speaks on stderr
-    lacks = missing(said) if found.returncode in (2, 4) else None
-    if lacks:
-        print(f"--- left out: {file} needs {lacks}", flush=True)
-        return 5
-    print(f"--- {file}: exit {found.returncode}\n{said}", flush=True)
-    return found.returncode
+    environment = {**os.environ, LOG: str(log), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the vendor's condition for the same bits every time
+    failed = False
+    while True:
+        before = len(outcomes(log))
+        child = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        said = []
+        for line in child.stdout:
+            said.append(line)
+            print(f"{file.stem}: {line}", end="", flush=True)
+        code = child.wait()
+        if code == LOST or code < 0:  # a signal: of the test that was started last
+            failed = True
+            _note_lost(log, file)
+            if len(outcomes(log)) > before:
+                continue
+        lacks = missing("".join(said)) if code in (2, 4) else None
+        if lacks:
+            print(f"--- left out: {file} needs {lacks}", flush=True)
+            return 5
+        return 1 if failed and code in (0, 5) else code
+
+
+def _note_lost(log: Path, file: Path) -> None:
+    """Tests of the file that were started and did not end are not run again."""
+    with open(log, "a") as out:
+        for test, outcome in outcomes(log).items():
+            if outcome == "started" and str(file).endswith(test.partition("::")[0]):
+                out.write(f"lost {test}\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--passed", type=Path, default=ROOT / "build" / "gpu-tests-passed.txt")
-    parser.add_argument("--at-once", type=int, default=min(4, os.cpu_count() or 1), help="processes (default 4)")
+    parser.add_argument("paths", nargs="*", type=Path, default=[ROOT / "tests"])
+    parser.add_argument("-m", dest="marks", default="gpu and not slow")
+    parser.add_argument("--log", type=Path, default=ROOT / "build" / "gpu-tests.txt")
+    parser.add_argument("--at-once", type=int, default=min(12, os.cpu_count() or 1), help="processes (default 12)")
+    parser.add_argument("--again", action="store_true", help="also what failed before")
     options = parser.parse_args()
-    options.passed.parent.mkdir(parents=True, exist_ok=True)
-    sources = sorted((ROOT / "tests").rglob("test_*.py"))
+    log = options.log.absolute()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    kept = ("passed", "skipped") if options.again else ENDS  # what was cut off is run again
+    log.write_text("".join(f"{outcome} {test}\n" for test, outcome in outcomes(log).items() if outcome in kept))
+    paths = [path.absolute() for path in options.paths]
+    sources = [file for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
     files = [file.relative_to(ROOT) for file in sources if re.search(r"mark\.gpu\b", file.read_text())]
     with ThreadPoolExecutor(options.at_once) as pool:
-        codes = dict(zip(files, pool.map(lambda file: run(file, options.passed.absolute()), files)))
-    bad = [str(file) for file, code in codes.items() if code not in (0, 5)]  # 5: nothing left to run
-    print(f"{len(bad)} of {len(codes)} files failed", *bad, sep="\n")
-    return bool(bad)
+        codes = dict(zip(files, pool.map(lambda file: run(file, log, options.marks), files)))
+    return summary(codes, outcomes(log))
+
+
+def summary(codes: dict, ended: dict) -> int:
+    """Says how many tests had which outcome, which failed and which files could not be run; whether any did."""
+    bad = [f"{outcome}: {test}" for test, outcome in ended.items() if outcome in ("failed", "lost")]
+    broken = [f"exit {code}: {file}" for file, code in codes.items() if code not in (0, 1, 5)]
+    counts = ", ".join(f"{sum(o == outcome for o in ended.values())} {outcome}" for outcome in ENDS)
+    print(f"--- {len(codes)} files: {counts}", *bad, *broken, sep="\n", flush=True)
+    return int(bool(bad or broken))
 
 
 if __name__ == "__main__":

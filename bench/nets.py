@@ -1,5 +1,6 @@
 """Networks of the step benchmarks as a user of plain PyTorch writes them."""
 
+import copy
 from itertools import pairwise
 
 import torch
@@ -68,18 +69,21 @@ def initialise(module: nn.Module, seed: int) -> nn.Module:
 
 
 def cost(module: nn.Module, x: torch.Tensor) -> tuple[float, float, float]:
-    """(operations, numbers that its convolutions and linear layers read and write, parameters) of module(x)."""
+    """(operations, numbers that its convolutions and linear layers read and write, parameters) of module(x).
+
+    Counted on the device "meta": nothing is computed.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    numbers = [0]
+    module, x, numbers = copy.deepcopy(module).to("meta"), x.to("meta"), [0]
 
     def count(layer, inputs, output):
         numbers[0] += inputs[0].numel() + output.numel()
 
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, kinds)]
+    for layer in module.modules():
+        if isinstance(layer, kinds):
+            layer.register_forward_hook(count)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(x)
-    for hook in hooks:
-        hook.remove()
     return counter.get_total_flops(), numbers[0], sum(p.numel() for p in module.parameters())

@@ -8,7 +8,7 @@ IDENTITY = ("revision", "cpu", "gpu", "torch", "triton")  # rows of one file agr
 
 
 class Mismatch(Exception):
-    """A results file of another machine or revision."""
+    """A results file of another machine or revision, or of none."""
 
 
 class Results:
@@ -16,6 +16,8 @@ class Results:
 
     def __init__(self, path=None, environment=None):
         self.path = Path(path) if path else None
+        if self.path and environment and environment["revision"] == "unknown":
+            raise Mismatch(f"{self.path}: no .git here: set GANFAST_REVISION to the commit that is measured")
         self.data = {"environment": environment or {}, "calibration": {}, "rows": {}}
         if self.path and self.path.exists():
             self.data = json.loads(self.path.read_text())

@@ -115,11 +115,13 @@ class Batches:
     """batches() → (batch,): what the feed does for a step; the first must be the stream's."""
 
     def __init__(self, place, batch):
-        device = torch.device("cpu" if place == "cpu" else "cuda")
-        self.feed = Feed(Stream(data(), batch, seed=4), 1, device)
-        self.first = Stream(data(), batch, seed=4).next().to(device)
+        self.device, self.batch = torch.device("cpu" if place == "cpu" else "cuda"), batch
+        self.feed = None
 
     def __call__(self):
+        if self.feed is None:
+            self.feed = Feed(Stream(data(), self.batch, seed=4), 1, self.device)
+            self.first = Stream(data(), self.batch, seed=4).next().to(self.device)
         self.feed.load()
         return (self.feed.batch(0),)
 
@@ -152,10 +154,11 @@ def test_dcgan_training(measure, place, size, row):
     if row == "data":
         rows["data"] = Batches(place, batch)
         work = Work(bytes=batch * 3 * 64 * 64 * (1 + 4))  # uint8 read, fp32 written
-    rows["examples"]()
 
     def check(found):
         assert found[0].isfinite().all()
+        if rows["examples"].update is None:
+            rows["examples"]()
         if found[0].dim() == 4:
             assert torch.equal(found[0], rows["data"].first), "these are not the stream's images"
             return

@@ -1,16 +1,13 @@
-"""What turns results into evidence: the page, the comparison of revisions, tuning, the run on a GPU."""
+"""What turns results into evidence: the page, the comparison of revisions, tuning."""
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import compare
-import gpu_tests
 import pytest
 import render
 import tune
@@ -150,25 +147,6 @@ def test_no_speed_up_where_a_check_failed():
     assert compare.verdicts([], []) == ([], False)
 
 
-def test_gpu_tests_go_on_and_name_what_cannot_be_imported(tmp_path):
-    file, passed = tmp_path / "test_it.py", tmp_path / "passed.txt"
-    once = "import pytest\n\n@pytest.mark.gpu\ndef test_{0}():\n    assert {1}\n\n"
-    file.write_text(once.format("a", True) + once.format("b", False))
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
-    assert gpu_tests.run(file, passed) == 1
-    assert passed.read_text() == "test_it.py::test_a\n"
-    file.write_text(once.format("a", False) + once.format("b", True))  # a has passed
-    assert gpu_tests.run(file, passed) == 0
-    assert passed.read_text() == "test_it.py::test_a\ntest_it.py::test_b\n"
-    assert gpu_tests.run(file, passed) == 5
-    file.write_text("import no_such_package.part\n" + once.format("c", True))
-    assert gpu_tests.run(file, passed) == 5
-    file.write_text("import ganfast.no_such_part\n" + once.format("c", True))
-    assert gpu_tests.run(file, passed) == 2
-    (tmp_path / "conftest.py").write_text("import no_such_package\n")
-    assert gpu_tests.run(file, passed) == 5
-
-
 def test_tuning_starts_from_what_stands_and_restores_it():
     kernels = pytest.importorskip("ganfast.kernels.interpolate")
     (search,) = tune.searches("interpolate")
@@ -246,72 +224,3 @@ def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
     monkeypatch.setattr(space["triton"].runtime.driver, "_active", Active)
     assert space["constants"]("interpolate") == {"BLOCK": 1024, "WARPS": 4}
     assert space["constants"]("pairwise_l1") == {}
-
-
-def gpu_run(folder, *arguments, select="sigmoid_bce and forward and fp32", **more):
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # xdist's
-    environment = {
-        **outside, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1",
-        "GANFAST_GPU_SELECT": select,
-    }  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    (folder / "install.done").touch()  # it is installed already
-    command = ["bash", ROOT / "bench" / "gpu.sh", folder, *arguments]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more
-    )
-
-
-def rows_of(folder):
-    file = folder / "results.json"
-    return json.loads(file.read_text())["rows"] if file.exists() else {}
-
-
-def test_gpu_run_refuses_unknown_words(tmp_path):
-    for arguments in (["--only", "ops,dance"], ["--quickly"]):
-        run = gpu_run(tmp_path / "out", *arguments)
-        assert run.wait(60) == 2 and "gpu.sh: no " in run.stdout.read()
-
-
-@pytest.mark.slow
-def test_the_gpu_run_is_planned_to_fit_half_an_hour(tmp_path):
-    """All but tests of what is worth most: 5 minutes of the 30 are for tests, installation and calibration."""
-    run = gpu_run(tmp_path / "out", "--plan", "gpu", "--only", "steps,ops,compiled", select="")
-    text = run.communicate(timeout=300)[0]
-    parts = {name: (int(rows), float(m)) for name, rows, m in re.findall(r"(\w+): (\d+) rows, ([\d.]+) minutes", text)}
-    assert list(parts) == ["steps", "ops", "compiled"] and all(rows > 0 for rows, _ in parts.values()), text
-    assert sum(minutes for _, minutes in parts.values()) <= 25, text
-
-
-@pytest.mark.slow
-def test_gpu_run_goes_on_where_it_was_killed(tmp_path):
-    folder = tmp_path / "out"
-    parts = "--only", "environment,ops", "--budget", "5"
-    for _ in range(3):  # a row fails where other work disturbs its timing
-        run = gpu_run(folder, *parts, start_new_session=True)
-        end = time.monotonic() + 240
-        while not rows_of(folder) and time.monotonic() < end and run.poll() is None:
-            time.sleep(0.2)
-        if run.poll() is None:
-            break
-    assert run.poll() is None, run.stdout.read()
-    os.killpg(run.pid, signal.SIGTERM)
-    run.wait(60)
-    kept = rows_of(folder)
-    assert kept, run.stdout.read()
-    for _ in range(3):
-        again = gpu_run(folder, *parts)
-        text = again.communicate(timeout=300)[0]
-        if again.returncode == 0:
-            break
-    assert again.returncode == 0, text
-    rows = rows_of(folder)
-    assert "environment: done before" in text
-    assert len(rows) == 4 and all("over_floor" in row for row in rows.values())
-    assert {name: rows[name] for name in kept} == kept  # not measured twice
-
-
-def test_gpu_run_without_time_says_so(tmp_path):
-    run = gpu_run(tmp_path / "out", "--only", "ops", "--budget", "0")
-    text = run.communicate(timeout=60)[0]
-    assert run.returncode == 75 and "no time left" in text
