@@ -13,14 +13,15 @@ class Average:
     def __init__(self, average: nn.Module, model: nn.Module, decay: float):
         self.decay = decay
         pairs = list(zip(average.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()))
-        self.floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's number of batches
+        self.averages, self.values = [a for a, _ in floats], [v for _, v in floats]
 
     @torch.no_grad()
     def update(self, step: Tensor) -> None:
         """``step``: how many updates there were, this one included; a scalar on the models' device."""
         weight = 1 - ((1 + step) / (10 + step)).clamp(max=self.decay)
-        for average, value in self.floats:
-            average.lerp_(value, weight.to(average.dtype))
+        weights = [weight.to(average.dtype) for average in self.averages]
+        torch._foreach_lerp_(self.averages, self.values, weights)
         for average, value in self.counters:
             average.copy_(value)

@@ -1,10 +1,13 @@
 """Tiny runs that train in a second."""
 
 import pytest
+from tape import tape
 from training.tiny import TINY
 
 from ganfast import Trainer
 from ganfast.recipes import DCGAN
+
+__all__ = ["tape"]
 
 
 @pytest.fixture

@@ -2,8 +2,20 @@ import copy
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ganfast.training.ema import Average
+
+
+class Calls(TorchFunctionMode):
+    """The names of Python's calls of torch."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 def test_follows_the_recurrence_for_weights_and_statistics():
@@ -25,3 +37,23 @@ def test_follows_the_recurrence_for_weights_and_statistics():
     for name, value in average.state_dict().items():
         torch.testing.assert_close(value.double(), expected[name].double(), rtol=1e-5, atol=1e-5)
     assert average[1].num_batches_tracked == 39
+
+
+def test_every_tensor_has_the_bits_of_its_own_lerp():
+    """Half types, too, whose weight is rounded to theirs; one call for all."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 5).half(), nn.Linear(5, 2).double())
+    average = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p))
+    ema = Average(average, model, decay=0.9)
+    step = torch.tensor(50.0)
+    weight = 1 - ((1 + step) / (10 + step)).clamp(max=0.9)
+    expected = [
+        a.detach().lerp(m.detach(), weight.to(a.dtype)) for a, m in zip(average.parameters(), model.parameters())
+    ]
+    calls = []
+    with Calls(calls):
+        ema.update(step)
+    assert all(torch.equal(a, e) for a, e in zip(average.parameters(), expected))
+    assert sum("lerp" in name for name in calls) == 1

@@ -104,7 +104,7 @@ def test_the_probe_sees_what_it_should(meta):
 def places(step) -> list[int]:
     """Where everything lies that a captured step reads or writes and that outlives it."""
     tensors = [t for net in (step.generator, step.discriminator) for t in net.state_dict().values()]
-    tensors += [t for pair in step.average.floats + step.average.counters for t in pair]
+    tensors += [*step.average.averages, *step.average.values, *(t for pair in step.average.counters for t in pair)]
     tensors += [p.grad for net in (step.generator, step.discriminator) for p in net.parameters()]
     for optimizer in (step.optimizer_g, step.optimizer_d):
         tensors += [optimizer.state[p][key] for group in optimizer.param_groups for p in group["params"]

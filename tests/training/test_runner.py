@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from ganfast.data import Dataset, Feed, Stream
+from ganfast.errors import InputError
+from ganfast.graphs import WARM_UP
 from ganfast.recipes import DCGAN, R3GAN, WGANGP
 from ganfast.training.precision import Precision
-from ganfast.training.runner import WARM_UP, Runner
+from ganfast.training.runner import Runner
 from ganfast.training.step import Step
 from ganfast.training.window import Window
 
@@ -56,6 +58,27 @@ def test_a_window_holds_what_the_sums_were():
     window = Window(sums, 5, 80)
     sums.zero_()
     assert window.arrived() and window.means() == [2.0, 1.0] and (window.step, window.images) == (5, 80)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_on_a_tape_captured_and_eager_steps_have_the_same_bits(name, tape):
+    """What a graph does, on a CPU: tests/tape.py."""
+    eager, captured = (make(RECIPES[name], "cpu", graph) for graph in (False, True))
+    told = []
+    captured.log = told.append
+    rows = losses(eager, 6), losses(captured, 6)
+    assert captured.graph is tape[0] and tape[0].replays == 6 - WARM_UP and torch.equal(*rows)
+    assert told[-1] == "The step is one CUDA graph from here on." and tape[0].generators == [captured.step.noise]
+    for a, b in zip(eager.step.generator.state_dict().values(), captured.step.generator.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_a_step_that_cannot_be_captured_says_what_to_do(tape, monkeypatch):
+    runner = make(DCGAN(width=2, latent_dim=3), "cpu", graph=True)
+    losses(runner, WARM_UP)
+    monkeypatch.setattr(runner.step.average, "update", lambda count: torch.empty(-1))
+    with pytest.raises(InputError, match=r"cannot be captured .* negative dimension .*: give --no-graph\."):
+        runner()
 
 
 @pytest.mark.gpu
