@@ -7,7 +7,8 @@ A test is one row of a group: one implementation, on one shape, in one place. It
    the neighbours' ratios, with its quartiles. On a GPU the time is between two events around enough calls, or of a
    replay of a CUDA graph of them; the inputs rotate through more memory than the caches hold. A round in which other
    processes had the cores is taken again (waited). Memory that is freed stays with the process (keep_memory).
-3. notes bytes, operations, the floor that follows from them and the calibration, time over floor, and peak memory.
+3. notes bytes, operations, the floor that follows from them and the calibration, time over floor, and peak memory. A
+   row that is faster than can be is kept and marked: its work counts too much, or the calibration was disturbed.
 
 "cpu", "cuda" (called from Python) and "graph" (captured in a CUDA graph) are the places.
 """
@@ -69,6 +70,16 @@ class Work:
             "operations": self.operations / calibration["matmul"][self.dtype],
             "launches": self.launches * calibration["launch"][place],
         }
+
+
+def running(precision: str, place: str) -> str:
+    """What products and convolutions of that precision run in under torch's settings: TF32 for fp32 on most GPUs.
+
+    The faster one where the two kinds differ: cuDNN takes TF32 by default, cuBLAS does not.
+    """
+    kinds = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    tf32 = precision == "fp32" and place != "cpu" and any(kind.fp32_precision == "tf32" for kind in kinds)
+    return "tf32" if tf32 else precision
 
 
 # --- derivatives and results ------------------------------------------------------------------------------------------
@@ -238,21 +249,13 @@ def in_turns(ours: Timer, theirs: Timer, budget: float) -> tuple[list, list, flo
     return a, b, sum(wait > QUIET for wait in waits) / rounds
 
 
-class WrongFloorError(AssertionError):
-    """A time below what can be: the work counts too much, or the calibration was disturbed."""
-
-
 def beside_floor(seconds: float, work: Work, place: str, calibration: dict) -> dict:
-    """floor, limit and over_floor of a row; WrongFloorError where nothing can be as fast as that."""
+    """floor, limit and over_floor of a row, and whether it is impossible: nothing can be as fast as that."""
     parts = work.floor(calibration, place)
     limit = max(parts, key=parts.get)
-    floor = parts[limit]
-    if not (floor > 0 and seconds / floor > IMPOSSIBLE):
-        raise WrongFloorError(
-            f"{seconds:.3g} s is {seconds / floor:.2f} of the floor, {floor:.3g} s of {limit}: {work} counts too much, "
-            "or the calibration was disturbed"
-        )
-    return {"floor": floor, "limit": limit, "over_floor": seconds / floor}
+    over = seconds / parts[limit]
+    assert over > 0, f"{seconds} s over a floor of {parts[limit]} s"  # and no NaN
+    return {"floor": parts[limit], "limit": limit, "over_floor": over, "impossible": over <= IMPOSSIBLE}
 
 
 def row_of(times: list, ours: list, disturbed: float, work: Work, memory: int) -> dict:

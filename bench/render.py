@@ -40,11 +40,11 @@ ganfast's: *over ganfast* is the median of the ratios of neighbours, with its qu
 ganfast's own row is timed against itself: how far its quartiles lie from 1 is the noise of the machine. *floor* is the
 largest of bytes over the copy bandwidth, operations over the rate of a product or convolution and launches over the
 launch time, each measured on that machine at the start of the run; *time/floor* is what is left to gain. Below 1 the
-data lay in a cache, or were only read, or the library needs fewer operations than the definition. *peak memory* is what
-torch allocates beyond what was there; results included, memory that a C++ operator takes for itself not. On a CPU freed
-memory stays with the process, as most of it does in a training run, and a round in which other processes had the cores
-is taken again. Quartiles are those of one run; a line below each machine says how far a second run moved: trust that
-more.
+data lay in a cache, or were only read, or the library needs fewer operations than the definition; an exclamation mark
+stands where it is below a half, which cannot be: that floor is wrong. *peak memory* is what torch allocates beyond what
+was there; results included, memory that a C++ operator takes for itself not. On a CPU freed memory stays with the
+process, as most of it does in a training run, and a round in which other processes had the cores is taken again.
+Quartiles are those of one run; a line below each machine says how far a second run moved: trust that more.
 
 What ganfast stands beside: *eager*, as tutorials have it (fp32, NCHW); *tuned*, as well as torch does it
 (channels_last, fused Adam, TF32, cudnn.benchmark, no wasted gradients); *compiled*, that under torch.compile (penalties
@@ -232,7 +232,7 @@ def brief(rows: dict) -> list[str]:
         measured = [row for row in members if "seconds" in row]
         own, others = verdict.ours(measured), verdict.alternatives(measured)
         if own:
-            cells = [table.seconds(own["seconds"]), f"{own['over_floor']:.1f}", table.size(own["peak_memory"])]
+            cells = [table.seconds(own["seconds"]), table.over_floor(own), table.size(own["peak_memory"])]
             if others:
                 row = others[0]
                 spread = table.spread(*row["ratio_quartiles"], "{:.2f}".format)

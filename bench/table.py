@@ -32,6 +32,11 @@ def ratio(row: dict) -> str:
     return f"{row['ratio']:.2f}×"
 
 
+def over_floor(row: dict) -> str:
+    """Time over floor; "!" marks what cannot be."""
+    return f"{row['over_floor']:.1f}" if not row.get("impossible") else f"{row['over_floor']:.2f} !"
+
+
 def spread(low: float, high: float, form) -> str:
     return f"{form(low)} – {form(high)}"
 
@@ -43,7 +48,7 @@ def cells(row: dict) -> tuple:
     return (
         seconds(row["seconds"]), spread(*row["quartiles"], seconds), ratio(row),
         spread(*row["ratio_quartiles"], "{:.2f}".format), size(row["bytes"]), count(row["operations"]),
-        f"{seconds(row['floor'])} ({row['limit']})", f"{row['over_floor']:.1f}", size(row["peak_memory"]),
+        f"{seconds(row['floor'])} ({row['limit']})", over_floor(row), size(row["peak_memory"]),
     )  # fmt: skip
 
 

@@ -40,9 +40,11 @@ def tuned(on=True):
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     torch.set_float32_matmul_precision("high" if on else "highest")
     torch.backends.cudnn.benchmark = on
-    yield
-    torch.set_float32_matmul_precision(before[0])
-    torch.backends.cudnn.benchmark = before[1]
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def autocast(device, precision):
@@ -81,17 +83,23 @@ def eager_losses(make, device, *args):
     return step.history
 
 
-def run(measure, make, rows, row, precision, args, work):
+def precision_of(row, precision):
+    return "fp32" if row == "eager" else precision
+
+
+def run(measure, make, rows, row, precision, args, parts):
     """Measure one row of `rows`, which update alike, if their losses are those of "eager" in fp32."""
     if row == "max-autotune" and measure.place == "cpu":
         pytest.skip("max-autotune is for CUDA")
-    steps = {name: Step(make, name, "fp32" if name == "eager" else precision, measure.device, *args) for name in rows}
+    steps = {name: Step(make, name, precision_of(name, precision), measure.device, *args) for name in rows}
+    with tuned(row != "eager"):
+        work = work_of(parts, frame.running(precision_of(row, precision), measure.place))
 
     def check(losses):
         assert losses[0].isfinite().all()
         for name in {next(iter(steps)), row}:
             error = frame.distance(steps[name].history, eager_losses(make, measure.device, *args))
-            bound = BOUNDS["fp32" if name == "eager" else precision]
+            bound = BOUNDS[precision_of(name, precision)]
             assert error <= bound, f"{name} trains something else: losses {error:.2g} from eager's, at most {bound}"
 
     measure(steps, make=tuple, check=check, work=work)
@@ -171,7 +179,7 @@ def test_dcgan(measure, place, size, precision, row):
     g, d = nets.generator(width), nets.discriminator(width)
     # G: forward and both gradients; D: both of the two batches in its own update, forward and one gradient in G's
     parts = [(g, torch.empty(batch, 100, 1, 1), 3), (d, torch.empty(batch, 3, 64, 64), 8)]
-    run(measure, dcgan, ["ganfast", row], row, precision, size, work_of(parts, precision))
+    run(measure, dcgan, ["ganfast", row], row, precision, size, parts)
 
 
 # --- critics with a gradient penalty ----------------------------------------------------------------------------------
@@ -317,4 +325,4 @@ def test_critic(measure, place, case, precision, row):
     # forward, reverse and weight gradient of three batches (R1: of two) and one tangent sweep
     times = 10 if kind == "wgan-gp" else 8
     parts = [(CRITICS[critic](width), torch.empty(batch, 3, SIDES[critic], SIDES[critic]), times)]
-    run(measure, critic_update, ["ganfast", row], row, precision, case, work_of(parts, precision))
+    run(measure, critic_update, ["ganfast", row], row, precision, case, parts)

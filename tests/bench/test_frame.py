@@ -1,14 +1,20 @@
 """The benchmarks' frame: floors, ratios, checks and the results file."""
 
+import importlib.util
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import calibrate
 import frame
 import pytest
 import store
 import table
+import test_steps
 import torch
 from frame import Work
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CALIBRATION = {"device": "cpu", "copy": 1e10, "matmul": {"fp32": 1e11, "bf16": 4e11}, "launch": {"cpu": 1e-6}}
 
@@ -25,13 +31,83 @@ def test_the_floor_is_the_largest_of_three():
     assert (found["limit"], found["floor"], found["over_floor"]) == ("bytes", pytest.approx(1e-3), pytest.approx(2.0))
 
 
-def test_a_floor_that_counts_too_much_is_caught():
-    with pytest.raises(AssertionError, match="counts too much"):
-        row([2e-3] * 4, work=Work(bytes=1e9))
-    with pytest.raises(AssertionError, match="counts too much"):
-        row([2e-3] * 4, work=Work(operations=1e12))
-    with pytest.raises(AssertionError, match="counts too much"):
+def test_a_row_below_its_floor_is_kept_and_marked():
+    assert not row([2e-3] * 4)["impossible"]
+    for work in (Work(bytes=1e9), Work(operations=1e12)):
+        found = row([2e-3] * 4, work=work)
+        assert found["impossible"] and found["seconds"] == 2e-3 and found["over_floor"] <= frame.IMPOSSIBLE
+    again = frame.with_floor(found, {**CALIBRATION, "matmul": {"fp32": 1e15}})
+    assert not again["impossible"]  # the calibration had been disturbed
+    with pytest.raises(AssertionError, match="nan s over a floor"):
         row([float("nan")] * 4)
+
+
+class Timed:
+    """What Measure needs of pytest's item, and of pytest-benchmark."""
+
+    place, inner, calls, disabled = "cpu", 1, 1, False
+
+    def __init__(self, bench, name):
+        self.path, self.name, self.originalname = Path("bench/test_x.py"), f"test_x[{name}]", "test_x"
+        self.callspec = SimpleNamespace(params={"place": "cpu", "row": "ganfast"})
+        self.config = SimpleNamespace(stash={bench.CALIBRATED_AGAIN: set()})
+        self.extra_info = {}
+
+    def pedantic(self, *args, **kwargs):
+        pass
+
+
+def test_rows_below_their_floor_end_in_the_results_and_are_calibrated_again_once(tmp_path, monkeypatch):
+    path = ROOT / "bench" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("conftest_of_bench", path)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    calls = []
+    monkeypatch.setattr(calibrate, "calibration", lambda device: calls.append(device) or CALIBRATION)
+    results, config = store.Results(tmp_path / "results.json"), None
+    for i, work in enumerate((Work(bytes=1e15), Work(operations=1e18), Work(launches=1))):
+        item = Timed(bench, i)
+        item.config = config = config or item.config
+        bench.Measure(item, item, results, 0.01)(
+            {"ganfast": lambda: (torch.ones(3),)}, tuple, lambda results: None, work
+        )
+    rows = list(json.loads((tmp_path / "results.json").read_text())["rows"].values())
+    assert [r["impossible"] for r in rows] == [True, True, False] and all(r["seconds"] > 0 for r in rows)
+    assert calls == ["cpu", "cpu"]
+
+
+def test_fp32_on_a_gpu_is_bounded_by_what_runs():
+    conv, matmul, before = torch.backends.cudnn.conv, torch.backends.cuda.matmul, []
+    for kind in (conv, matmul):
+        before.append(kind.fp32_precision)
+    try:
+        for of_conv, of_matmul, wanted in (
+            ("tf32", "ieee", "tf32"), ("ieee", "tf32", "tf32"), ("ieee", "ieee", "fp32"), ("none", "none", "fp32"),
+        ):  # fmt: skip
+            conv.fp32_precision, matmul.fp32_precision = of_conv, of_matmul
+            assert frame.running("fp32", "cuda") == frame.running("fp32", "graph") == wanted
+            assert (frame.running("fp32", "cpu"), frame.running("bf16", "cuda")) == ("fp32", "bf16")
+    finally:
+        conv.fp32_precision, matmul.fp32_precision = before
+    assert set(calibrate.DTYPES) == {"fp32", "tf32", "bf16", "fp16"}  # a rate is measured for each
+
+
+@pytest.mark.parametrize("row, precision, wanted", [
+    ("eager", "fp32", "tf32"), ("tuned", "fp32", "tf32"), ("ganfast", "bf16", "bf16"), ("eager", "bf16", "tf32"),
+])  # fmt: skip
+def test_steps_on_a_gpu_are_bounded_by_the_arithmetic_of_their_row(row, precision, wanted):
+    """As torch and the benchmark set it: cuDNN's TF32 is on by default."""
+    found = []
+
+    def measure(steps, make, check, work):
+        found.append(work)
+
+    measure.place, measure.device = "graph", "cuda"
+    parts = [(torch.nn.Conv2d(3, 4, 3), torch.empty(2, 3, 8, 8), 3)]
+    test_steps.run(measure, None, ["ganfast", row], row, precision, (), parts)
+    (work,) = found
+    assert work.dtype == wanted and work.operations == 3 * 2 * 2 * 4 * 36 * 27
+    assert work.bytes == (2 if wanted == "bf16" else 4) * 3 * (2 * 3 * 64 + 2 * 4 * 36) + 28 * (4 * 27 + 4)
 
 
 def test_a_ratio_is_the_median_of_neighbours():
@@ -148,6 +224,9 @@ def test_table_shows_every_figure_or_the_error():
         "t[b]": {"group": "g", "row": "ganfast", "place": "cpu", "error": "AssertionError: relative errors [0.5]"},
     }
     text = table.text(rows)
+    assert "3.0 !" not in text and "0.01 !" in table.text(
+        {"t[c]": rows["t[a]"] | {"impossible": True, "over_floor": 0.01}}
+    )
     for words in ("3 ms", "3.00×", "2.50 – 3.50", "9.54 MiB", "1 M", "1 ms (bytes)", "3.0", "relative errors [0.5]"):
         assert words in text
     assert text.index("ganfast  failed") < text.index("torch")
