@@ -3,6 +3,7 @@
     pytest bench/test_training.py --benchmark-only -m "not full"
 
 All rows begin with the same weights and see the same images and latents; the losses of their first three steps agree.
+They run under the settings of `ganfast train`: fp32 without TF32, cuDNN's search (which pytorch/examples has on, too).
 
     ganfast   the trainer's step: batches from the feed, both updates, the averaged generator, norms of gradients;
               on a GPU one CUDA graph
@@ -12,6 +13,7 @@ All rows begin with the same weights and see the same images and latents; the lo
 """
 
 import copy
+import functools
 
 import frame
 import nets
@@ -34,6 +36,11 @@ from ganfast.training.step import Step  # noqa: E402
 SIZES = [(32, 32), *frame.in_full((64, 64), (64, 128))]  # width, batch
 CPU_MOST = 32 * 32
 IMAGES = 512
+PRECISION = functools.partial(Precision, "fp32")
+
+
+def device_of(place):
+    return torch.device("cpu" if place == "cpu" else "cuda")
 
 
 def networks(width, device):
@@ -55,11 +62,11 @@ def data():
 
 
 def by_ganfast(row, place, width, batch):
-    device = torch.device("cpu" if place == "cpu" else "cuda")
+    device = device_of(place)
     g, d = networks(width, device)
     average = copy.deepcopy(g).eval().requires_grad_(False)
     feed = Feed(Stream(data(), batch, seed=4), 1, device)
-    step = Step(DCGAN(width=width), (g, d, average), feed, Precision("fp32", device), seed=5)
+    step = Step(DCGAN(width=width), (g, d, average), feed, PRECISION(device), seed=5)
     run = Runner(step, graph=place != "cpu")
     if row == "bare":
         step.average.update = lambda count: None
@@ -77,7 +84,7 @@ def by_ganfast(row, place, width, batch):
 
 
 def by_hand(place, width, batch):
-    device = "cpu" if place == "cpu" else "cuda"
+    device = device_of(place)
     g, d = (
         nets.initialise(nets.generator(width), 1).to(device),
         nets.initialise(nets.discriminator(width), 2).to(device),
@@ -115,8 +122,7 @@ class Batches:
     """batches() → (batch,): what the feed does for a step; the first must be the stream's."""
 
     def __init__(self, place, batch):
-        self.device, self.batch = torch.device("cpu" if place == "cpu" else "cuda"), batch
-        self.feed = None
+        self.device, self.batch, self.feed = device_of(place), batch, None
 
     def __call__(self):
         if self.feed is None:
@@ -140,6 +146,12 @@ class Row:
         return (self.update(),)
 
 
+@pytest.fixture(autouse=True)
+def settings_of_the_trainer(place):
+    with PRECISION(device_of(place)).settings():
+        yield
+
+
 @pytest.mark.parametrize("row", ["ganfast", "bare", "data", "examples"])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"width{size[0]}-batch{size[1]}")
 @pytest.mark.parametrize("place", PLACES[:2])  # a graph is ganfast's own doing
@@ -149,7 +161,7 @@ def test_dcgan_training(measure, place, size, row):
         pytest.skip("minutes on a CPU")
     parts = [(nets.generator(width), torch.empty(batch, 100, 1, 1), 3),
              (nets.discriminator(width), torch.empty(batch, 3, 64, 64), 8)]  # fmt: skip
-    work: Work = work_of(parts, "fp32")
+    work: Work = work_of(parts, frame.running("fp32", place))
     rows = {name: Row(name, place, *size) for name in dict.fromkeys(["ganfast", row, "examples"])}
     if row == "data":
         rows["data"] = Batches(place, batch)

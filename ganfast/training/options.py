@@ -40,6 +40,8 @@ class TrainOptions:
     """auto, cpu, cuda or cuda:N"""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """arithmetic of convolutions and matrix products; weights stay fp32, fp16 scales its losses"""
+    deterministic: bool = False
+    """on a GPU the same bits in every run and after --resume, by slower kernels; a CPU always gives them"""
     graph: bool = True
     """on a GPU the step is captured in a CUDA graph and replayed; --no-graph runs it as it is"""
     compile: bool = False
@@ -113,6 +115,7 @@ MAY_CHANGE = {
     "kimg",
     "steps",
     "device",
+    "deterministic",
     "graph",
     "compile",
     "gpu_data_gib",

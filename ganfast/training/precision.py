@@ -1,23 +1,27 @@
 """The arithmetic of a run: fp32, TF32, or half types under autocast, fp16 with a loss scale."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from ganfast.errors import InputError
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """What ``--precision`` says; weights, their gradients and the optimisers' moments stay fp32.
+    """What ``--precision`` and ``--deterministic`` say; weights, their gradients and the optimisers' moments stay fp32.
 
     fp16's smallest number is 6e-8, and gradients can be smaller: losses are multiplied by a scale that falls when a
     gradient overflows (that update is left out) and rises after 2,000 that do not (Micikevicius et al. 2018,
     arXiv:1710.03740). It is a number on the device, and nothing waits for it.
     """
 
-    def __init__(self, name: str, device: torch.device):
+    def __init__(self, name: str, device: torch.device, deterministic: bool = False):
         self.name, self.device = name, device
+        self.deterministic = deterministic and device.type == "cuda"  # a CPU's kernels are
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -45,17 +49,21 @@ class Precision:
 
     @contextlib.contextmanager
     def settings(self):
-        """For a whole run: deterministic convolutions, and TF32 only where asked for."""
+        """For a whole run: TF32 only where asked for; the fastest convolutions, or deterministic algorithms alone.
+
+        ``InputError`` where an operation of a deterministic run has none.
+        """
         tf32, cudnn, matmul = self.name == "tf32", torch.backends.cudnn, torch.backends.cuda.matmul
         kinds = matmul, cudnn.conv, cudnn.rnn
         before = [kind.fp32_precision for kind in kinds]
-        modes = cudnn.benchmark, cudnn.deterministic
+        benchmark = cudnn.benchmark
         try:
-            cudnn.benchmark, cudnn.deterministic = False, True
+            cudnn.benchmark = not self.deterministic
             _set_tf32(kinds, ["tf32" if tf32 else "ieee"] * 3)
-            yield
+            with _deterministic_algorithms() if self.deterministic else contextlib.nullcontext():
+                yield
         finally:
-            cudnn.benchmark, cudnn.deterministic = modes
+            cudnn.benchmark = benchmark
             _set_tf32(kinds, before)
 
     def state(self) -> dict:
@@ -64,6 +72,28 @@ class Precision:
     def load_state(self, state: dict) -> None:
         if self.scaler is not None:
             self.scaler.load_state_dict(state)
+
+
+@contextlib.contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    cudnn, memory = torch.backends.cudnn, torch.utils.deterministic
+    before = cudnn.deterministic, memory.fill_uninitialized_memory
+    mode = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        cudnn.deterministic, memory.fill_uninitialized_memory = (
+            True,
+            False,
+        )  # what is empty is written before it is read
+        torch.use_deterministic_algorithms(True)
+        yield
+    except RuntimeError as error:
+        reason, _, rest = str(error).partition(", but ")
+        if "use_deterministic_algorithms" not in rest:
+            raise
+        raise InputError(f"the step cannot be deterministic ({reason}): leave out --deterministic.") from error
+    finally:
+        cudnn.deterministic, memory.fill_uninitialized_memory = before
+        torch.use_deterministic_algorithms(mode[0], warn_only=mode[1])
 
 
 def _set_tf32(kinds, precisions: list[str]) -> None:

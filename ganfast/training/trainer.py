@@ -71,7 +71,7 @@ class Trainer:
             Stream(data, opts.batch, opts.seed, opts.flip), recipe.d_steps, self.device,
             int(opts.gpu_data_gib * 2**30), self.ranks.share,
         )  # fmt: skip
-        self.precision = Precision(opts.precision, self.device)
+        self.precision = Precision(opts.precision, self.device, opts.deterministic)
         self.update = Step(
             recipe, tuple(self.networks.values()), self.feed, self.precision, opts.seed, opts.ema_decay, opts.lr_decay,
             self.total_steps, self.ranks.average,

@@ -50,7 +50,7 @@ class Timed:
     def __init__(self, bench, name):
         self.path, self.name, self.originalname = Path("bench/test_x.py"), f"test_x[{name}]", "test_x"
         self.callspec = SimpleNamespace(params={"place": "cpu", "row": "ganfast"})
-        self.config = SimpleNamespace(stash={bench.CALIBRATED_AGAIN: set()})
+        self.config = SimpleNamespace(stash={bench.CALIBRATED_AGAIN: set()}, getoption=lambda name: None)
         self.extra_info = {}
 
     def pedantic(self, *args, **kwargs):

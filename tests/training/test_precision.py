@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ganfast.errors import InputError
 from ganfast.training.precision import Precision
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -50,6 +51,52 @@ def test_tf32_only_where_asked_for_and_afterwards_as_before(name, person):
     with Precision(name, torch.device("cpu")).settings():
         assert precisions() == ["tf32" if name == "tf32" else "ieee"] * 3
         assert MATMUL.allow_tf32 == CUDNN.allow_tf32 == (name == "tf32")
-        assert CUDNN.deterministic and not CUDNN.benchmark
     assert precisions() == before
-    assert not CUDNN.deterministic
+
+
+def modes():
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return CUDNN.benchmark, CUDNN.deterministic, *algorithms, torch.utils.deterministic.fill_uninitialized_memory
+
+
+FAST, DETERMINISTIC = (True, False, False, False, True), (False, True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    "device, asked, wanted", [("cuda", False, FAST), ("cuda", True, DETERMINISTIC), ("cpu", True, FAST)]
+)
+@pytest.mark.parametrize("person", [False, True])
+def test_the_fastest_algorithms_or_deterministic_ones(device, asked, wanted, person, monkeypatch):
+    """Whatever else a person has set, and as that was afterwards, also where the run fails."""
+    if person:
+        monkeypatch.setattr(CUDNN, "benchmark", True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    before = modes()
+    try:
+        precision = Precision("fp32", torch.device(device), deterministic=asked)
+        with pytest.raises(KeyboardInterrupt), precision.settings():
+            assert modes()[:1] == wanted[:1] and (person or modes() == wanted)
+            raise KeyboardInterrupt
+        assert modes() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def fails(message):
+    raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    "operation, error, message",
+    [
+        (
+            lambda: torch.zeros(3).put_(torch.tensor([1]), torch.ones(1)),
+            InputError,
+            r"deterministic \(put_ does not have",
+        ),
+        (lambda: fails("another error"), RuntimeError, "^another error$"),
+    ],
+)
+def test_an_operation_that_cannot_be_deterministic_is_named(operation, error, message):
+    with pytest.raises(error, match=message), Precision("fp32", torch.device("cuda"), deterministic=True).settings():
+        operation()

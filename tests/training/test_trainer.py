@@ -75,6 +75,18 @@ def test_resuming_is_the_same_as_never_stopping(tiny, tmp_path, d_steps):
     assert rows[0] == rows[1] and {"grad_norm_d", "grad_norm_g"} < set(rows[0][0])
 
 
+def test_a_resumed_run_may_be_deterministic_or_not(tiny):
+    """On a CPU it always is: nothing changes but what options.json says."""
+    whole = tiny(steps=6)
+    whole.train(progress=False)
+    run = tiny(steps=3, deterministic=True).train(progress=False)
+    assert json.loads((run / "options.json").read_text())["options"]["deterministic"]
+    resumed = tiny(steps=6, resume=str(run))
+    assert resumed.train(progress=False) == run
+    assert_same_bits(weights(resumed), weights(whole))
+    assert not json.loads((run / "options.json").read_text())["options"]["deterministic"]
+
+
 def test_going_on_from_an_older_checkpoint_branches_off(tiny):
     run = tiny(steps=12).train(progress=False)
     before = sorted(path.name for path in run.iterdir())
