@@ -1,9 +1,10 @@
-"""The DCGAN that everybody starts from, of plain torch modules, trained with and without ganfast.fuse.
+"""The DCGAN that everybody starts from, of plain torch modules, trained with and without ganfast's lines.
 
     python bench/drop_in.py [--data SRC] [--steps N] [--width W] [--write docs/drop-in.md]
 
-Both runs start from the same weights and see the same batches. A third, plain one starts from weights one rounding
-away: what fp32 leaves open. Prints, or writes into the page, a table of the losses.
+Both runs start from the same weights and see the same batches; the second has ``ganfast.fuse`` and
+``ganfast.capture``. A third, plain one starts from weights one rounding away: what fp32 leaves open. Prints, or writes
+into the page, a table of the losses.
 """
 
 import argparse
@@ -63,35 +64,40 @@ def initialize(module):
         nn.init.zeros_(module.bias)
 
 
-def train(fuse, dataset, steps, width=64, batch=32, latent=100, scale=1.0):
+def train(fast, dataset, steps, width=64, batch=32, latent=100, scale=1.0):
     """[(discriminator's loss, generator's loss)] of each step; all weights start multiplied by ``scale``."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     channels = dataset.samples.shape[-1]
     netG, netD = Generator(latent, width, channels), Discriminator(width, channels)
     netG.apply(initialize)
     netD.apply(initialize)
+    netG.to(device), netD.to(device)
     with torch.no_grad():
         for p in [*netG.parameters(), *netD.parameters()]:
             p *= scale
-    if fuse:
+    if fast:
         ganfast.fuse(netG), ganfast.fuse(netD)
-    optimizers = [torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (netD, netG)]
-    stream = Stream(dataset, batch, seed=0)
-    real, fake = torch.ones(batch), torch.zeros(batch)
-    losses = []
-    for _ in range(steps):
-        images = netG(torch.randn(batch, latent, 1, 1))
-        bce = nn.functional.binary_cross_entropy
+    optimizerD, optimizerG = (torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (netD, netG))
+    ones, zeros = torch.ones(batch, device=device), torch.zeros(batch, device=device)
+    bce = nn.functional.binary_cross_entropy
+
+    def step(real):
+        images = netG(torch.randn(batch, latent, 1, 1, device=device))
         netD.zero_grad()
-        loss_d = bce(netD(stream.next()), real) + bce(netD(images.detach()), fake)
+        loss_d = bce(netD(real), ones) + bce(netD(images.detach()), zeros)
         loss_d.backward()
-        optimizers[0].step()
+        optimizerD.step()
         netG.zero_grad()
-        loss_g = bce(netD(images), real)
+        loss_g = bce(netD(images), ones)
         loss_g.backward()
-        optimizers[1].step()
-        losses.append((loss_d.item(), loss_g.item()))
-    return losses
+        optimizerG.step()
+        return loss_d, loss_g
+
+    stream = Stream(dataset, batch, seed=0)
+    if fast:
+        step = ganfast.capture(step, torch.zeros(batch, channels, 64, 64, device=device))
+    return [tuple(loss.item() for loss in step(stream.next().to(device))) for _ in range(steps)]
 
 
 def table(plain, fused, nudged):
@@ -118,7 +124,7 @@ def main():
     options = parser.parse_args()
     dataset = open_dataset(options.data, size=64)
     sizes = {"steps": options.steps, "width": options.width, "batch": options.batch}
-    plain, fused = (train(fuse, dataset, **sizes) for fuse in (False, True))
+    plain, fused = (train(fast, dataset, **sizes) for fast in (False, True))
     nudged = train(False, dataset, **sizes, scale=NUDGE)
     text = (
         f"{options.steps} steps on `{dataset.name}`, width {options.width}, batch {options.batch}, fp32, "

@@ -76,7 +76,8 @@ class GAN:
         nets = [t for net in (self.netG, self.netD, self.average) for t in net.state_dict().values()]
         grads = [p.grad for net in (self.netG, self.netD) for p in net.parameters()]
         moments = [v for o in (self.optG, self.optD) for s in o.state.values() for v in s.values()]
-        return [*nets, *grads, *moments, self.count, self.noise.get_state(), torch.get_rng_state()]
+        random = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+        return [*nets, *grads, *moments, self.count, self.noise.get_state(), *random]
 
 
 def with_penalty(critic, real, fake):
@@ -121,18 +122,22 @@ def as_on_a_gpu(gan):
     _make_capturable(gan.optD), _make_capturable(gan.optG)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_capture_changes_nothing(penalty):
-    gan = GAN(penalty=PENALTIES[penalty])
+def test_capture_changes_nothing(penalty, device):
+    gan, (real,) = GAN(penalty=PENALTIES[penalty], device=device), batches(1, device=device)
     before = copied(gan.state())
-    ganfast.capture(gan.step, batches(1)[0])
+    ganfast.capture(gan.step, real)
     assert same(before, gan.state()) and gan.calls == 1
-    gan.step(batches(1)[0])  # also where moments and gradients are there
+    gan.step(real)  # also where moments and gradients are there
     before, grads = copied(gan.state()), [p.grad for p in gan.netD.parameters()]
-    ganfast.capture(gan.step, batches(1)[0])
-    assert same(before, gan.state())
+    ganfast.capture(gan.step, real)
     assert all(p.grad is g for p, g in zip(gan.netD.parameters(), grads))
-    gan.step(batches(1)[0])
+    steps = [s["step"] for s in gan.optD.state.values()]
+    assert all(s.device.type == device for s in steps) and same(
+        before, [v.to(b.device) for v, b in zip(gan.state(), before)]
+    )
+    gan.step(real)
     assert not same(before, gan.state())  # a step does change it
 
 
@@ -300,3 +305,121 @@ def test_a_capture_that_fails_names_the_line_and_changes_nothing(tape):
     ):
         captured(batches(1)[0])
     assert same(before, gan.state()) and all(p.grad is g for p, g in zip(gan.netG.parameters(), grads))
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """fp32 that is fp32, and the same convolutions each time."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+def far(eager, other):
+    """The largest relative difference of two runs' losses."""
+    return max(abs(a[k] - b[k]) / max(abs(a[k]), 1e-2) for a, b in zip(eager, other) for k in a)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_on_a_gpu_a_graph_trains_as_the_step_does(penalty, fused, exact):
+    """As on the tape, but for the bits: the vendor promises none across streams, and a GAN multiplies roundings."""
+    eager, other = (GAN(penalty=PENALTIES[penalty], fused=fused, device="cuda") for _ in range(2))
+    as_on_a_gpu(eager)
+    reals = batches(WARM_UP + 9, size=16, device="cuda")
+    captured = ganfast.capture(other.step, reals[0])
+    with ganfast.ops.for_graph():  # the same kernels
+        losses = run(eager, eager.step, reals)
+    assert far(losses, run(other, captured, reals)) < 1e-3
+    assert captured.graph is not None and other.calls == 1 + WARM_UP + 1
+    assert torch.equal(eager.noise.get_state(), other.noise.get_state()) and other.count == len(reals)
+    assert all(s["step"] == len(reals) for s in other.optG.state.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_on_a_gpu_optimizers_in_a_graph(name, exact):
+    eager, other = GAN(OPTIMIZERS[name], device="cuda"), GAN(OPTIMIZERS[name], device="cuda")
+    as_on_a_gpu(eager)
+    reals = batches(WARM_UP + 4, size=16, device="cuda")
+    captured = ganfast.capture(other.step, reals[0])
+    with ganfast.ops.for_graph():
+        losses = run(eager, eager.step, reals)
+    assert far(losses, run(other, captured, reals)) < 1e-2 and captured.graph is not None
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_schedule_reaches_the_graph():
+    rates = []
+    gan, real = GAN(device="cuda"), batches(1, device="cuda")[0]
+    schedule = torch.optim.lr_scheduler.StepLR(gan.optG, 1, 0.5)
+    captured = ganfast.capture(gan.step, real)
+    sizes = []
+    for _ in range(WARM_UP + 12):
+        before = gan.netG[0].weight.detach().clone()
+        captured(real)
+        sizes.append(float((gan.netG[0].weight - before).abs().max()))
+        rates.append(float(gan.optG.param_groups[0]["lr"]))
+        schedule.step()
+    assert rates == pytest.approx([1e-2 * 0.5**n for n in range(len(rates))], rel=1e-5)
+    assert sizes[-1] < 1e-5 < sizes[0]  # Adam's updates are of the rate's size
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_loss_scale_in_fp16(exact):
+    found = []
+    for graph in (False, True):
+        gan = GAN(OPTIMIZERS["adam fused"], device="cuda")
+        as_on_a_gpu(gan)
+        scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40, growth_interval=4)
+
+        def step(real, gan=gan, scaler=scaler):
+            gan.optD.zero_grad()
+            with torch.autocast("cuda", torch.float16):
+                loss = gan.netD(real).float().square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(gan.optD)
+            scaler.update()
+            return loss
+
+        real = batches(1, size=16, device="cuda")[0]
+        captured = ganfast.capture(step, real) if graph else step
+        assert scaler.get_scale() == 2.0**40
+        losses = [float(captured(real).detach()) for _ in range(40)]
+        found.append((losses, scaler.get_scale(), float(gan.optD.state[gan.netD[0].weight]["step"])))
+    assert found[0][1] == found[1][1] < 2.0**40 and found[0][2] == found[1][2] < 40  # it overflowed, and settled
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-2, abs=1e-4)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_nothing_waits_and_no_memory_is_taken():
+    gan = GAN(device="cuda", penalty=merged)
+    host = [real.pin_memory() for real in batches(4)]
+    captured = ganfast.capture(gan.step, host[0].cuda())
+    for _ in range(WARM_UP + 2):
+        captured(host[0])
+    torch.cuda.synchronize()
+    reserved = torch.cuda.memory_reserved()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [captured(real)["d"].clone() for real in host * 3]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.memory_reserved() == reserved and torch.stack(losses).isfinite().all()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_capture_that_fails_leaves_a_step_that_runs():
+    gan, real = GAN(device="cuda"), batches(1, device="cuda")[0]
+
+    def step(real):
+        losses = gan.step(real)
+        torch.cuda.synchronize()  # no operator: no dry run sees it
+        return losses
+
+    captured = ganfast.capture(step, real)
+    for _ in range(WARM_UP):
+        captured(real)
+    with pytest.raises(InputError, match=r"test_captured.py, line \d+: "):
+        captured(real)
+    assert all(value.isfinite() for value in gan.step(real).values())
