@@ -43,7 +43,7 @@ class Add(Rule):
         return y, saved
 
     def rows(self, saved, rows):
-        count = len(range(*rows.indices(saved[2][0][0])))
+        count = len(range(saved[2][0][0])[rows])
         return [((count, *shape[1:]), dtype) for shape, dtype in saved]
 
     def vjp(self, saved, d):
@@ -70,7 +70,7 @@ class Reshape(Rule):
         return y, (values[0].shape, y.shape, len(values))
 
     def rows(self, saved, rows):
-        return (*((len(range(*rows.indices(shape[0]))), *shape[1:]) for shape in saved[:2]), saved[2])
+        return (*((len(range(shape[0])[rows]), *shape[1:]) for shape in saved[:2]), saved[2])
 
     def vjp(self, saved, d):
         return [d.reshape(saved[0])] + [None] * (saved[2] - 1)
