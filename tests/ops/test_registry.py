@@ -135,16 +135,13 @@ def test_the_words_of_a_library_that_does_not_load_are_kept(tmp_path):
 
 def test_importing_the_operators_is_light():
     run = run_python("""
-        import sys, time, torch
+        import sys, torch
         torch.library, torch.autograd
-        start = time.perf_counter()
+        before = set(sys.modules)
         import ganfast.functional, ganfast.nn
-        heavy = {"triton", "matplotlib", "sklearn", "tensorboard"} & set(sys.modules)
-        print(time.perf_counter() - start, *heavy)
+        print(*({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))
     """)
-    seconds, *heavy = run.stdout.split()
-    assert not heavy
-    assert float(seconds) < 1.0  # 0.2 s is the goal; the machine may be busy
+    assert run.stdout.split() == ["ganfast"]  # 0.2 s is the goal
 
 
 def test_eager_calls_pass_by_the_dispatcher_and_observed_ones_do_not():

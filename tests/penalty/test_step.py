@@ -265,7 +265,7 @@ def test_scale_multiplies_gradients_alone(name, scale):
 
 @pytest.mark.parametrize("norm", [nn.Identity, lambda f: nn.GroupNorm(1, f)], ids=["merged", "normalised"])
 def test_a_scale_keeps_small_gradients_in_fp16(norm):
-    """fp16 rounds what is below 2^-25 to 0: of 1 at the top, two weights of 2^-13 leave nothing below but by a scale."""
+    """fp16 rounds what is below 2^-25 to 0: of 1 at the top, two weights of 2^-13 leave none below but for a scale."""
     torch.manual_seed(0)
     critic = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2, 1), norm(8), nn.LeakyReLU(0.5), nn.Flatten(),

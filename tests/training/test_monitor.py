@@ -1,11 +1,13 @@
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from ganfast.training import monitor as monitor_module
 from ganfast.training.monitor import Monitor, percentiles
 
 
@@ -31,30 +33,38 @@ def test_a_row_takes_figures_by_name(tmp_path):
     assert second["gpu_memory_mb"] == 7.5 and set(second) == {*first, "gpu_memory_mb"}
 
 
-def test_steps_are_timed_without_what_is_done_between_them(tmp_path):
+@pytest.fixture
+def clock(monkeypatch):
+    """The monitor's clock, in seconds: clock[0] += 0.01."""
+    now = [100.0]
+    monkeypatch.setattr(monitor_module, "time", SimpleNamespace(perf_counter=lambda: now[0], strftime=time.strftime))
+    return now
+
+
+def test_steps_are_timed_without_what_is_done_between_them(tmp_path, clock):
     with open_monitor(tmp_path) as monitor:
         for step in range(1, 5):
-            time.sleep(0.01)
+            clock[0] += step / 100
             monitor.tick()
-            time.sleep(0.1)  # a picture is made
+            clock[0] += 0.1  # a picture is made
             monitor.picture(step, np.zeros((4, 4, 1), np.uint8))
         monitor.row(4, 32, FIGURES)
         monitor.row(5, 40, FIGURES)
     first, second = map(json.loads, (tmp_path / "stats.jsonl").read_text().splitlines())
-    assert 10 <= first["step_ms_p50"] <= first["step_ms_p95"] < 100
+    assert (first["step_ms_p50"], first["step_ms_p95"]) == (20, 40)
     assert "step_ms_p50" not in second  # no step in its window
 
 
-def test_a_row_that_comes_late_has_the_times_of_its_own_steps(tmp_path):
+def test_a_row_that_comes_late_has_the_times_of_its_own_steps(tmp_path, clock):
     with open_monitor(tmp_path) as monitor:
         for seconds in (0.01, 0.01, 0.08, 0.08):
-            time.sleep(seconds)
+            clock[0] += seconds
             monitor.tick()
         monitor.row(2, 16, FIGURES)
         monitor.row(4, 32, FIGURES)
     first, second = map(json.loads, (tmp_path / "stats.jsonl").read_text().splitlines())
-    assert 10 <= first["step_ms_p50"] < 70 and second["step_ms_p50"] >= 80
-    assert second["images_per_second"] < 2 * 8 / 0.16 < first["images_per_second"] < 2 * 8 / 0.02
+    assert (first["step_ms_p50"], second["step_ms_p50"]) == (10, 80)
+    assert (first["images_per_second"], second["images_per_second"]) == (2 * 8 / 0.02, 2 * 8 / 0.16)
 
 
 def test_losses_are_drawn_though_older_rows_lack_a_column(tmp_path):
