@@ -49,6 +49,24 @@ def pytest_runtest_setup(item):
         pytest.skip("needs a CUDA device")  # here, so that the summary folds them into one line
 
 
+@pytest.fixture(autouse=True)
+def exact_fp32(request):
+    """On a GPU cuDNN's convolutions in fp32 are TF32 by default, with 10 bits of the 23 that tests count on."""
+    if not request.node.get_closest_marker("gpu"):
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    kinds = matmul, cudnn.conv, cudnn.rnn
+    before = [kind.fp32_precision for kind in kinds]
+    matmul.allow_tf32 = cudnn.allow_tf32 = False  # both of torch's switches: it refuses to read one that differs
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = (precision == "tf32" for precision in before[:2])
+    for kind, precision in zip(kinds, before):
+        kind.fp32_precision = precision
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets: GANFAST_TEST_DATA, else ../shared/data beside the checkout."""

@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+from graphed import graph_device
+from tape import tape
+
+__all__ = ["graph_device", "tape"]
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from graphed import captured
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops, reference
@@ -137,8 +138,10 @@ def test_a_variance_far_below_the_mean(device):
         for name in backends(device):
             with ops.use_backend(name):
                 _, mean, var = batch_norm_act(y, None, None, None, None, True, 0.0, None, 0.2)
-            assert float(((var - v64) / v64).abs().max()) <= 1e-6
-            assert float((mean - m64).abs().max()) <= 5e-4  # half a unit of fp32 at 1e4
+            # ours: half a unit of fp32 at 1e4, and nothing of it in the variance; torch's mean is rounded as it grows
+            of_mean, of_var = (1e-2, 1e-4) if name == "reference" else (5e-4, 1e-6)
+            assert float((mean - m64).abs().max()) <= of_mean
+            assert float(((var - v64) / v64).abs().max()) <= of_var
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -297,22 +300,21 @@ def test_arguments_are_checked():
         torch.ops.ganfast.batch_norm_act_backward(y[1:], y, None, None, mean, var, True, 1e-5, None, 0.2)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("layout", ["contiguous", "last"])
-def test_graph_replay_equals_eager(layout):
-    y, da, weight, bias, mean, var = make((16, 40, 9, 9), device="cuda", layout=layout)
+def test_graph_replay_equals_eager(layout, graph_device):
+    for name in backends(graph_device):
+        y, da, weight, bias, *start = make((16, 40, 9, 9), device=graph_device, layout=layout)
+        mean, var = (v.clone() for v in start)
 
-    def step(mean, var):
-        a = functional.batch_norm_act(y, mean, var, weight, bias, True)
-        return a, batch_norm_act_backward(da, y, weight, bias, mean, var, True, 1e-5, "relu", 0.2)[0]
+        def step(y=y, da=da, weight=weight, bias=bias, mean=mean, var=var):
+            a = functional.batch_norm_act(y, mean, var, weight, bias, True)
+            return a, batch_norm_act_backward(da, y, weight, bias, mean, var, True, 1e-5, "relu", 0.2)[0]
 
-    step(mean.clone(), var.clone())
-    running, graph = (mean.clone(), var.clone()), torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        replayed = step(*running)
-    y.copy_(torch.randn_like(y))
-    for v, start in zip(running, (mean, var)):
-        v.copy_(start)
-    graph.replay()
-    plain = mean.clone(), var.clone()
-    assert all(torch.equal(a, b) for a, b in zip((*replayed, *running), (*step(*plain), *plain)))
+        with ops.use_backend(name):
+            eager, replay = captured(step)
+            y.copy_(torch.randn_like(y))
+            found = []
+            for run in (replay, eager):
+                mean.copy_(start[0]), var.copy_(start[1])
+                found.append([t.clone() for t in (*run(), mean, var)])
+        assert all(torch.equal(a, b) for a, b in zip(*found))

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from graphed import captured
 from ops.links import ACTS, BOUNDS, Link, composed
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -327,34 +328,32 @@ def test_transforms_of_torch_func():
     torch.testing.assert_close(got, wanted)
 
 
-# --- with a GPU -------------------------------------------------------------------------------------------------------
+# --- in a CUDA graph --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_the_triton_backend_and_its_graph(transposed, dtype, monkeypatch):
-    """Forced, against fp64; and the replay of a captured forward and backward gives the same bits."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def test_in_a_graph(transposed, dtype, graph_device):
+    """Against fp64; on a GPU the Triton backend, whose kernels have the same bits in a graph: the vendor's need not."""
     link = Link(
         transposed, affine=True, in_activation="tanh", statistics=True, size=(8, 32, 8, 8), c_out=48, kernel=(4, 4),
-        stride=(2, 2), padding=(1, 1), output_padding=(0, 0), dtype=dtype, device="cuda", channels_last=True,
+        stride=(2, 2), padding=(1, 1), output_padding=(0, 0), dtype=dtype, device=graph_device, channels_last=True,
     )  # fmt: skip
-    seed = torch.randn_like(composed(*link.put(link.leaves))[0])
+    with torch.no_grad():
+        seed = torch.randn_like(conv_link(*link.put(link.leaves))[0])
 
     def step():
         y, mean, var = conv_link(*link.put(link.leaves))
         return y, mean, var, *torch.autograd.grad((y, var), link.leaves, (seed, torch.ones_like(var)))
 
-    with ops.use_backend("triton"):
-        eager = step()  # measures its configurations
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step()
-        graph.replay()
+    with ops.use_backend("triton" if graph_device == "cuda" else None):
+        eager, replay = captured(step)  # measures its configurations
+        with torch.no_grad():
+            link.tensors[0].copy_(torch.randn_like(link.tensors[0]))
+        found = eager(), replay()
     wide = [t.detach().double().requires_grad_() for t in link.leaves]
     y, mean, var = composed(*link.put(wide))
     true = y, mean, var, *torch.autograd.grad((y, var), wide, (seed.double(), torch.ones_like(var)))
-    for a, b, c in zip(eager, captured, true):
-        assert torch.equal(a, b)
-        assert (a.double() - c).norm() <= 8 * BOUNDS[dtype] * c.norm()
+    for a, b, c in zip(*found, true):
+        assert graph_device == "cpu" or torch.equal(a, b)
+        assert all((got.double() - c).norm() <= 8 * BOUNDS[dtype] * c.norm() for got in (a, b))

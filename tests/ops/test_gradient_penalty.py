@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from graphed import captured
 from ops.penalties import DTYPES, ROUND, SUM, backends, check_against_reference, check_samples, gradients
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -353,15 +354,14 @@ def test_transforms_of_torch_func():
     torch.testing.assert_close(torch.func.grad(functional.gradient_penalty)(g), wanted)
 
 
-# --- with a GPU -------------------------------------------------------------------------------------------------------
+# --- in a CUDA graph, and with a GPU ----------------------------------------------------------------------------------
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(16, 3, 16, 16), (3, 3, 128, 128)])  # one block a sample; several
-def test_graph_replay_equals_eager(shape):
-    for name in set(backends("cuda")) - {"reference"}:
+def test_graph_replay_equals_eager(shape, graph_device):
+    for name in backends(graph_device):
         with ops.use_backend(name):
-            g = gradients(*shape, device="cuda").requires_grad_()
+            g = gradients(*shape, device=graph_device).requires_grad_()
 
             def step(g=g):
                 penalty, norms, seed = functional.gradient_penalty_terms(g)
@@ -369,17 +369,10 @@ def test_graph_replay_equals_eager(shape):
                 (second,) = torch.autograd.grad(first, g, seed.detach())
                 return penalty, norms, seed, first, second
 
-            stream = torch.cuda.Stream()
-            with torch.cuda.stream(stream):
-                step()
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                results = step()
+            eager, replay = captured(step)
             with torch.no_grad():
-                g.copy_(gradients(*shape, device="cuda"))
-            graph.replay()
-            assert all(torch.equal(a, b) for a, b in zip(results, step()))
+                g.copy_(gradients(*shape, device=graph_device))
+            assert all(torch.equal(a, b) for a, b in zip(replay(), eager()))
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from graphed import captured
 from penalty.truth import (
     CRITICS,
     TwoHeads,
@@ -353,38 +354,29 @@ def by_penalty(critic, real, fake, eps):
     return loss.detach(), wasserstein.detach(), value.detach()
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize(
     "make", [lambda: conv_critic(16), normalised_critic, residual], ids=["flat", "curved", "parts"]
 )
 @pytest.mark.parametrize("update", [by_step, by_penalty])
-def test_captured_in_a_cuda_graph(update, make, monkeypatch):
+def test_captured_in_a_cuda_graph(update, make, graph_device):
     """Each replay has the gradients of what its inputs hold then, added to what ``.grad`` holds."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    critic = make().cuda()
-    real, fake, eps = (t.cuda() for t in samples((8, 3, 8, 8), torch.float32))
+    critic = make().to(graph_device)
+    real, fake, eps = (t.to(graph_device) for t in samples((8, 3, 8, 8), torch.float32))
     for p in critic.parameters():
         p.grad = torch.zeros_like(p)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            update(critic, real, fake, eps)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = update(critic, real, fake, eps)
-    for replay in range(2):
+    _, replay = captured(lambda: update(critic, real, fake, eps))
+    for turn in range(2):
         for t in (real, fake):
             t.copy_(torch.randn_like(t))
         eps.copy_(torch.rand_like(eps))
         for p in critic.parameters():
             p.grad.zero_()
-        graph.replay()
+        found = replay()
+        mine = [g.clone() for g in grads(critic)]
         scalars, wanted = of_loss(critic, real, fake, eps)
-        assert distance(found, scalars[: len(found)]) < 1e-4, replay
-        assert distance(grads(critic), wanted) < 1e-4, replay
+        assert distance(found, scalars[: len(found)]) < 1e-4, turn
+        assert distance(mine, wanted) < 1e-4, turn
 
 
 @pytest.mark.gpu
@@ -404,29 +396,20 @@ def test_norms_on_a_gpu(norm, layout):
     assert distance(gradients(mine, critic), gradients(penalised, critic)) < 1e-10
 
 
-@pytest.mark.gpu
-def test_captured_with_a_scale_on_the_device_and_its_own_epsilon():
+def test_captured_with_a_scale_on_the_device_and_its_own_epsilon(graph_device):
     torch.manual_seed(0)
-    critic = normalised_critic().cuda()
-    real, fake, _ = (t.cuda() for t in samples((8, 3, 8, 8), torch.float32))
-    scale = torch.tensor(4.0, device="cuda")
+    critic = normalised_critic().to(graph_device)
+    real, fake, _ = (t.to(graph_device) for t in samples((8, 3, 8, 8), torch.float32))
+    scale = torch.tensor(4.0, device=graph_device)
     for p in critic.parameters():
         p.grad = torch.zeros_like(p)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        penalty.wgan_gp_step(critic, real, fake, scale=scale)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step = penalty.wgan_gp_step(critic, real, fake, scale=scale)
+    _, replay = captured(lambda: penalty.wgan_gp_step(critic, real, fake, scale=scale))
     values, sizes = [], []
     for factor in (1.0, 1.0, 256.0):
         scale.fill_(factor)
         for p in critic.parameters():
             p.grad.zero_()
-        graph.replay()
-        values.append(float(step.penalty))
+        values.append(float(penalty.WGANGPStep(*replay()).penalty))
         sizes.append(float(torch.cat([g.flatten() for g in grads(critic)]).norm()))
     assert values[0] != values[1]  # ε is drawn anew
     assert 100 < sizes[2] / sizes[1] < 600
