@@ -1,5 +1,6 @@
 """One watched call of a step: what a CUDA graph cannot hold is named, and whatever it wrote is put back."""
 
+import contextlib
 import functools
 import gc
 import linecache
@@ -70,7 +71,7 @@ class DryRun(TorchDispatchMode):
         self._random_states()
         schedulers = self._python_objects()
         try:
-            with self, _Functions(self):
+            with _uncompiled(), self, _Functions(self):
                 step(*inputs)
             for scheduler, epoch in schedulers:
                 if scheduler.last_epoch != epoch:
@@ -257,6 +258,13 @@ class _Functions(TorchFunctionMode):
         result = func(*args, **kwargs)
         self.run.called(func, args, kwargs, result)
         return result
+
+
+def _uncompiled() -> contextlib.AbstractContextManager:
+    """Compiled functions run as they are: called under a mode first, they would never be compiled."""
+    if "torch._dynamo" not in sys.modules:  # loading it takes seconds
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 REPEATS = 5
 _known: dict[tuple[str, tuple], str] = {}  # (environment, key) → choice
@@ -91,8 +92,8 @@ def environment(device: torch.device) -> str:
 
 
 def _not_now(device) -> bool:
-    if device.type == "meta" or torch.compiler.is_compiling():
-        return True
+    if device.type == "meta" or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+        return True  # a mode, such as torch.utils.flop_counter's, takes time for each operator in Python
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 

@@ -307,6 +307,32 @@ def test_a_capture_that_fails_names_the_line_and_changes_nothing(tape):
     assert same(before, gan.state()) and all(p.grad is g for p, g in zip(gan.netG.parameters(), grads))
 
 
+def test_a_compiled_network_is_compiled_after_the_dry_run():
+    """Under a mode torch.compile would run the network as it is, from then on."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    fast = torch.compile(net, backend=backend)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = fast(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    captured = ganfast.capture(step, torch.ones(2, 3))
+    before = len(compiled)
+    losses = [captured(torch.ones(2, 3)).item() for _ in range(3)]
+    assert losses[2] < losses[0] and (before, len(compiled)) == (0, 1)
+    torch.compiler.reset()
+
+
 @pytest.fixture
 def exact(monkeypatch):
     """fp32 that is fp32, and the same convolutions each time."""

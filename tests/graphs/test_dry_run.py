@@ -4,6 +4,7 @@ import copy
 import linecache
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from torch.optim import optimizer as hooks
 
 import ganfast
 from ganfast.errors import InputError
+from ganfast.functional import sigmoid_bce
+from ganfast.graphs import dry_run
 from ganfast.graphs.dry_run import COPIES, DRAWS, MAKES, READS, SCALER, SIZES, DryRun
+from ganfast.nn import MinibatchDiscrimination
 
 
 def item(x):
@@ -174,6 +178,40 @@ def test_what_a_graph_can_hold_passes():
         return loss, norm, x[:, [0, 2]], torch.full((), 0.5, device=x.device)
 
     assert len(ganfast.capture(step, torch.ones(3, 4))(torch.ones(3, 4))) == 4
+
+
+PIECES = {
+    "gradient_penalty": lambda p, x: p.gradient_penalty(p.critic, x, p.fake).backward(),
+    "wgan_gp_step": lambda p, x: p.wgan_gp_step(p.critic, x, p.fake),
+    "r1": lambda p, x: p.r1(p.critic, x).backward(),
+    "dragan": lambda p, x: p.dragan(p.critic, x).backward(),
+    "lipschitz": lambda p, x: p.lipschitz(p.critic, x, p.fake).backward(),
+    "sigmoid_bce": lambda p, x: sigmoid_bce(p.critic(x), p.critic(p.fake)).backward(),
+    "minibatch": lambda p, x: p.minibatch(x.flatten(1)).sum().backward(),
+    "fused": lambda p, x: p.fused(x).sum().backward(),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_ganfasts_own_pieces_hold_in_a_graph(name, monkeypatch):
+    """Their lines are not complained of, for they know where they run; here they are."""
+    monkeypatch.setattr(dry_run, "_GANFAST", "nowhere")
+    pieces = SimpleNamespace(**vars(ganfast.penalty))
+    pieces.critic = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 2, 1), nn.GroupNorm(2, 8), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(128, 1)
+    )
+    pieces.fused = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh()
+    )
+    ganfast.fuse(pieces.fused)
+    pieces.minibatch = MinibatchDiscrimination(192, 5, 3)
+    pieces.fake = torch.randn(4, 3, 8, 8)
+    run = DryRun()
+    with ganfast.ops.for_graph():
+        run.run(lambda x: PIECES[name](pieces, x), (torch.randn(4, 3, 8, 8),))
+    # on a CPU penalties look at the scores
+    found = [problem for problem in run.problems() if '`if s.device.type == "cpu" and' not in problem]
+    assert found == [] and run.parameters
 
 
 def test_a_step_without_a_line_of_its_own():

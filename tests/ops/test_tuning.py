@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ganfast.ops import Backend, Op, _registry, _tuning
 from ganfast.ops._tuning import choose, key_of
@@ -44,6 +45,14 @@ class Candidates(dict):
             return run
 
         super().__init__({name: make(name, duration) for name, duration in milliseconds.items()})
+
+
+def test_nothing_is_measured_while_a_mode_sees_every_operator(cache):
+    candidates = Candidates(slow=3, quick=0)
+    with FlopCounterMode(display=False):
+        assert choose(("op", 1), candidates, CPU) == "slow"
+    assert candidates.calls == {"slow": 0, "quick": 0} and not cache.exists()
+    assert choose(("op", 1), candidates, CPU) == "quick"
 
 
 def test_one_candidate_is_not_measured(cache):
