@@ -1,5 +1,8 @@
 """The exceptions that one room raises and another tells from the rest."""
 
+import dataclasses
+import typing
+
 
 class InputError(ValueError):
     """What was given cannot be used: one sentence that names the file or option and says what to do.
@@ -10,3 +13,12 @@ class InputError(ValueError):
 
 class NonFiniteError(ValueError):
     """A network returned infinities or NaN."""
+
+
+def check_choices(options) -> None:
+    """``InputError`` where a field of a dataclass is none of the words that its ``Literal`` lists."""
+    for field in dataclasses.fields(options):
+        value, words = getattr(options, field.name), typing.get_args(field.type)
+        if typing.get_origin(field.type) is typing.Literal and value not in words:
+            flag = field.name.replace("_", "-")
+            raise InputError(f"{field.name} must be {' or '.join(words)}, got {value!r} (--{flag}).")

@@ -1,7 +1,7 @@
 """From a stream of samples to batches on the device, in memory that stays where it is."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor
@@ -58,17 +58,18 @@ class Feed:
         self.stream.position = value
 
     def load(self) -> None:
-        """Bring the batches at ``position``, which goes on past them."""
+        """Bring the batches at ``position``, which goes on past them; where that fails it stays."""
         began = time.perf_counter()
         start, after = self.position, self.position + self.per_step * self.stream.batch
-        self.position = after
         if self._slots:
             if self._ahead is None or self._ahead[0] != start:  # the first, or position was assigned
                 self._prepare(start)
-            self._ahead[1].result().deliver(self.buffers)
+            (_, prepared), self._ahead = self._ahead, None
+            prepared.result().deliver(self.buffers)
             self._prepare(after)
         else:
             self._gather(start, self.buffers)
+        self.position = after
         self.waited += time.perf_counter() - began
 
     def batch(self, k: int) -> Tensor:
@@ -80,7 +81,7 @@ class Feed:
     def _prepare(self, position: int) -> None:
         """Have the thread fill the slot that was delivered longest ago and send it."""
         if self._ahead:
-            self._ahead[1].result()
+            wait([self._ahead[1]])  # its error, if it has one, is of batches that nobody asks for any more
         slot = self._slots[0]
         self._slots.reverse()
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ganfast.errors import InputError
+from ganfast.errors import InputError, check_choices
 from ganfast.nn import mixes_samples
 from ganfast.objectives import LOSSES, discriminator_bce
 
@@ -30,6 +30,7 @@ class Recipe:
     """Adam's decay of the mean squared gradient"""
 
     def __post_init__(self):
+        check_choices(self)
         for name in ("d_steps", "latent_dim", "width"):  # the latter where a recipe has them
             value = getattr(self, name, 1)
             if value < 1:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ganfast.errors import InputError
+from ganfast.errors import InputError, check_choices
 from ganfast.training.distributed import local_device
 
 
@@ -66,6 +66,7 @@ class TrainOptions:
     """go on with this run directory, or from this checkpoint of it"""
 
     def __post_init__(self):
+        check_choices(self)
         if self.kimg is not None and self.steps is not None:
             raise InputError("kimg and steps both say when to stop: give one of them (--kimg, --steps).")
         for name in ("batch", "log_every", "sample_every", "checkpoint_every", "keep", "kimg", "steps"):

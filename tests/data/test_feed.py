@@ -1,5 +1,8 @@
 """Batches in static memory: those of the stream, whatever lies where."""
 
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -54,11 +57,55 @@ def test_points_come_unchanged():
         assert torch.equal(feed.batch(0).sort(0).values, data.samples.sort(0).values)
 
 
-@pytest.mark.gpu
-def test_what_fails_in_the_thread_is_raised(monkeypatch):
-    feed = Feed(Stream(noise(), 4, seed=0), 1, torch.device("cuda"))
+class HostSlot:
+    """A slot without a GPU."""
+
+    def __init__(self, buffers):
+        self.host = [torch.empty_like(buffer) for buffer in buffers]
+        self.arrived = SimpleNamespace(synchronize=lambda: None)
+
+    def send(self, stream):
+        pass
+
+    def deliver(self, buffers):
+        for buffer, host in zip(buffers, self.host):
+            buffer.copy_(host)
+
+
+def with_a_thread(place):
+    """A feed that prepares ahead in a thread."""
+    feed = Feed(Stream(noise(), 4, seed=0), 1, torch.device(place))
+    if place == "cpu":
+        feed._slots, feed._thread = [HostSlot(feed.buffers), HostSlot(feed.buffers)], ThreadPoolExecutor(1)
+    return feed
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_fails_in_the_thread_is_raised_once_for_each_load_and_forgotten(place, monkeypatch):
+    feed, plain = with_a_thread(place), Stream(noise(), 4, seed=0)
+    plain.dataset = feed.stream.dataset
+    feed.load()
+    assert torch.equal(feed.batch(0).cpu(), plain.next())
+    feed._ahead[1].result()  # what comes next is there already
+    draw = feed.stream.draw
+    monkeypatch.setattr(feed.stream, "draw", lambda *_: 1 / 0)
+    feed.load()
+    assert torch.equal(feed.batch(0).cpu(), plain.next())
+    errors = []
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError) as caught:
+            feed.load()
+        errors.append(caught.value)
+        assert feed.position == 8
+    assert len(set(map(id, errors))) == 3  # each load tried again
+    monkeypatch.setattr(feed.stream, "draw", draw)
+    feed.load()
+    assert torch.equal(feed.batch(0).cpu(), plain.next()) and feed.position == 12
     feed.load()
     monkeypatch.setattr(feed.stream, "draw", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        for _ in range(3):
-            feed.load()
+    feed.position = plain.position = 4
+    feed._prepare(30)  # fails, and nobody asks for it
+    assert isinstance(feed._ahead[1].exception(), ZeroDivisionError)
+    monkeypatch.setattr(feed.stream, "draw", draw)
+    feed.load()
+    assert torch.equal(feed.batch(0).cpu(), plain.next())

@@ -24,6 +24,14 @@ def test_dcgan_has_the_papers_defaults():
     assert (recipe.lr, recipe.beta1, recipe.latent_dim, recipe.d_steps) == (2e-4, 0.5, 100, 1)
 
 
+@pytest.mark.parametrize("make", [lambda: GAN(loss="hinge"), lambda: WGANGP(architecture="stylegan")])
+def test_a_word_that_an_option_does_not_have_is_refused(make):
+    with pytest.raises(
+        InputError, match=r"must be (non-saturating or minimax, got 'hinge'|dcgan or resnet, got 'styl)"
+    ):
+        make()
+
+
 def test_wgan_clips_its_weights():
     recipe = WGAN(width=2, latent_dim=3)
     _, critic = recipe.networks((1, 16, 16))

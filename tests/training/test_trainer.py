@@ -185,6 +185,9 @@ def test_bf16_trains_near_fp32_and_keeps_fp32_weights(tiny):
         (DCGAN(), {"data": "digits", "device": "cuda:99"}, "cuda:99"),
         (DCGAN(), {"data": "digits", "precision": "tf32", "device": "cpu"}, "--precision"),
         (DCGAN(), {"data": "digits", "gpu_data_gib": -1.0}, "--gpu-data-gib"),
+        (DCGAN(), {"data": "digits", "precision": "fp64"}, r"fp32 or tf32 or bf16 or fp16, got 'fp64' \(--precision\)"),
+        (DCGAN(), {"data": "digits", "lr_decay": "step"}, "--lr-decay"),
+        (DCGAN(), {"data": "digits", "on_nan": "ignore"}, "--on-nan"),
         (DCGAN(), {"data": "nowhere/at/all"}, "nowhere/at/all"),
     ],
 )
