@@ -1,5 +1,6 @@
 """``ganfast.capture``: a person's own training step as one CUDA graph."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from ganfast.errors import InputError
 from ganfast.graphs.dry_run import DryRun
 from ganfast.graphs.recorded import Recorded, beside
 from ganfast.ops import for_graph
+
+_GRAD = operator.attrgetter("grad")
 
 
 def capture(step: Callable, *inputs: Any) -> "Captured":
@@ -50,8 +53,10 @@ class Captured:
     """What :func:`capture` returns; ``graph`` is its ``torch.cuda.CUDAGraph``, None before the fourth call or a GPU."""
 
     def __init__(self, step: Callable, inputs: tuple):
+        _check_autocast()
         self.step = step
         values, self.spec = tree_flatten(inputs)
+        self.flat = all(isinstance(v, Tensor) for v in inputs)
         stream, run = _stream(values), DryRun()
         with for_graph():
             if stream is None:
@@ -69,6 +74,7 @@ class Captured:
             self.recorded = Recorded(self._call, stream, run.generators.values())
             self.parameters = run.parameters
             self.receivers: list[Tensor] = []  # the parameters that have a gradient after a call
+            self.received: list[Tensor] = []  # and these
             self.gradients: list[tuple[Tensor, Tensor, bool]] = []  # (parameter, the graph's, whether it adds to it)
             self.rates = [(o, o.param_groups, _make_capturable(o)) for o in run.optimizers.values()]
 
@@ -77,9 +83,11 @@ class Captured:
         return self.recorded and self.recorded.graph
 
     def __call__(self, *inputs: Any) -> Any:
-        values, spec = tree_flatten(inputs)
-        if spec != self.spec:
-            raise InputError(f"inputs: got {_structure(spec)}, needs {_structure(self.spec)} as the example")
+        values = inputs
+        if not self.flat or len(inputs) != len(self.values):
+            values, spec = tree_flatten(inputs)
+            if spec != self.spec:
+                raise InputError(f"inputs: got {_structure(spec)}, needs {_structure(self.spec)} as the example")
         for i, (value, needed) in enumerate(zip(values, self.values)):
             _check(i, value, needed)
         if self.recorded is None:
@@ -97,6 +105,7 @@ class Captured:
         return _detached(self.step(*tree_unflatten(self.values, self.spec)))
 
     def _first_calls(self) -> Any:
+        _check_autocast()
         before = [parameter.grad for parameter in self.parameters]
         if not self.recorded.to_warm:  # so that the graph adds to a gradient, unless the step itself drops it
             for parameter in self.receivers:
@@ -104,17 +113,22 @@ class Captured:
         start = [parameter.grad for parameter in self.parameters]
         try:
             results = self.recorded()
-        except InputError as error:
+        except Exception as error:
             for parameter, grad in zip(self.parameters, before):
                 parameter.grad = grad
+            if not isinstance(error, InputError):
+                raise
             hint = "a result of an earlier step may hold its autograd graph: keep loss.detach()"
             raise InputError(f"{error}; where nothing in it waits for the device, {hint}") from error
         self.receivers = [parameter for parameter in self.parameters if parameter.grad is not None]
+        self.received = [parameter.grad for parameter in self.receivers]
         self.gradients = [(p, p.grad, p.grad is g) for p, g in zip(self.parameters, start) if p.grad is not None]
         return results
 
     def _follow_gradients(self) -> None:
         """Where ``.grad`` was replaced since the last call, as by ``zero_grad()``: the graph has its own."""
+        if all(map(operator.is_, map(_GRAD, self.receivers), self.received)):
+            return
         for parameter, grad, adds in self.gradients:
             if parameter.grad is not grad:
                 if adds and parameter.grad is None:
@@ -145,6 +159,12 @@ def _stream(values: list) -> "torch.cuda.Stream | None":
         return None
     devices = [v.device for v in values if isinstance(v, Tensor) and v.is_cuda]
     return torch.cuda.Stream(*devices[:1])
+
+
+def _check_autocast() -> None:
+    """Autocast keeps the weights it casts until it ends: a graph would read those of the first step for ever."""
+    if any(map(torch.is_autocast_enabled, ("cuda", "cpu"))) and torch.is_autocast_cache_enabled():
+        raise InputError("torch.autocast is on around the step, and keeps weights it has cast: enter it in the step")
 
 
 def _make_capturable(optimizer: Optimizer) -> list[Tensor | float]:

@@ -288,23 +288,45 @@ def test_gradients_zeroed_outside(inside, tape):
     assert tape[0].replays == 6 and same(*found)
 
 
-def test_a_capture_that_fails_names_the_line_and_changes_nothing(tape):
+@pytest.mark.parametrize("error, kind, words", [
+    (RuntimeError("not permitted when stream is capturing\nCUDA error: look"), InputError,
+     r"test_captured.py, line \d+: not permitted when .*earlier step may hold"),
+    (KeyError("mine"), KeyError, "mine"),
+], ids=["cuda", "another"])  # fmt: skip
+def test_a_capture_that_fails_names_the_line_and_changes_nothing(error, kind, words, tape):
     gan = GAN()
 
     def step(real):
-        if gan.calls == WARM_UP + 1:
-            raise RuntimeError("operation not permitted when stream is capturing\nCUDA error: look there")
-        return gan.step(real)
+        losses = gan.step(real)
+        if gan.calls == 1 + WARM_UP + 1:
+            raise error
+        return losses
 
     captured = ganfast.capture(step, batches(1)[0])
     for real in batches(WARM_UP):
         captured(real)
     before, grads = copied(gan.state()), [p.grad for p in gan.netG.parameters()]
-    with pytest.raises(
-        InputError, match=r"test_captured.py, line \d+: operation not permitted when .*earlier step may hold"
-    ):
+    with pytest.raises(kind, match=words):
         captured(batches(1)[0])
     assert same(before, gan.state()) and all(p.grad is g for p, g in zip(gan.netG.parameters(), grads))
+
+
+def test_autocast_around_a_step_is_refused(tape):
+    net = nn.Linear(3, 1)
+
+    def step(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return net(x)
+
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(InputError, match=r"torch\.autocast is on around the step"),
+    ):
+        ganfast.capture(net, torch.ones(2, 3))
+    captured = ganfast.capture(step, torch.ones(2, 3))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="enter it in the step"):
+        captured(torch.ones(2, 3))
+    assert captured(torch.ones(2, 3)).dtype == torch.bfloat16
 
 
 def test_a_compiled_network_is_compiled_after_the_dry_run():
@@ -411,7 +433,8 @@ def test_on_a_gpu_a_loss_scale_in_fp16(exact):
         real = batches(1, size=16, device="cuda")[0]
         captured = ganfast.capture(step, real) if graph else step
         assert scaler.get_scale() == 2.0**40
-        losses = [float(captured(real).detach()) for _ in range(40)]
+        with ganfast.ops.for_graph():  # the same kernels
+            losses = [float(captured(real).detach()) for _ in range(40)]
         found.append((losses, scaler.get_scale(), float(gan.optD.state[gan.netD[0].weight]["step"])))
     assert found[0][1] == found[1][1] < 2.0**40 and found[0][2] == found[1][2] < 40  # it overflowed, and settled
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-2, abs=1e-4)

@@ -399,7 +399,7 @@ def test_on_a_gpu():
         constant.to(x.device)
         x.to("cpu")
         x[constant.long()]
-        torch.rand(1) * x
+        torch.rand(()) * x
         x * torch.tensor(2.0)  # a constant of the host's: held
         constant.sum().item()
         return x
