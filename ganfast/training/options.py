@@ -1,6 +1,7 @@
 """What a person chooses about a run, whatever the recipe."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,9 @@ class TrainOptions:
 
     def __post_init__(self):
         check_choices(self)
+        for name in ("data", "outdir", "resume"):  # words, as options.json has them
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.kimg is not None and self.steps is not None:
             raise InputError("kimg and steps both say when to stop: give one of them (--kimg, --steps).")
         for name in ("batch", "log_every", "sample_every", "checkpoint_every", "keep", "kimg", "steps"):

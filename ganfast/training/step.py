@@ -129,6 +129,10 @@ class Step:
         self.count += 1
         self.average.update(self.count)
         loss_d, *others = figures.unbind()
+        if len(others) != len(self.recipe.figures):
+            raise ValueError(
+                f"{type(self.recipe).__name__} names figures {self.recipe.figures} and returned {len(others)}"
+            )
         norms = self.norm(self.gradients_d), self.norm(self.gradients_g)
         self.sums += torch.stack([loss_d, loss_g, *others, *norms, torch.ones_like(loss_d)])
 

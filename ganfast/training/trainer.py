@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,9 @@ class Trainer:
     """
 
     @faults.room_explained()
-    def __init__(self, recipe: Recipe, data: str | Dataset, **options):
+    def __init__(self, recipe: Recipe, data: str | os.PathLike | Dataset, **options):
+        if not isinstance(recipe, Recipe):
+            raise InputError(f"recipe must be made, as in Trainer(DCGAN(), ...), got {recipe!r}.")
         self.recipe = recipe
         opts = TrainOptions(data=data.name if isinstance(data, Dataset) else data, **options)
         self.device = opts.torch_device()
@@ -50,9 +53,12 @@ class Trainer:
             raise InputError(
                 f"batch {opts.batch} cannot be shared by {self.ranks.count} processes: give a multiple (--batch)."
             )
-        if isinstance(data, str):
+        if not isinstance(data, Dataset):
             with faults.moved_explained(opts):
-                data = open_dataset(data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
+                data = open_dataset(opts.data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
+        for name, given, own in zip(("channels", "size"), (opts.channels, opts.size), data.shape):
+            if given not in (None, own):
+                raise InputError(f"{name} is {own} in {data.name}, got {given}: leave it out (--{name}).")
         if data.kind != recipe.data_kind:
             raise InputError(
                 f"recipe {recipe.name} needs {recipe.data_kind}, and {data.name} holds {data.kind}: "

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -195,6 +196,35 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(recipe, options
     with pytest.raises(InputError, match=message):
         ganfast.Trainer(recipe, options.pop("data"), outdir=str(tmp_path / "runs"), **options)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_data_set_that_is_given_keeps_its_size():
+    data = open_dataset("digits", size=16)
+    assert ganfast.Trainer(DCGAN(width=2), data, size=16, channels=1, batch=4).data is data
+    for options, message in (({"size": 32}, "size is 16 in digits, got 32"), ({"channels": 3}, "channels is 1 in")):
+        with pytest.raises(InputError, match=message):
+            ganfast.Trainer(DCGAN(width=2), data, batch=4, **options)
+
+
+def test_paths_are_words(tmp_path):
+    folder = tmp_path / "points.npy"
+    numpy.save(folder, torch.randn(20, 2).numpy())
+    options = {"batch": 4, "outdir": tmp_path / "runs"}
+    run = ganfast.Trainer(GAN(width=8), folder, steps=1, **options).train(progress=False)
+    stored = json.loads((run / "options.json").read_text())["options"]
+    assert (stored["data"], stored["outdir"]) == (str(folder), str(tmp_path / "runs"))
+    assert ganfast.Trainer(GAN(width=8), folder, steps=2, resume=run, **options).train(progress=False) == run
+
+
+def test_recipes_that_do_not_fit_the_trainer_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"as in Trainer\(DCGAN\(\), \.\.\.\), got <class '.*GAN'>"):
+        ganfast.Trainer(GAN, "gaussians:ring8")
+
+    class Talkative(GAN):
+        figures = ("one", "two", "three")
+
+    with pytest.raises(ValueError, match=r"Talkative names figures \('one', 'two', 'three'\) and returned 2"):
+        ganfast.Trainer(Talkative(width=8), "gaussians:ring8", steps=1, outdir=str(tmp_path)).train(progress=False)
 
 
 def test_tf32_is_refused_where_auto_finds_no_gpu(monkeypatch):
