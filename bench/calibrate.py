@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = ("OMP_", "GOMP_", "GANFAST_")  # what of the environment changes a time
+PLACES = ("GANFAST_CACHE", "GANFAST_REVISION")  # and what does not
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -73,7 +75,7 @@ def environment() -> dict:
         "python": platform.python_version(),
         **{package: _version(package) for package in ("torch", "triton", "numpy")},
         "system": platform.system(),
-        "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("OMP_", "GOMP_", "GANFAST_"))},
+        "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(SETTINGS) and k not in PLACES},
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)

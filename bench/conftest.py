@@ -19,6 +19,8 @@ import store
 import table
 import torch
 
+from ganfast.ops import for_graph
+
 _now = [0.0]
 
 
@@ -127,7 +129,7 @@ class Measure:
         head = {"group": group_of(self.item), "row": row, "place": self.place}
         self.benchmark.group = head["group"]
         try:
-            with self._in_time(name, head):
+            with self._in_time(name, head), for_graph() if self.place == "graph" else contextlib.nullcontext():
                 found = self._measured(steps, row, make, check, work)
         except Exception as error:
             self.results.add(name, {**head, "error": f"{type(error).__name__}: {error}".split("\n")[0][:300]})

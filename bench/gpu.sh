@@ -81,13 +81,14 @@ left() { echo $(( end - $(date +%s) )); }
 
 # What comes back, as it is now. Compiled kernels stay where they are.
 pack() {
-    local tar=$out/gpu-$card.tar.gz
+    local less
     [ ! -e "$work/results.json" ] || cp "$work/results.json" "$out/results-$card.json"
-    for less in --exclude=./none --exclude=./profile; do  # traces are what may be large
-        tar czf "$work/.tar" -C "$work" --exclude=./.tar --exclude=./triton --exclude=./inductor \
-            --exclude=./install.done $less . && [ "$(stat -c %s "$work/.tar")" -lt 16000000 ] && break
+    for less in none profile; do  # traces are what may be large
+        tar czf "$out/partial" -C "$work" --exclude=./triton --exclude=./inductor --exclude=./install.done \
+            --exclude=./$less .
+        [ "$(stat -c %s "$out/partial")" -ge 16000000 ] || break
     done
-    mv "$work/.tar" "$tar"
+    mv "$out/partial" "$out/gpu-$card.tar.gz"
 }
 trap '[ -z "$child" ] || kill "$child" 2>/dev/null; wait; pack; exit 143' TERM INT HUP  # timeout ends all below it
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"ganfast", *(p.stem for p in [*(ROOT / "tests").iterdir(), *(ROOT / "bench").iterdir()])}
+TRITON = os.environ.get("TRITON_CACHE_DIR")  # which tests/conftest.py, imported later, changes
 LOG = "GANFAST_TESTS_LOG"  # the environment's name for FILE, for the process of a file
 LOST = 70  # its exit code where the rest needs another process
 LONGEST = float(os.environ.get("GANFAST_TESTS_LONGEST", 180))  # seconds of a test
@@ -46,6 +47,8 @@ def _end(test: str) -> None:
 
 
 def pytest_collection_modifyitems(config, items):
+    if TRITON:  # each kernel is compiled once for all files, and for the next call
+        os.environ["TRITON_CACHE_DIR"] = TRITON
     done = outcomes(Path(os.environ[LOG]))
     left = [item for item in items if done.get(item.nodeid) not in ENDS]
     config.hook.pytest_deselected(items=[item for item in items if done.get(item.nodeid) in ENDS])
