@@ -129,6 +129,13 @@ def _note_lost(log: Path, file: Path) -> None:
                 out.write(f"lost {test}\n")
 
 
+def files_in(paths: list[Path]) -> list[Path]:
+    """The test files, relative to the repository, that have tests for a GPU, their own or by a fixture."""
+    paths = [path.absolute() for path in paths]
+    sources = [file for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
+    return [file.relative_to(ROOT) for file in sources if re.search(r"mark\.gpu\b|graph_device", file.read_text())]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, default=[ROOT / "tests"])
@@ -141,9 +148,7 @@ def main() -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     kept = ("passed", "skipped") if options.again else ENDS  # what was cut off is run again
     log.write_text("".join(f"{outcome} {test}\n" for test, outcome in outcomes(log).items() if outcome in kept))
-    paths = [path.absolute() for path in options.paths]
-    sources = [file for path in paths for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
-    files = [file.relative_to(ROOT) for file in sources if re.search(r"mark\.gpu\b", file.read_text())]
+    files = files_in(options.paths)
     with ThreadPoolExecutor(options.at_once) as pool:
         codes = dict(zip(files, pool.map(lambda file: run(file, log, options.marks), files)))
     return summary(codes, outcomes(log))

@@ -88,11 +88,16 @@ def counted(rows: list[tuple]) -> dict:
     found = {part: (0, SECONDS[part]) for part in PARTS}
     for part, seconds, _ in rows:
         found[part] = found[part][0] + 1, found[part][1] + seconds
-    for part, (where, marks) in TESTS.items():
-        listed = _pytest(where, "-m", marks, "--collect-only")
-        count = sum("::" in line for line in listed.splitlines())
+    for part in TESTS:
+        count = len(tests_of(part))
         found[part] = count, SECONDS[part] + count * OF_A_ROW[part]
     return found
+
+
+def tests_of(part: str) -> list[str]:
+    """The tests of a part, as pytest names them."""
+    where, marks = TESTS[part]
+    return [line for line in _pytest(where, "-m", marks, "--collect-only").splitlines() if "::" in line]
 
 
 def _pytest(*arguments) -> str:

@@ -93,6 +93,12 @@ def test_the_plan_has_every_row_once_and_fits_half_an_hour():
             assert sum(seconds for call in calls for name, seconds in call if name == part) == pytest.approx(whole)
 
 
+@pytest.mark.slow
+def test_every_file_with_gpu_tests_is_found():
+    files = {Path(test.partition("::")[0]) for test in parts.tests_of("tests")}
+    assert len(files) > 8 and files <= set(gpu_tests.files_in([ROOT / "tests"]))
+
+
 def skipped(found) -> set:
     """Rows whose own body says that they are for others: torch.compile of what it cannot take."""
     return {name for name in found if "ganfast compiled" in name and "wgan-gp-conv" not in name}

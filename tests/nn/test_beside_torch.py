@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fuse_nets import Attributes, Bottleneck, critic, generator
+from graphed import captured
 from torch import nn
 
 import ganfast
@@ -20,11 +21,6 @@ from ganfast import ops
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 FLOOR = {"fp32": 1e-3, "bf16": 3e-2}  # a relu whose input rounds to the other side of 0 turns a gradient by as much
-
-
-@pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 # --- what stands beside what ------------------------------------------------------------------------------------------
@@ -212,35 +208,19 @@ def test_training_steps_beside_torchs(device, case, precision, layout, context):
     assert_as_good(mine, theirs, trained(true, "fp64", device, [x.double() for x in inputs]), precision)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_captured_step_beside_torchs(case, precision, layout):
-    ours, plain, true, inputs = made(case, "cuda", layout, count=3)
+def test_a_captured_step_beside_torchs(graph_device, case, precision, layout):
+    ours, plain, true, inputs = made(case, graph_device, layout, count=3)
     x, begin = inputs[0].clone(), [value.clone() for value in ours.state_dict().values()]
-    step = stepping(ours.train(), precision, "cuda")
-    replay, results = captured(lambda: step(x))
+    step = stepping(ours.train(), precision, graph_device)
+    replay = captured(lambda: step(x))[1]
     for value, before in zip(ours.state_dict().values(), begin):
         value.copy_(before)
-    steps = stepping(plain.train(), precision, "cuda"), stepping(true.train(), "fp64", "cuda")
+    steps = stepping(plain.train(), precision, graph_device), stepping(true.train(), "fp64", graph_device)
     for new in inputs[1:]:  # two updates, as replays
         x.copy_(new)
-        replay()
-        assert_as_good(results, steps[0](new), steps[1](new.double()), precision)
+        assert_as_good(replay(), steps[0](new), steps[1](new.double()), precision)
     buffers = [[b for b in net.buffers() if b.is_floating_point()] for net in (ours, plain, true)]
     assert_as_good(*buffers, precision)
-
-
-def captured(step):
-    """(replay, results): step() as a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream), ops.for_graph():
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = step()
-    return graph.replay, results
