@@ -115,6 +115,19 @@ def test_nothing_is_measured_while_a_graph_is_captured_or_traced(monkeypatch, ca
     assert choose(("op",), Candidates(vendor=5, small=0), CPU) == "small"  # from the file
 
 
+def test_deterministic_algorithms_do_not_hang_on_what_was_measured(cache):
+    """The order of sums is the first candidate's, on every machine and after every other run."""
+    candidates = Candidates(vendor=5, small=0)
+    assert choose(("op",), candidates, CPU) == "small"  # warnings alone, as the other tests have them, change nothing
+    torch.use_deterministic_algorithms(True)
+    try:
+        for key in (("op",), ("another",)):
+            assert choose(key, candidates, CPU) == "vendor"
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    assert choose(("op",), candidates, CPU) == "small" and "another" not in cache.read_text()
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"cpu": 3}', '{"cpu": {"k": {"choice": "x"}}}', '{"a": {"k": {"choice": [], "m": 1}}}']
 )
