@@ -53,7 +53,7 @@ captured in a CUDA graph. bf16 is autocast, in all rows but *eager*. Each docstr
 
     make bench                                                    the quick set, a minute on two cores
     python -m pytest bench --benchmark-only --results FILE.json   everything
-    bench/gpu.sh                                                  everything on a GPU, in nine minutes a go
+    bench/gpu.sh                                                  what half an hour of a GPU is worth, nine minutes a go
 """
 REASONS = {  # beginning of a group → why ganfast is slower there
     "interpolate": "the operator's checks in Python, and a kernel that moves the same bytes no faster; that is "
@@ -135,6 +135,23 @@ def _three(values: list) -> tuple:
     values = sorted(values)
     middle = len(values) // 2
     return values[0], (values[middle] + values[-middle - 1]) / 2, values[-1]
+
+
+def side_by_side(files: dict) -> list[str]:
+    """One Markdown table: of each group, for each GPU, ganfast's time and the fastest alternative's over it."""
+    groups = {name: table.groups(verdict.good(places(f, "gpu"))) for name, f in files.items()}
+    cards = [f"{f['environment']['gpu']} | over ganfast" for f in files.values()]
+    lines = ["\n### GPUs side by side\n", "| | " + " | ".join(cards) + " |", "|---" * (2 * len(cards) + 1) + "|"]
+    for group in dict.fromkeys(group for found in groups.values() for group in found):
+        cells = []
+        for found in groups.values():
+            members = found.get(group, [])
+            own, others = verdict.ours(members), verdict.alternatives(members)
+            cells.append(table.seconds(own["seconds"]) if own else "")
+            cells.append(f"{_cell(others[0])} {others[0]['row']}" if own and others else "")
+        if any(cells):
+            lines.append(f"| {group} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def slower(best: list[dict]) -> list[str]:
@@ -278,12 +295,14 @@ def page(files: dict, drawn: dict) -> str:
         lines += [f"\n### {title}, in short\n", *([] if found else [NOT_YET])]
         for results in found.values():
             lines += short(results)
+        if kind == "gpu" and len(found) > 1:
+            lines += side_by_side(found)
     lines.append(HOW_TO_READ)
     for kind, title in KINDS.items():
         found = of_kind(files, kind)
         lines += [] if found else [f"\n## {title}\n\n{NOT_YET}"]
         for name, results in found.items():
-            lines += [f"\n## {title}: {name}\n", heading(name, files), ""]
+            lines += [f"\n## {title}: {name.removeprefix('results-')}\n", heading(name, files), ""]
             lines += [f"![{Path(plot).stem}]({plot})\n" for plot in drawn.get(name, [])]
             lines += tables(results["rows"])
     return "\n".join(lines).rstrip() + "\n"

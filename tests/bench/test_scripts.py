@@ -78,6 +78,26 @@ def test_the_page_says_what_was_measured_and_what_was_not(results):
     assert render.block(render.load(results), ["nothing/"]) == "CPU: not measured yet.\n\nGPU: not measured yet."
 
 
+def test_gpus_stand_side_by_side(results):
+    ((name, of_cpu),) = render.load(results).items()
+    cards = {"h100": "NVIDIA H100", "h200": "NVIDIA H200"}
+    for (file, gpu), factor in zip(cards.items(), (1.0, 0.5)):
+        case = "dcgan width 64 batch 128 bf16 on graph"
+        rows = {f"{file} {row}": a_row(case, row, factor * 4e-3, ratio, "graph") for row, ratio in
+                (("ganfast", 1.0), ("tuned", 1.5 / factor))}  # fmt: skip
+        environment = ENVIRONMENT | {"gpu": gpu, "gpu_memory_gib": 80, "driver": "5", "cuda": "13", "cudnn": "9"}
+        data = {"environment": environment, "calibration": {}, "rows": rows}
+        (results / f"results-{file}.json").write_text(json.dumps(data))
+    text = render.page(render.load(results), {})
+    assert "| | NVIDIA H100 | over ganfast | NVIDIA H200 | over ganfast |" in text
+    assert (
+        "| dcgan width 64 batch 128 bf16 on graph | 4 ms | 1.50× (1.35 – 1.65) tuned "
+        "| 2 ms | 3.00× (2.70 – 3.30) tuned |" in text
+    )
+    assert "## GPU: h100\n" in text and "## GPU: h200\n" in text and f"## CPU: {name}\n" in text
+    assert "side by side" not in render.page({name: of_cpu}, {})
+
+
 def test_verdicts_need_more_than_noise_and_reruns_are_compared():
     def row(ratio, low, high):
         return {**a_row("g on cpu", "torch"), "ratio": ratio, "ratio_quartiles": [low, high]}
