@@ -131,9 +131,10 @@ def test_no_step_waits_for_the_device_or_takes_new_memory(name, graph, resident)
     torch.cuda.set_sync_debug_mode("error")
     try:
         windows = []
-        for i in range(10):
-            runner()
-            windows.append(Window(runner.step.sums, i, 0))
+        with runner.step.precision.settings():
+            for i in range(10):
+                runner()
+                windows.append(Window(runner.step.sums, i, 0))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.memory_reserved() == reserved
