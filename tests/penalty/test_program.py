@@ -447,6 +447,7 @@ def test_a_critic_is_not_kept_alive(name):
     assert alive() is None
 
 
+@pytest.mark.filterwarnings("ignore:ganfast.penalty:UserWarning")  # where it is the first to say so
 def test_a_critic_without_a_program_is_not_kept_alive_and_its_error_does_not_grow():
     """What is remembered of it is a sentence: an exception would hold the frames of all calls, and their batches."""
     critic = Written(draws).double()
