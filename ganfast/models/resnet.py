@@ -6,9 +6,16 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganfast.errors import InputError
 from ganfast.models.dcgan import MAX_MULTIPLE, stage_widths
 
 NORMS = {"batch": nn.BatchNorm2d, "layer": lambda features: nn.GroupNorm(1, features), "none": nn.Identity}
+
+
+def norm_of(norm: str, features: int) -> nn.Module:
+    if norm not in NORMS:
+        raise InputError(f"norm must be {' or '.join(NORMS)}, got {norm!r}.")
+    return NORMS[norm](features)
 
 
 class ResidualBlock(nn.Module):
@@ -22,7 +29,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         between = min(in_features, out_features) if resample == "down" else out_features
         self.resample = resample
-        self.norm1, self.norm2 = NORMS[norm](in_features), NORMS[norm](between)
+        self.norm1, self.norm2 = norm_of(norm, in_features), norm_of(norm, between)
         self.conv1 = nn.Conv2d(in_features, between, 3, padding=1)
         self.conv2 = nn.Conv2d(between, out_features, 3, padding=1)
         self.shortcut = nn.Conv2d(in_features, out_features, 1) if in_features != out_features else nn.Identity()
@@ -73,7 +80,7 @@ class Generator(nn.Module):
         widths = features(size, width)
         self.linear = nn.Linear(latent_dim, 16 * widths[0])
         self.blocks = nn.Sequential(*(ResidualBlock(a, b, "up", norm) for a, b in pairwise(widths)))
-        self.norm = NORMS[norm](width)
+        self.norm = norm_of(norm, width)
         self.to_image = nn.Conv2d(width, channels, 3, padding=1)
         initialize(self, norm)
 

@@ -72,6 +72,12 @@ def test_other_sizes_are_refused():
         resnet.Generator(48)
 
 
+@pytest.mark.parametrize("network", [resnet.Generator, resnet.Discriminator])
+def test_other_norms_are_refused(network):
+    with pytest.raises(InputError, match="norm must be batch or layer or none, got 'instance'"):
+        network(16, norm="instance")
+
+
 def test_without_norms_the_image_is_cut_in_evaluation_only():
     """A tanh would saturate: a generator that once paints one colour gets no gradient any more."""
     generator, z = resnet.Generator(16, 1, 5, 2, norm="none"), torch.randn(4, 5)
