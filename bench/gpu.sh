@@ -165,7 +165,7 @@ run calibration "$python" bench/calibrate.py --results "$work/results.json"
 measure steps-bf16
 measure steps-fp32
 measure ops
-[ ! -e bench/test_host_time.py ] || run host "$python" -m pytest bench/test_host_time.py -q -p no:cacheprovider --benchmark-only
+measure host
 run profile "$python" bench/profile_steps.py "$work/profile"
 measure eager
 measure training

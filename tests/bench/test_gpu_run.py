@@ -62,8 +62,15 @@ def test_a_test_that_crashes_or_hangs_costs_one_process(tests, bad, monkeypatch,
     ended = {name.rpartition("_")[2]: outcome for name, outcome in gpu_tests.outcomes(log).items()}
     assert ended == {"a": "passed", "b": "lost", "c": "passed"}
     assert re.search(r"^test_it: .*::test_a PASSED", capfd.readouterr().out, re.M)
-    assert gpu_tests.summary({file: 1}, gpu_tests.outcomes(log)) == 1
+    assert gpu_tests.summary({(file, "0/1"): 1}, gpu_tests.outcomes(log)) == 1
     assert "2 passed, 0 skipped, 0 failed, 1 lost\nlost: test_it.py::test_b" in capfd.readouterr().out
+
+
+def test_a_file_is_dealt_to_several_processes(tests):
+    file, log = tests(a="pass", b="pass", c="pass")
+    for i in range(2):
+        assert gpu_tests.run(file, log, share=f"{i}/2") == 0
+        assert len([end for end in gpu_tests.outcomes(log).values() if end == "passed"]) == (2, 3)[i]
 
 
 def test_a_process_that_dies_before_its_tests_is_not_started_for_ever(tests):
@@ -94,9 +101,12 @@ def test_the_plan_has_every_row_once_and_fits_half_an_hour():
 
 
 @pytest.mark.slow
-def test_every_file_with_gpu_tests_is_found():
-    files = {Path(test.partition("::")[0]) for test in parts.tests_of("tests")}
-    assert len(files) > 8 and files <= set(gpu_tests.files_in([ROOT / "tests"]))
+def test_every_gpu_test_is_run():
+    listed = [Path(test.partition("::")[0]) for test in parts.tests_of("tests")]
+    shares = gpu_tests.shared(gpu_tests.files_in([ROOT / "tests"]), "gpu and not slow")
+    assert len(set(listed)) > 8 and set(listed) <= {file for file, _ in shares}
+    for file in set(listed):
+        assert sum(f == file for f, _ in shares) == -(-listed.count(file) // gpu_tests.MOST)
 
 
 def skipped(found) -> set:
