@@ -18,13 +18,14 @@ SLOW = ("compiled", "compiled broadcast", "traced", "ganfast compiled", "max-aut
 USUAL = {"dcgan": (64, 128), "conv": (64, 64), "resnet": (128, 64)}  # width and batch, as papers have them
 SMALL = ((32, 16), (16, 16))  # what a CPU can measure
 
-# seconds that a part is planned to take before its rows, and a row of each kind: nobody has measured them on a GPU
+# seconds that a part is planned to take before its rows, and a row of each kind; nobody has measured them on a GPU. A
+# test takes its process 3 s, of which twelve run at once
 SECONDS = {
     "install": 60, "environment": 5, "tests": 60, "calibration": 15, "steps-bf16": 60, "steps-fp32": 60, "ops": 30,
-    "host": 60, "profile": 60, "eager": 20, "training": 20, "tune": 90, "sizes": 30, "compiled": 30, "sanitize": 20,
+    "host": 20, "profile": 60, "eager": 20, "training": 20, "tune": 90, "sizes": 30, "compiled": 30, "sanitize": 20,
     "long": 30,
 }  # fmt: skip
-OF_A_ROW = {"operator": 1.2, "step": 5.0, "slow": 25.0, "max-autotune": 90.0, "tests": 0.4, "sanitize": 15.0}
+OF_A_ROW = {"operator": 1.2, "step": 5.0, "slow": 25.0, "max-autotune": 90.0, "tests": 0.25, "sanitize": 15.0}
 PARTS = tuple(SECONDS)
 TESTS = {"tests": ("tests", "gpu and not slow"), "sanitize": ("tests/kernels/test_memory.py", "gpu")}  # where, marks
 LEFT_OUT = ("long",)  # unless it is named
