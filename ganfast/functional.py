@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ganfast import ops, reference
 from ganfast.ops import _checks
+from ganfast.ops._registry import cast, host_counts, once
 
 __all__ = [
     "batch_norm_act",
@@ -43,9 +44,8 @@ def interpolate(real, fake, epsilon=None):
     Returns x̂ like real, channels_last where real is; computed in fp32 and rounded once. Differentiable in real and fake
     to any order. Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
-    _checks.samples("real", real)
-    _checks.samples("fake", fake)
     if epsilon is None:
+        _checks.samples("real", real)
         epsilon = torch.rand(real.shape[0], dtype=_checks.sum_dtype(real), device=real.device)
     return ops.interpolate.interpolate(real, fake, epsilon)
 
@@ -128,43 +128,83 @@ def _pair(value):
     return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
 
 
-def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
-    bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
-    _checks.floating("x", x)
-    _checks.floating("weight", weight)
-    link = ops.conv_link.conv_link
-    before = None, 0.0  # no activation in front
+@once
+def _check_layer(
+    x, weight, bias, bn_weight, bn_bias, mean, var, training, momentum, eps, transposed, stride, padding,
+    output_padding, activation, slope, lowered,
+):  # fmt: skip
+    """Of conv_transpose_bn_relu and conv_act; lowered: the dtype of autocast, or None. How many numbers y has."""
+    convolved = x, weight, bias
+    if lowered is not None:
+        convolved = cast(convolved, lowered)
+    geometry = transposed, stride, padding, output_padding
+    x, weight, bias = convolved
+    ops.conv_link.conv_link.check(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)
+    channels = weight.shape[1 if transposed else 0]
+    count = ops.conv_link.outputs(x, weight, *geometry)
     if bn_weight is None:
-        return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
-    if not training and mean is not None and ops.conv_link.outputs(x, weight, *geometry) > weight.numel():
+        return count
+    for name, v in (("bn_weight", bn_weight), ("bn_bias", bn_bias), ("running_mean", mean), ("running_var", var)):
+        if v is not None:
+            _checks.per_channel(name, v, "x", x, channels)
+    if (mean is None) != (var is None):
+        raise ValueError("running_mean, running_var: got one of them, needs both or neither")
+    _checks.not_negative("eps", eps)
+    _checks.unit("momentum", momentum)
+    if (training or mean is None) and count == channels != 0:
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)}, which leaves one value per channel: needs more in training (or eval())"
+        )
+    return count
+
+
+def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
+    lowered = None
+    if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):
+        lowered = torch.get_autocast_dtype(x.device.type)
+    count = _check_layer(x, weight, bias, *batch_norm, *geometry, activation, slope, lowered)
+    bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
+    link = ops.conv_link.conv_link
+    few = count <= SMALL and host_counts(x.device)
+    if bn_weight is None:
+        if few:
+            return reference.activate(_torchs(x, weight, bias, geometry), activation, slope)
+        return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
+    if not (few or training or mean is None) and count > weight.numel():
         weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
-        return link(x, None, None, weight, bias, *geometry, *before, activation, slope, False)[0]
+        return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
     use_batch = training or mean is None
-    y = _convolution(x, weight, bias, geometry)
-    if is_small(y):
-        ops.batch_norm_act.batch_norm_act.check(y, bn_weight, bn_bias, mean, var, use_batch, eps, activation, slope)
-        y = F.batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps)
-        return reference.activate(y, activation, slope)
+    if few or link.is_plain(x.device):
+        y = _torchs(x, weight, bias, geometry)
+    else:
+        y = link(x, None, None, weight, bias, *geometry, None, 0.0, None, 0.0, False)[0]
+    if few or is_small(y):
+        return _torchs_batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
     return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
 
 
-SMALL = 2**18  # numbers
+SMALL = 2**20  # numbers that a GPU's memory moves while Python calls an operator
+SMALL_ON_CPU = 2**18
 
 
 def is_small(y) -> bool:
-    """Whether torch's own normalisation of y is faster: on a CPU, calls from Python cost what is gained."""
-    return y.numel() <= SMALL and y.device.type == "cpu" and ops.unforced()
+    """Whether torch's own normalisation of y is faster: calls from Python cost what is gained."""
+    numbers = y.numel()
+    if numbers <= SMALL_ON_CPU and y.device.type == "cpu" and ops.unforced():
+        return True
+    return numbers <= SMALL and host_counts(y.device)
 
 
-def _convolution(x, weight, bias, geometry):
-    """conv(x) + bias; where nothing but the reference could run, torch's own operator, checked as ours, costs least."""
-    link = ops.conv_link.conv_link
-    arguments = x, None, None, weight, bias, *geometry, None, 0.0, None, 0.0, False
-    if not link.is_plain(x.device) or torch.is_autocast_enabled(x.device.type):
-        return link(*arguments)[0]
-    link.check(*arguments)
+def _torchs(x, weight, bias, geometry):
+    """conv(x) + bias by torch's own operator, which costs least where no kernel of ours would run."""
     transposed, stride, padding, output_padding = geometry
-    return torch.convolution(x, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+    convolve = F.conv_transpose2d if transposed else F.conv2d  # as torch.convolution, but autocast lowers them
+    rest = (output_padding,) if transposed else ()
+    return convolve(x, weight, bias, stride, padding, *rest)
+
+
+def _torchs_batch_norm(y, mean, var, weight, bias, training, momentum, eps, activation, slope):
+    return reference.activate(F.batch_norm(y, mean, var, weight, bias, training, momentum, eps), activation, slope)
 
 
 def _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, transposed):
@@ -188,6 +228,12 @@ def pairwise_l1(m, others=None):
     return ops.pairwise_l1.pairwise_l1(m, others)
 
 
+@once
+def _check_batch_norm_act(y, mean, var, weight, bias, training, momentum, eps, activation, slope):
+    ops.batch_norm_act.batch_norm_act.check(y, weight, bias, mean, var, training, eps, activation, slope)
+    _checks.unit("momentum", momentum)
+
+
 def batch_norm_act(
     y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
     activation="relu", negative_slope=0.2,
@@ -203,8 +249,13 @@ def batch_norm_act(
     Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.
     Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
+    rest = activation, negative_slope
+    if isinstance(y, torch.Tensor) and y.numel() <= SMALL and host_counts(y.device):
+        arguments = y, running_mean, running_var, weight, bias, training, momentum, eps, *rest
+        _check_batch_norm_act(*arguments)
+        return _torchs_batch_norm(*arguments)
     run = ops.batch_norm_act.batch_norm_act
-    a, mean, var = run(y, weight, bias, running_mean, running_var, training, eps, activation, negative_slope)
+    a, mean, var = run(y, weight, bias, running_mean, running_var, training, eps, *rest)
     if training and running_mean is not None and y.numel():
         update = ops.batch_norm_act.update_running_statistics_
         update(running_mean, running_var, mean.detach(), var.detach(), momentum, y.numel() // y.shape[1])

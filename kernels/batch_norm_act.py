@@ -10,6 +10,7 @@ ACT: 0 none, 1 ReLU, 2 LeakyReLU, 3 tanh. An absent weight or bias is None.
 import triton
 import triton.language as tl
 from ganfast.kernels import tuned
+from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 TILE = 4096  # elements
 PROGRAMS = 1024  # about, of a launch over the whole tensor
@@ -299,23 +300,23 @@ def update_kernel(running_mean, running_var, mean, var, momentum, unbias, channe
 
 
 def _power(n, most):
-    return min(triton.next_power_of_2(max(n, 1)), most)
+    return min(power_of_2(max(n, 1)), most)
 
 
 def _cut(outer, channels, inner, last):
     """The grid, chunks a channel, and what every kernel over the tensor takes: three sizes, and a tile's constants."""
     if last:
         width = _power(channels, 64)
-        groups, inner_blocks = triton.cdiv(channels, width), 1
+        groups, inner_blocks = cdiv(channels, width), 1
         height = _power(outer, TILE // width)
     else:
         height = _power(outer, TILE // _power(inner, TILE // 4))
         width = _power(inner, TILE // height)
-        groups, inner_blocks = channels, triton.cdiv(inner, width)
-    blocks = triton.cdiv(outer, height)
+        groups, inner_blocks = channels, cdiv(inner, width)
+    blocks = cdiv(outer, height)
     wanted = max(min(PROGRAMS // (groups * inner_blocks), MAX_CHUNKS), 1)
-    steps = triton.cdiv(blocks, wanted)
-    outer_chunks = triton.cdiv(blocks, steps)
+    steps = cdiv(blocks, wanted)
+    outer_chunks = cdiv(blocks, steps)
     warps = min(max(height * width // 512, 1), 8)
     tile = {"LAST": last, "BO": height, "BI": width, "num_warps": warps, "enable_fp_fusion": True}
     return (
@@ -328,7 +329,7 @@ def _cut(outer, channels, inner, last):
 
 def _finish(channels):
     width = _power(channels, FINISH_CHANNELS)
-    grid = (triton.cdiv(channels, width),)
+    grid = (cdiv(channels, width),)
     return grid, {"BK": FINISH_CHUNKS, "BC": width, "num_warps": 4, "enable_fp_fusion": True}
 
 
@@ -348,11 +349,11 @@ def forward(y, sizes, last, weight, bias, use_batch, eps, activation, slope, par
     _outer, channels, inner = sizes
     grid, chunks, cut, tile = _cut(*sizes, last)
     if use_batch:
-        moments_kernel[grid](y, *sizes, *cut, partial, **tile)
+        launch(moments_kernel, grid, y, *sizes, *cut, partial, **tile)
         few, options = _finish(channels)
-        moments_finish_kernel[few](y, channels, inner, chunks, partial, mean, var, **options)
+        launch(moments_finish_kernel, few, y, channels, inner, chunks, partial, mean, var, **options)
     weight, bias, flags = _options(y, weight, bias, activation)
-    apply_kernel[grid](y, weight, bias, mean, var, eps, slope, *sizes, *cut, a, **flags, **tile)
+    launch(apply_kernel, grid, y, weight, bias, mean, var, eps, slope, *sizes, *cut, a, **flags, **tile)
 
 
 def backward(
@@ -362,10 +363,10 @@ def backward(
     outer, channels, inner = sizes
     grid, chunks, cut, tile = _cut(*sizes, last)
     weight, bias, flags = _options(y, weight, bias, activation)
-    sums_kernel[grid](g, y, weight, bias, mean, var, eps, slope, *sizes, *cut, partial, **flags, **tile)
+    launch(sums_kernel, grid, g, y, weight, bias, mean, var, eps, slope, *sizes, *cut, partial, **flags, **tile)
     few, options = _finish(channels)
-    sums_finish_kernel[few](var, eps, channels, chunks, partial, dweight, dbias, **options)
-    gradient_kernel[grid](
+    launch(sums_finish_kernel, few, var, eps, channels, chunks, partial, dweight, dbias, **options)
+    launch(gradient_kernel, grid,
         g, y, weight, bias, mean, var, dweight, dbias, eps, slope, 1.0 / (outer * inner), *sizes, *cut, dy,
         USE_BATCH=use_batch, **flags, **tile,
     )  # fmt: skip
@@ -375,6 +376,17 @@ def update(running_mean, running_var, mean, var, momentum, unbias):
     """The running statistics in place."""
     channels = running_mean.shape[0]
     width = _power(channels, 256)
-    update_kernel[(triton.cdiv(channels, width),)](
-        running_mean, running_var, mean, var, momentum, unbias, channels, BC=width, num_warps=4, enable_fp_fusion=True
+    launch(
+        update_kernel,
+        (cdiv(channels, width),),
+        running_mean,
+        running_var,
+        mean,
+        var,
+        momentum,
+        unbias,
+        channels,
+        BC=width,
+        num_warps=4,
+        enable_fp_fusion=True,
     )

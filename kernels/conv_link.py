@@ -21,6 +21,7 @@ import triton
 import triton.language as tl
 from ganfast.kernels import _implicit_gemm as gemm
 from ganfast.kernels import tuned
+from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 # --- forward and data gradient ----------------------------------------------------------------------------------------
 
@@ -227,7 +228,7 @@ def _worth(kind, m, sizes, itemsize, exact, found):
     A problem is a kind of kernel, its rows m up to a factor of 2, its other sizes and how it multiplies.
     """
     multiplies = "ieee" if exact else {2: "half", 4: "tf32"}[itemsize]
-    problem = f"{kind} {'x'.join(map(str, (triton.next_power_of_2(m), *sizes)))} {multiplies}"
+    problem = f"{kind} {'x'.join(map(str, (power_of_2(m), *sizes)))} {multiplies}"
     best = BEST.get(problem)
     return found if best is None else [tuple(best)]
 
@@ -237,12 +238,12 @@ def configurations(m, n, k, itemsize, exact=False):
 
     m × n × k: of the GEMM, k the channels of one tap; itemsize: bytes of a number; exact: fp32 without tf32.
     """
-    bn = max(16, min(64 if exact else 128, triton.next_power_of_2(n)))
-    bk = 16 if exact or k < NARROW else min(128 // itemsize, triton.next_power_of_2(k))
+    bn = max(16, min(64 if exact else 128, power_of_2(n)))
+    bk = 16 if exact or k < NARROW else min(128 // itemsize, power_of_2(k))
     tiles = [(128, bn), (64, bn), (64, min(bn, 64)), (32, min(bn, 64)), (16, min(bn, 64))]
     tiles = list(dict.fromkeys(tiles))[exact:]  # sums in fp32 alone take more registers
     found = [(bm, bn, bk, 8 if bm * bn >= 8192 else 4, 3 if bm * bn >= 8192 else 4) for bm, bn in tiles]
-    enough = [i for i, (bm, bn, *_) in enumerate(found) if triton.cdiv(m, bm) * triton.cdiv(n, bn) >= MULTIPROCESSORS]
+    enough = [i for i, (bm, bn, *_) in enumerate(found) if cdiv(m, bm) * cdiv(n, bn) >= MULTIPROCESSORS]
     best = enough[0] if enough else len(found) - 1
     return found[best : best + 3] + found[max(best - 1, 0) : best]
 
@@ -260,7 +261,7 @@ def _rows(source, w, out, geometry, backward):
     if geometry[0] == backward:  # gathers
         return 1, out.shape[0] * out.shape[1] * out.shape[2]
     sy, sx = _strides(source, w, geometry, True)
-    return sy * sx, out.shape[0] * triton.cdiv(out.shape[1], sy) * triton.cdiv(out.shape[2], sx)
+    return sy * sx, out.shape[0] * cdiv(out.shape[1], sy) * cdiv(out.shape[2], sx)
 
 
 def choices(source, w, out, geometry, backward=False, affine=False, tf32=False):
@@ -279,7 +280,7 @@ def choices(source, w, out, geometry, backward=False, affine=False, tf32=False):
 def partial_rows(source, w, out, geometry, configuration, backward=False):
     """Rows of partial sums, one of each tile, that forward (or backward_data) leaves."""
     phases, rows = _rows(source, w, out, geometry, backward)
-    return phases * triton.cdiv(rows, configuration[0])
+    return phases * cdiv(rows, configuration[0])
 
 
 def weight_choices(x, dy, dw, geometry, tf32=False, multiprocessors=MULTIPROCESSORS):
@@ -289,13 +290,13 @@ def weight_choices(x, dy, dw, geometry, tf32=False, multiprocessors=MULTIPROCESS
     pixels = small.numel() // cs
     exact = x.element_size() == 4 and not tf32
     bk, widest = (16, 64) if exact else (128 // x.element_size(), 128)
-    bm, bn = (max(16, min(widest, triton.next_power_of_2(c))) for c in (cs, cl))
+    bm, bn = (max(16, min(widest, power_of_2(c))) for c in (cs, cl))
     if cl < NARROW:
-        bn, bk = max(16, min(64, triton.next_power_of_2(kh * kw * cl))), min(bk, 32)
+        bn, bk = max(16, min(64, power_of_2(kh * kw * cl))), min(bk, 32)
     found = []
     for tm, tn in dict.fromkeys(((bm, bn), (bm, min(bn, 64)), (min(bm, 64), min(bn, 64)))):
-        tiles = triton.cdiv(cs, tm) * _columns(kh, kw, cl, tn)
-        splits = max(1, min(triton.cdiv(2 * multiprocessors, tiles), pixels // (4 * bk)))
+        tiles = cdiv(cs, tm) * _columns(kh, kw, cl, tn)
+        splits = max(1, min(cdiv(2 * multiprocessors, tiles), pixels // (4 * bk)))
         found.append((tm, tn, bk, 8 if tm * tn >= 8192 else 4, 3, splits))
     return _worth("weight", pixels, (cs, kh * kw, cl), x.element_size(), exact, found)
 
@@ -307,7 +308,7 @@ def _sides(x, dz, geometry):
 
 def _columns(kh, kw, cl, bn):
     """Tiles along dw's taps and last channels."""
-    return triton.cdiv(kh * kw * cl, bn) if cl < NARROW else kh * kw * triton.cdiv(cl, bn)
+    return cdiv(kh * kw * cl, bn) if cl < NARROW else kh * kw * cdiv(cl, bn)
 
 
 # --- launchers --------------------------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ def _constants(source, w, out, geometry, tf32, configuration, backward):
         K_LAST=k_last, FLAT=ck < NARROW, EVEN=ck % bk == 0 and ck >= NARROW, WIDE=wide, BM=bm, BN=bn, BK=bk,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
-    grid = (partial_rows(source, w, out, geometry, configuration, backward) * triton.cdiv(cn, bn),)
+    grid = (partial_rows(source, w, out, geometry, configuration, backward) * cdiv(cn, bn),)
     return grid, [step // units["UNIT_W"] for step in steps], numbers, constants
 
 
@@ -350,7 +351,7 @@ def forward(
     saved, like y: makes the tangent, conv·out_act'(saved). partials fp32 [partial_rows(…), 3, C_n]: for statistics.
     """
     grid, steps, numbers, constants = _constants(x, w, y, geometry, tf32, configuration, False)
-    forward_kernel[grid](
+    launch(forward_kernel, grid,
         x, scale, shift, in_slope, w, *steps, bias, saved, y, partials, out_slope, *numbers, IN=in_activation,
         OUT=out_activation, **constants,
     )  # fmt: skip
@@ -359,8 +360,8 @@ def forward(
 def statistics(partials, mean, var):
     """mean and biased var, fp32 [C], from the partials of forward."""
     tiles, _, channels = partials.shape
-    bt = min(256, triton.next_power_of_2(tiles))
-    finalise_kernel[(triton.cdiv(channels, 8),)](partials, mean, var, tiles, channels, BT=bt, BC=8, num_warps=4)
+    bt = min(256, power_of_2(tiles))
+    launch(finalise_kernel, (cdiv(channels, 8),), partials, mean, var, tiles, channels, BT=bt, BC=8, num_warps=4)
 
 
 def backward_data(
@@ -373,7 +374,7 @@ def backward_data(
     partials fp32 [partial_rows(…, backward=True), 2, C_n], whose sum over tiles (total) is dscale, dshift.
     """
     grid, steps, numbers, constants = _constants(dy, w, dx, geometry, tf32, configuration, True)
-    backward_data_kernel[grid](
+    launch(backward_data_kernel, grid,
         dy, y, p, q, mean, out_slope, w, *steps, x, scale, shift, in_slope, dx, partials, *numbers, IN=in_activation,
         OUT=out_activation, **constants,
     )  # fmt: skip
@@ -382,9 +383,9 @@ def backward_data(
 def total(parts, out):
     """out = parts [T, …] summed over T in a fixed order."""
     count, size = parts.shape[0], out.numel()
-    bt = min(triton.next_power_of_2(count), 256, max(1, 262144 // triton.next_power_of_2(size)))
+    bt = min(power_of_2(count), 256, max(1, 262144 // power_of_2(size)))
     bj = max(4, 1024 // bt)
-    sum_kernel[(triton.cdiv(size, bj),)](parts, out, count, size, BT=bt, BJ=bj, num_warps=4)
+    launch(sum_kernel, (cdiv(size, bj),), parts, out, count, size, BT=bt, BJ=bj, num_warps=4)
 
 
 def backward_weight(
@@ -405,9 +406,9 @@ def backward_weight(
     s_act, l_act = _sides(in_activation, out_activation, geometry)
     unit_s, unit_l = _unit(cs), _unit(cl)
     images, hs, ws, _ = small.shape
-    backward_weight_kernel[triton.cdiv(cs, bm) * _columns(kh, kw, cl, bn), splits](
+    launch(backward_weight_kernel, (cdiv(cs, bm) * _columns(kh, kw, cl, bn), splits),
         *operands[0], *operands[1], s_slope, l_slope, dw if splits == 1 else workspace, images, hs, ws,
-        *large.shape[1:3], cs // unit_s, cl // unit_l, triton.cdiv(images * hs * ws, bk * splits), KH=kh, KW=kw, SY=sy,
+        *large.shape[1:3], cs // unit_s, cl // unit_l, cdiv(images * hs * ws, bk * splits), KH=kh, KW=kw, SY=sy,
         SX=sx, PY=py, PX=px, S_ACT=s_act, L_ACT=l_act, PRECISION=_precision(x, tf32), UNIT_S=unit_s,
         UNIT_L=unit_l, FLAT=cl < NARROW, WIDE=max(small.numel(), large.numel()) >= 2**31, BM=bm, BN=bn, BK=bk,
         num_warps=warps, num_stages=stages,
@@ -419,8 +420,8 @@ def backward_weight(
 def bias_gradient(dy, partials, db, y=None, p=None, q=None, mean=None, out_activation=None, out_slope=0.0):
     """db [C] = Σ dz; partials fp32 [bias_rows(dy), C]."""
     channels = dy.shape[3]
-    rows, unit, bn = dy.numel() // channels, _unit(channels), min(128, triton.next_power_of_2(channels))
-    bias_kernel[partials.shape[0], triton.cdiv(channels, bn)](
+    rows, unit, bn = dy.numel() // channels, _unit(channels), min(128, power_of_2(channels))
+    launch(bias_kernel, (partials.shape[0], cdiv(channels, bn)),
         dy, y, p, q, mean, out_slope, partials, rows, channels // unit, OUT=out_activation, UNIT=unit, ROWS=BIAS_ROWS,
         BM=min(BIAS_ROWS, 4096 // bn), BN=bn, num_warps=4,
     )  # fmt: skip
@@ -431,4 +432,4 @@ BIAS_ROWS = 256
 
 
 def bias_rows(dy):
-    return triton.cdiv(dy.numel() // dy.shape[3], BIAS_ROWS)
+    return cdiv(dy.numel() // dy.shape[3], BIAS_ROWS)

@@ -9,6 +9,7 @@ g, c, seed and dg have one order in memory with the samples one after another; a
 import triton
 import triton.language as tl
 from ganfast.kernels import tuned
+from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 HOLD = 16384
 BLOCK = 4096  # of a program that loops
@@ -227,15 +228,15 @@ def finish_kernel(
 
 def _held(size):
     """The tile that holds a sample, and its warps: 16 elements a thread, of the largest 32."""
-    block = max(triton.next_power_of_2(size), 128)
+    block = max(power_of_2(size), 128)
     return {"BLOCK": block, "num_warps": min(max(block // 512, 1), 16)}
 
 
 def _cut(size):
     """Programs a sample, and the blocks that each of them takes."""
-    blocks = max(triton.cdiv(size, BLOCK), 1)
-    steps = triton.cdiv(blocks, MAX_CHUNKS)
-    return triton.cdiv(blocks, steps), steps
+    blocks = max(cdiv(size, BLOCK), 1)
+    steps = cdiv(blocks, MAX_CHUNKS)
+    return cdiv(blocks, steps), steps
 
 
 def workspace(batch, size):
@@ -244,7 +245,7 @@ def workspace(batch, size):
 
 
 def _finish(norms, s, batch, scale, target, one_sided, result):
-    finish_kernel[(1,)](
+    launch(finish_kernel, (1,),
         norms, norms if s is None else s, batch, scale if s is None and batch == 0 else 0.0, scale, target, result,
         ONE_SIDED=one_sided, DERIVATIVE=s is not None, FINISH=FINISH,
     )  # fmt: skip
@@ -255,17 +256,19 @@ def forward(g, batch, size, scale, target, one_sided, partial, penalty, norms, s
     phi = {"ONE_SIDED": one_sided}
     if batch and size <= HOLD:
         out = g if seed is None else seed
-        whole_kernel[(batch,)](g, size, scale, target, norms, out, HAS_SEED=seed is not None, **phi, **_held(size))
+        launch(
+            whole_kernel, (batch,), g, size, scale, target, norms, out, HAS_SEED=seed is not None, **phi, **_held(size)
+        )
     elif batch:
         chunks, steps = _cut(size)
-        squares_kernel[(batch * chunks,)](g, size, chunks, steps, partial, BLOCK=BLOCK, num_warps=8)
+        launch(squares_kernel, (batch * chunks,), g, size, chunks, steps, partial, BLOCK=BLOCK, num_warps=8)
         _scale(None, None, g, batch, size, scale, target, one_sided, partial, norms, seed)
     _finish(norms, None, batch, scale, target, one_sided, penalty)
 
 
 def _scale(c_penalty, c_norms, g, batch, size, scale, target, one_sided, partial, norms, out):
     chunks, steps = _cut(size)
-    scale_kernel[(batch * chunks,)](
+    launch(scale_kernel, (batch * chunks,),
         norms if c_penalty is None else c_penalty, norms if c_norms is None else c_norms, g, size, chunks, steps, scale,
         target, norms if partial is None else partial, norms, g if out is None else out, ONE_SIDED=one_sided,
         HAS_PENALTY=c_penalty is not None, HAS_NORMS=c_norms is not None, SEED=partial is not None,
@@ -286,13 +289,25 @@ def double_backward(
     cotangents = norms if c_penalty is None else c_penalty, norms if c_norms is None else c_norms
     flags = {"ONE_SIDED": one_sided, "HAS_PENALTY": c_penalty is not None, "HAS_NORMS": c_norms is not None}
     if batch and size <= HOLD:
-        whole_double_kernel[(batch,)](
-            c, *cotangents, g, norms, size, scale, target, dc_norms, dg, **flags, **_held(size)
+        launch(
+            whole_double_kernel,
+            (batch,),
+            c,
+            *cotangents,
+            g,
+            norms,
+            size,
+            scale,
+            target,
+            dc_norms,
+            dg,
+            **flags,
+            **_held(size),
         )
     elif batch:
         chunks, steps = _cut(size)
-        products_kernel[(batch * chunks,)](c, g, norms, size, chunks, steps, partial, BLOCK=BLOCK, num_warps=8)
-        mix_kernel[(batch * chunks,)](
+        launch(products_kernel, (batch * chunks,), c, g, norms, size, chunks, steps, partial, BLOCK=BLOCK, num_warps=8)
+        launch(mix_kernel, (batch * chunks,),
             c, *cotangents, g, norms, size, chunks, steps, scale, target, partial, dc_norms, dg, **flags,
             BLOCK=BLOCK, MAX_CHUNKS=MAX_CHUNKS, num_warps=8,
         )  # fmt: skip

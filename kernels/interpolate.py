@@ -6,6 +6,7 @@ Tensors have one order in memory with the samples one after another; an absent s
 import triton
 import triton.language as tl
 from ganfast.kernels import tuned
+from ganfast.kernels._launch import cdiv, launch
 
 BLOCK = 4096
 WARPS = 8
@@ -35,8 +36,8 @@ def interpolate(real, fake, epsilon, out):
     if out.numel() == 0:
         return
     size = out.numel() // out.shape[0]
-    blocks = triton.cdiv(size, BLOCK)
-    interpolate_kernel[(out.shape[0] * blocks,)](
+    blocks = cdiv(size, BLOCK)
+    launch(interpolate_kernel, (out.shape[0] * blocks,),
         out if real is None else real, out if fake is None else fake, epsilon, size, blocks, out,
         HAS_REAL=real is not None, HAS_FAKE=fake is not None, BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip

@@ -12,6 +12,7 @@ run of others, so that sums over the others stay within the thread. Any kd: a pr
 import triton
 import triton.language as tl
 from ganfast.kernels import tuned
+from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 BLOCK_I = 32
 WARPS = 1
@@ -26,7 +27,7 @@ def block_j(kd):
 
 def block_d(kd):
     """Dimensions of the gradient in one program, a power of 2."""
-    return triton.next_power_of_2(min(kd, PART))
+    return power_of_2(min(kd, PART))
 
 
 @triton.jit
@@ -121,7 +122,7 @@ def pull_kernel(
 def _sum(x, y, cx, cy, total, double):
     nk, kd, rows = x.shape
     if total.numel():
-        sum_kernel[(triton.cdiv(rows, BLOCK_I) * nk,)](
+        launch(sum_kernel, (cdiv(rows, BLOCK_I) * nk,),
             x, y, cx, cy, total, rows, y.shape[2], nk, KD=kd, PART=PART, DOUBLE=double, BLOCK_I=BLOCK_I,
             BLOCK_J=block_j(kd), num_warps=WARPS,
         )  # fmt: skip
@@ -130,7 +131,7 @@ def _sum(x, y, cx, cy, total, double):
 def _pull(x, y, a, b, cx, cy, out, double):
     nk, kd, rows = x.shape
     if out.numel():
-        pull_kernel[triton.cdiv(rows, BLOCK_I) * nk, triton.cdiv(kd, PART)](
+        launch(pull_kernel, (cdiv(rows, BLOCK_I) * nk, cdiv(kd, PART)),
             x, y, x if a is None else a, x if b is None else b, cx, cy, out, rows, y.shape[2], nk,
             HAS_A=a is not None, HAS_B=b is not None, KD=kd, PART=PART, DOUBLE=double, BLOCK_I=BLOCK_I,
             BLOCK_J=block_j(kd), BLOCK_D=block_d(kd), num_warps=WARPS,

@@ -6,6 +6,7 @@ Tensors are contiguous; an absent side is None. The launchers run on the current
 import triton
 import triton.language as tl
 from ganfast.kernels import tuned
+from ganfast.kernels._launch import cdiv, launch
 
 BLOCK = 1024
 STEPS = 4  # blocks that one program takes
@@ -182,7 +183,7 @@ def _over(x):
 
 
 def _tiles(x):
-    return triton.cdiv(_count(x), BLOCK * STEPS)
+    return cdiv(_count(x), BLOCK * STEPS)
 
 
 def programs(real, fake):
@@ -196,13 +197,23 @@ def _pair(real, fake):
 
 
 def _finish(real, fake, partial, result):
-    finish_kernel[(1,)](partial, _tiles(real), programs(real, fake), _over(real), _over(fake), result, FINISH=FINISH)
+    launch(
+        finish_kernel,
+        (1,),
+        partial,
+        _tiles(real),
+        programs(real, fake),
+        _over(real),
+        _over(fake),
+        result,
+        FINISH=FINISH,
+    )
 
 
 def loss(real, fake, t_real, t_fake, partial, out):
     """out, a scalar, from the logits; `partial` has `programs(real, fake)` floats."""
     if programs(real, fake):
-        loss_kernel[(programs(real, fake),)](
+        launch(loss_kernel, (programs(real, fake),),
             *_pair(real, fake), _count(real), _count(fake), t_real, t_fake, _tiles(real), partial,
             BLOCK=BLOCK, STEPS=STEPS, num_warps=WARPS,
         )  # fmt: skip
@@ -212,7 +223,7 @@ def loss(real, fake, t_real, t_fake, partial, out):
 def backward(g, real, fake, t_real, t_fake, dreal, dfake):
     """dreal and dfake from the logits and the scalar g."""
     if programs(real, fake):
-        backward_kernel[(programs(real, fake),)](
+        launch(backward_kernel, (programs(real, fake),),
             g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real), _over(fake), t_real, t_fake,
             _tiles(real), BLOCK=BLOCK, STEPS=STEPS, num_warps=WARPS,
         )  # fmt: skip
@@ -224,7 +235,7 @@ def double_backward(c_real, c_fake, g, real, fake, t_real, t_fake, partial, dg, 
     c_real, real = (c_real, real) if _count(real) else (None, None)
     c_fake, fake = (c_fake, fake) if _count(fake) else (None, None)
     if programs(real, fake):
-        double_kernel[(programs(real, fake),)](
+        launch(double_kernel, (programs(real, fake),),
             *_pair(c_real, c_fake), g, *_pair(real, fake), dreal, dfake, _count(real), _count(fake), _over(real),
             _over(fake), t_real, t_fake, _tiles(real), partial, BLOCK=BLOCK, STEPS=STEPS, num_warps=WARPS,
         )  # fmt: skip

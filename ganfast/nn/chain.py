@@ -1,6 +1,5 @@
 """A sequence of layers in which a convolution applies the batch normalisation and activation of the one before it."""
 
-import copy
 import functools
 
 import torch
@@ -8,10 +7,10 @@ from torch import nn
 
 from ganfast import functional
 from ganfast.nn.conv import FusedConv
-from ganfast.nn.group import extras, group_at, group_of, obstacle, takes
-from ganfast.ops import _tuning
+from ganfast.nn.group import Trial, extras, group_at, group_of, known_to_prefer_torch, obstacle, remember, takes
+from ganfast.ops import _registry, _tuning
 from ganfast.ops.batch_norm_act import update_running_statistics_
-from ganfast.ops.conv_link import conv_link
+from ganfast.ops.conv_link import conv_link, may_win
 
 _NOTHING = (None, None, None, 0.0)  # scale, shift, activation, slope of what is still to be applied to x
 
@@ -32,7 +31,12 @@ class FusedSequential(nn.Sequential):
     chain: bool | None = None
 
     def forward(self, input):
-        return _run(_steps(list(self)), input, self.chain)
+        if not self.chain and known_to_prefer_torch(self, input):
+            return nn.Sequential.forward(self, input)
+        output, by_torch = _run(_steps(list(self)), input, self.chain)
+        if by_torch:
+            remember(self, input)
+        return output
 
 
 def _steps(layers) -> list:
@@ -56,19 +60,25 @@ def _steps(layers) -> list:
     return steps
 
 
-def _run(steps, x, chain):
-    before = _NOTHING
+def _run(steps, x, chain) -> tuple:
+    """The output, and whether each group ran by torch's own layers, as they were faster."""
+    before, by_torch = _NOTHING, True
     for (group, layers), (following, _) in zip(steps, [*steps[1:], (None, ())]):
         if group is None or not takes(x):
             for layer in layers:
                 x = layer(x)
-        elif _links(group, following, x, chain):
+            continue
+        if before is _NOTHING and not chain and group.prefers_torch(x):
+            x = group.by_torch(x)
+            continue
+        by_torch = False
+        if _links(group, following, x, chain):
             x, before = _link(group, x, before)
         elif before is _NOTHING:
             x = group(x)
         else:
             x, before = _end(group, x, before), _NOTHING
-    return x
+    return x, by_torch
 
 
 def _links(group, following, x, chain) -> bool:
@@ -80,27 +90,15 @@ def _links(group, following, x, chain) -> bool:
 
 def _chain_is_faster(group, following, x) -> bool:
     """Measured once per shape: forward and backward of the two, as a chain and one after the other."""
-    if torch.compiler.is_compiling() or conv_link.is_plain(x.device):
+    if torch.compiler.is_compiling() or conv_link.is_plain(x.device) or not may_win(x):
         return False
-    device = x.device.type
-    lowered = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
-    key = _tuning.key_of("chain", (x, _geometry(group), _geometry(following), lowered))
-    ways = {name: functools.partial(_try, group, following, x, name == "chain") for name in ("layers", "chain")}
-    return _tuning.choose(key, ways, x.device) == "chain"
+    trial = Trial((group, following), x)
 
+    def way(chain):
+        return functools.partial(trial, lambda groups, x: _run([(each, ()) for each in groups], x, chain)[0])
 
-def _geometry(group) -> tuple:
-    conv = group.conv
-    sizes = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.output_padding
-    return conv.transposed, *sizes, group.bn is not None, group.activation
-
-
-def _try(group, following, x, chain):
-    """Both groups' outputs and gradients, from copies: running statistics and parametrizations stay as they are."""
-    pair = copy.deepcopy((group, following))
-    with torch.enable_grad():
-        out = _run([(each, ()) for each in pair], x.detach().requires_grad_(), chain)
-        out.backward(torch.ones_like(out))
+    ways = {"layers": way(False), "chain": way(True)}
+    return _tuning.choose(trial.key("chain"), ways, x.device, by_host=_registry.is_eager(x.device)) == "chain"
 
 
 def _convolve(group, weight, x, before, activation, slope, statistics):

@@ -1,5 +1,8 @@
 """A convolution, the BatchNorm2d and the activation behind it, called as one operator."""
 
+import copy
+import functools
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -8,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from ganfast import functional
-from ganfast.ops.conv_link import conv_link
+from ganfast.ops import _registry, _tuning
+from ganfast.ops.conv_link import conv_link, outputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
@@ -57,11 +61,41 @@ class Group(NamedTuple):
                 return self._normalised(conv.forward(x))
             if self.bn is None and not self._may_be_derived_twice(x):  # costs less Python
                 return _IN_PLACE[self.activation](conv.forward(x), self.slope)
-        weight = conv.weight
+        elif self.prefers_torch(x):
+            return self.by_torch(x)
+        return self.fused(x)
+
+    def by_torch(self, x):
+        """By torch's own layers."""
+        x = self.conv.forward(x)
+        if self.bn is not None:
+            x = self.bn.forward(x)
+        return _IN_PLACE[self.activation](x, self.slope)
+
+    def fused(self, x):
+        """By one operator."""
+        conv, weight = self.conv, self.conv.weight
         arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
         if conv.transposed:
             return functional.conv_transpose_bn_relu(*arguments, conv.output_padding, self.activation, self.slope)
         return functional.conv_act(*arguments, self.activation, self.slope)
+
+    def prefers_torch(self, x) -> bool:
+        """Whether torch's own layers are the faster ones in an eager loop on a GPU, where Python's time counts.
+
+        They are for few numbers; for more, both are timed once for each shape, forward and backward.
+        """
+        if torch.compiler.is_compiling() or not _registry.host_counts(x.device):
+            return False
+        conv = self.conv
+        if outputs(x, conv.weight, conv.transposed, conv.stride, conv.padding, conv.output_padding) <= functional.SMALL:
+            return True
+        trial = Trial((self,), x)
+        ways = {
+            "torch": functools.partial(trial, lambda groups, x: groups[0].by_torch(x)),
+            "fused": functools.partial(trial, lambda groups, x: groups[0].fused(x)),
+        }
+        return _tuning.choose(trial.key("layer"), ways, x.device, by_host=True) == "torch"
 
     def _may_be_derived_twice(self, x) -> bool:
         """Whether a gradient penalty may go through it, in which the operator makes fewer convolutions than torch."""
@@ -75,6 +109,62 @@ class Group(NamedTuple):
             return _IN_PLACE[self.activation](self.bn.forward(y), self.slope)
         gain, bias, mean, var, *rest = self.batch_norm(y)
         return functional.batch_norm_act(y, mean, var, gain, bias, *rest, self.activation, self.slope)
+
+
+class Trial:
+    """Groups to be timed on x, forward and backward: copies, so that running statistics and gradients stay as they are.
+
+    ``trial(run)`` is run(groups, x) and its gradients.
+    """
+
+    def __init__(self, groups, x):
+        self.groups, self.x, self.copies = groups, x, None
+
+    def key(self, name) -> tuple:
+        """What its time depends on."""
+        device = self.x.device.type
+        lowered = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+        return _tuning.key_of(name, (self.x, *map(_geometry, self.groups), lowered, self._derives(self.x)))
+
+    def _derives(self, x) -> tuple:
+        """Whether gradients are made: of x, of parameters."""
+        if not torch.is_grad_enabled():
+            return False, False
+        return x.requires_grad, any(p.requires_grad for group in self.groups for p in group.conv.parameters())
+
+    def __call__(self, run):
+        if self.copies is None:
+            self.copies = copy.deepcopy(self.groups)
+        of_x, of_parameters = self._derives(self.x)
+        x = self.x.detach().requires_grad_(of_x)
+        out = run(self.copies, x)
+        modules = [module for group in self.copies for module in (group.conv, group.bn) if module is not None]
+        wanted = [p for module in modules for p in module.parameters() if p.requires_grad] if of_parameters else []
+        if wanted := [*wanted, *([x] if of_x else [])]:
+            torch.autograd.grad(out, wanted, torch.ones_like(out))
+
+
+def _geometry(group) -> tuple:
+    conv, bn = group.conv, group.bn
+    sizes = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.output_padding
+    return conv.transposed, *sizes, conv.bias is None, bn is not None and group.uses_batch, bn is None, group.activation
+
+
+_BY_TORCH = (
+    weakref.WeakKeyDictionary()
+)  # module → inputs, by shape and the like, for which torch's own layers are faster
+
+
+def known_to_prefer_torch(module, x) -> bool:
+    """Whether :func:`remember` was told so of inputs like x; only speed depends on it."""
+    if not isinstance(x, Tensor) or torch.compiler.is_compiling() or not _registry.host_counts(x.device):
+        return False
+    return (x.shape, x.dtype, x.device, torch.is_grad_enabled()) in _BY_TORCH.get(module, ())
+
+
+def remember(module, x) -> None:
+    """From now on ``module`` runs its layers one by one for inputs like x, outside of CUDA graphs."""
+    _BY_TORCH.setdefault(module, set()).add((x.shape, x.dtype, x.device, torch.is_grad_enabled()))
 
 
 def group_at(layers, i):
@@ -127,8 +217,11 @@ def run_group(x, conv, bn, act):
     So hooks, spectral norm or another norm may be added, and modules replaced, at any time. bn may be None;
     act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None.
     """
-    if takes(x) and not obstacle(conv, bn, act):
-        return group_of(conv, bn, act)(x)
+    if not known_to_prefer_torch(conv, x) and takes(x) and not obstacle(conv, bn, act):
+        group = group_of(conv, bn, act)
+        if not group.prefers_torch(x):
+            return group(x)
+        remember(conv, x)
     x = conv(x) if bn is None else bn(conv(x))
     if act is None:
         return x

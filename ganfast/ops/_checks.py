@@ -64,3 +64,14 @@ def sums(name: str, v, shape, x_name: str, x: Tensor) -> None:
     if v.device != x.device:
         raise ValueError(f"{name}: got device {v.device}, needs {x.device} as {x_name}")
     shaped(name, v, shape)
+
+
+def per_channel(name: str, v, x_name: str, x: Tensor, channels: int) -> None:
+    """v [channels] in x's dtype or in that of sums over x, on x's device."""
+    floating(name, v)
+    wide = sum_dtype(x)
+    if v.dtype not in (x.dtype, wide):
+        raise TypeError(f"{name}: got dtype {v.dtype}, needs {wide} or {x_name}'s {x.dtype}")
+    if v.device != x.device:
+        raise ValueError(f"{name}: got device {v.device}, needs {x.device} as {x_name}")
+    shaped(name, v, (channels,))

@@ -9,6 +9,7 @@ import functools
 import torch
 
 from ganfast.ops import _tuning
+from ganfast.ops._registry import guard
 
 
 def supports(x, weight) -> bool | str:
@@ -92,7 +93,7 @@ def forward(
         if statistics:
             kernels.statistics(partials, mean, var)
 
-    with torch.cuda.device_of(x):
+    with guard(x.device):
         rest = geometry, scale is None, in_activation, bias is None, out_activation, statistics, saved is None, _tf32(x)
         choices = kernels.choices(source, factor, into, geometry, tf32=_tf32(x))
         choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
@@ -111,7 +112,7 @@ def backward(
     prologue = {"scale": scale, "shift": shift, "in_activation": in_activation, "in_slope": in_slope}
     none = [t.new_empty(0) for t in (x, x if scale is None else scale, x if scale is None else scale, weight, weight)]
     dx, dscale, dshift, dweight, dbias = none
-    with torch.cuda.device_of(x):
+    with guard(x.device):
         if need_x or need_affine:
             made, sums = _data_gradient(dz, x, weight, geometry, prologue, need_affine)
             dx = made if need_x else dx

@@ -9,13 +9,18 @@ take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (
 ``Op.__call__`` goes past the dispatcher, with the same derivative formulas; whatever watches the dispatcher (compile,
 fake tensors, autocast of an op with a rule, tensor subclasses) gets the registered operator. Under torch.func's
 transforms, for which torch does not make registered derivatives, the plain reference runs.
+
+An eager call is planned once for each signature (shapes, strides, dtypes, devices, numbers): then arguments are checked
+and a backend is found; a later call of that signature looks the plan up.
 """
 
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +49,9 @@ except ImportError:
 
 
 NAMES = ("reference", "cpu", "cuda", "triton")
+DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # the type of device that a backend runs on
 OPS: dict = {}
+MOST_PLANS = 4096  # of an operator; then it begins anew
 _LIBRARY = torch.library.Library("ganfast", "FRAGMENT")
 _forced: str | None = None
 
@@ -94,6 +101,8 @@ def available(backend: str, device: torch.device):
 class Backend:
     """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words.
 
+    What ``supports`` answers depends on the arguments' shapes, strides, dtypes and numbers alone.
+
     ``measured``: the reference may be faster (a convolution is the vendor's there). Both are timed once for each shape
     (ops/_tuning.py), and the faster runs.
     """
@@ -101,17 +110,97 @@ class Backend:
     name: str  # "cpu", "cuda" (both the compiled extension) or "triton"
     run: Callable
     supports: Callable
-    measured: bool = False
+    measured: bool | Callable = False
 
     @property
     def device(self) -> str:
-        return "cpu" if self.name == "cpu" else "cuda"
+        return DEVICES[self.name]
+
+
+def launches(device: torch.device) -> bool:
+    """Whether calls on `device` are launches, for which a caller pays the host's time and not the device's."""
+    return device.type == DEVICES["triton"]
+
+
+def is_eager(device: torch.device) -> bool:
+    """Whether a call on `device` is launched now, from Python, and by no CUDA graph later: the host's time counts."""
+    return launches(device) and not _tuning.in_graph(device)
+
+
+def host_counts(device: torch.device) -> bool:
+    """Whether torch's own operators may be the faster ones on `device` for what Python costs: eager, nothing forced."""
+    return _forced is None and is_eager(device)
+
+
+def guard(device: torch.device):
+    """A context in which `device` is CUDA's current one; costs nothing where it is already."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
 
 
 def on_stream(device: torch.device, function: Callable, *args) -> None:
     """_extension.call(function, *args, stream): a launch on the current stream of `device`, under its guard."""
-    with torch.cuda.device(device):
+    with guard(device):
         _extension.call(function, *args, torch.cuda.current_stream(device).cuda_stream)
+
+
+class Plan(NamedTuple):
+    """What a call of a signature does."""
+
+    run: Callable  # of the arguments
+    derive: bool  # whether a gradient may be asked for
+
+
+def signature(args) -> tuple | None:
+    """What a plan depends on; None where an argument is a tensor of another class than torch's own, or not hashable."""
+    key = []
+    for a in args:
+        kind = type(a)
+        if kind is Tensor or kind is Parameter:
+            if a.layout is not torch.strided:
+                return None
+            key.append((a.shape, a.stride(), a.dtype, a.device, a.requires_grad))
+        elif kind is list:
+            key.append(tuple(a))
+        elif isinstance(a, Tensor):
+            return None
+        else:
+            key.append((kind, a))
+    return tuple(key)
+
+
+def once(function: Callable) -> Callable:
+    """function(*args), called once for each signature: what it returned is remembered, what it raised is not."""
+    known = {}
+
+    @functools.wraps(function)
+    def remembered(*args):
+        key = None if torch.compiler.is_compiling() else signature(args)
+        if key is None:
+            return function(*args)
+        try:
+            return known[key]
+        except (KeyError, TypeError):  # new, or not hashable
+            found = function(*args)
+        if len(known) >= MOST_PLANS:
+            known.clear()
+        known[key] = found
+        return found
+
+    return remembered
+
+
+def _device_of(args) -> torch.device:
+    """That of the first tensor."""
+    return next(a.device for a in args if isinstance(a, Tensor))
+
+
+class _Handoff(threading.local):
+    run = None  # what the autograd.Function that is being applied runs
+
+
+_handoff = _Handoff()
 
 
 def cast(args, dtype):
@@ -158,47 +247,71 @@ class Op:
         self.backward = functools.partial(self._no_derivative, backward) if isinstance(backward, str) else backward
         self.autocast = autocast
         self._ready_on: dict = {}
+        self._plans: dict[tuple, Plan] = {}
         self._register(schema)
         self._function = self._autograd_function() if self.backward is not None else None
         OPS[self.name] = self
 
     def __call__(self, *args):
-        if self._autocasts(args):
+        if self.autocast is not None and self._autocasts(args):
             return self.overload(*args)  # checks what its rule makes of them
-        self.check(*args)
         if torch.compiler.is_compiling():
+            self.check(*args)
             return self.overload(*args)
         if _are_functorch_transforms_active():
+            self.check(*args)
             return self.reference(*args)
-        if not self._plain(args):
+        plan = self._plan(args)
+        if plan is None or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             return self.overload(*args)
-        if torch.is_grad_enabled() and self.backward is not None:
-            for a in args:
-                if isinstance(a, Tensor) and a.requires_grad:
-                    return self._function.apply(*args)
-        return self.run(*args)
+        if not plan.derive:
+            return plan.run(*args)
+        _handoff.run = plan.run
+        return self._function.apply(*args)
+
+    def _plan(self, args) -> Plan | None:
+        """The plan of these arguments, which are checked; None for tensor subclasses."""
+        key = signature(args), torch.is_grad_enabled(), _forced
+        try:
+            plan = self._plans.get(key)
+        except TypeError:  # not hashable: what no operator takes, as the check says
+            self.check(*args)
+            raise
+        if plan is None:
+            self.check(*args)
+            if key[0] is None:
+                return None
+            derives = key[1] and self.backward is not None
+            derives = derives and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = Plan(self._way(_device_of(args), args), derives)
+        return plan
 
     def run(self, *args):
         """Run on the backend that is forced, or the first that can. Arguments are checked already."""
-        for a in args:
-            if isinstance(a, Tensor):
-                device = a.device
-                break
+        return self._way(_device_of(args), args)(*args)
+
+    def _way(self, device, args) -> Callable:
+        """What runs arguments of this signature."""
         if _forced is not None and _forced != "reference":
-            return self._backend(_forced, device, args).run(*args)
+            return self._backend(_forced, device, args).run
         if _forced is None:
             for backend in self._ready(device):
                 if backend.supports(*args) is True:
-                    return self._faster(backend, device, args) if backend.measured else backend.run(*args)
-        return self._plainly(device, args)
+                    return functools.partial(self._faster, backend, device) if backend.measured else backend.run
+        return functools.partial(self._plainly, device)
 
-    def _faster(self, backend, device, args):
+    def _faster(self, backend, device, *args):
         """The reference or this backend, whichever was measured to be faster."""
-        ways = {"reference": functools.partial(self._plainly, device, args), backend.name: lambda: backend.run(*args)}
+        if callable(backend.measured) and not backend.measured(*args):
+            return self._plainly(device, *args)
+        ways = {"reference": functools.partial(self._plainly, device, *args), backend.name: lambda: backend.run(*args)}
         vendor = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
-        return ways[_tuning.choose((*_tuning.key_of(self.name, args), *vendor), ways, device)]()
+        key = (*_tuning.key_of(self.name, args), *vendor)
+        return ways[_tuning.choose(key, ways, device, by_host=is_eager(device))]()
 
-    def _plainly(self, device, args):
+    def _plainly(self, device, *args):
         if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
             with torch.autocast(device.type, enabled=False):
                 return self.reference(*args)
@@ -230,19 +343,9 @@ class Op:
             raise RuntimeError(f"ganfast::{self.name} cannot run on the forced backend {name!r}: {reason}")
         return backend
 
-    def _plain(self, args) -> bool:
-        """Whether ordinary tensors run eagerly with nothing watching the dispatcher."""
-        if _len_torch_dispatch_stack() or _get_tracing_state() is not None:
-            return False
-        for a in args:
-            kind = type(a)
-            if kind is not Tensor and kind is not Parameter and isinstance(a, Tensor):
-                return False
-        return True
-
     def _autocasts(self, args) -> bool:
         """Whether autocast is about to change the arguments by this operator's rule."""
-        if self.autocast is None or _are_functorch_transforms_active():
+        if _are_functorch_transforms_active():
             return False
         return any(isinstance(a, Tensor) and torch.is_autocast_enabled(a.device.type) for a in args)
 
@@ -253,7 +356,7 @@ class Op:
         """The same derivative without the dispatcher."""
 
         def forward(ctx, *args):
-            output = self.run(*args)
+            output = _handoff.run(*args)
             self.setup(ctx, args, output)
             return output
 

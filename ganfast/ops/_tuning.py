@@ -40,16 +40,24 @@ def for_graph():
         _graphs[0] -= 1
 
 
-def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) -> str:
-    """The name of the fastest candidate. The first is the one to fall back on: nothing is measured while a CUDA graph
-    is captured or torch.compile traces, and a candidate that fails loses and is written down with its reason. Of one
-    candidate nothing is measured either.
+def in_graph(device: torch.device) -> bool:
+    """Whether what is called now is captured in a CUDA graph, or is the warm-up of what will be."""
+    return _graphs[0] > 0 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+
+
+def choose(key: tuple, candidates: dict[str, Callable], device: torch.device, by_host: bool = False) -> str:
+    """The name of the fastest candidate: by the device's time, or by_host by the longer of host's and device's.
+
+    The first is the one to fall back on: nothing is measured while a CUDA graph is captured or torch.compile traces.
+    A candidate that fails loses and is written down with its reason; where one wanted memory, nothing is remembered.
+    Of one candidate nothing is measured either.
 
     Candidates are called without arguments, several times, and must have no effect but their result.
     """
     if len(candidates) == 1 or torch.get_deterministic_debug_mode() == 2:  # of use_deterministic_algorithms(True)
         return next(iter(candidates))
     place = environment(device)
+    key = (*key, "by host") if by_host else key
     choice = _known.get((place, key))
     if choice in candidates:
         return choice
@@ -58,8 +66,10 @@ def choose(key: tuple, candidates: dict[str, Callable], device: torch.device) ->
         if _not_now(device):
             return next(iter(candidates))
         began = time.perf_counter()
-        row = measure(candidates, device)
+        row = measure(candidates, device, by_host)
         measured.append(time.perf_counter() - began)
+        if row.pop("memory", False):
+            return row["choice"]
         _keep(place, str(key), row)
     _known[place, key] = row["choice"]
     return row["choice"]
@@ -100,42 +110,76 @@ def _not_now(device) -> bool:
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def measure(candidates: dict[str, Callable], device: torch.device) -> dict:
-    """Time each candidate in turns, after one call that may compile: the medians and the fastest."""
+def measure(candidates: dict[str, Callable], device: torch.device, by_host: bool = False) -> dict:
+    """Time each candidate in turns, after one call that may compile: the medians and the fastest.
+
+    "memory" is there where one could not run for want of it.
+    """
     seconds = {name: [] for name in candidates}
-    failed = {}
+    failed, wants_memory = {}, False
     first = next(iter(candidates))
     for repeat in range(-1, REPEATS):
         for name, candidate in candidates.items():
             if name in failed:
                 continue
             try:
-                taken = _time(candidate, device)
+                taken = _time(candidate, device, by_host) if repeat >= 0 else candidate()
             except Exception as error:
                 if name == first:
                     raise
+                wants_memory |= isinstance(error, torch.OutOfMemoryError)
                 failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 continue
             if repeat >= 0:
                 seconds[name].append(taken)
     medians = {name: round(statistics.median(s) * 1e6, 1) for name, s in seconds.items() if name not in failed}
     row = {"choice": min(medians, key=medians.get), "microseconds": medians}
-    return {**row, "failed": failed} if failed else row
+    row |= {"failed": failed} if failed else {}
+    return row | {"memory": True} if wants_memory else row
 
 
-def _time(candidate, device) -> float:
+CALLS = 10  # of one measurement on a GPU
+AHEAD = 2_000_000  # cycles, about a millisecond, that a GPU waits at first while calls are queued behind
+
+
+def _time(candidate, device, by_host) -> float:
     """Seconds of one call."""
     if device.type != "cuda":
         start = time.perf_counter()
         candidate()
         return time.perf_counter() - start
     with torch.cuda.device(device):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        return _time_of_host(candidate) if by_host else _time_of_device(candidate)
+
+
+def _time_of_host(candidate) -> float:
+    """Of calls one after another, until the last is done: the longer of the host's and the device's time."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(CALLS):
         candidate()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / CALLS
+
+
+def _time_of_device(candidate) -> float:
+    """Between two events around calls that were queued while the device was kept waiting: the host's time is not in it.
+
+    A call on an idle stream would take as long as Python does.
+    """
+    cycles = AHEAD
+    while True:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(cycles)
+        start.record()
+        for _ in range(CALLS):
+            candidate()
         end.record()
+        ahead = not start.query()
         end.synchronize()
-        return start.elapsed_time(end) / 1e3
+        if ahead or cycles > 100 * AHEAD:  # a candidate that waits for the device is never ahead
+            return start.elapsed_time(end) / 1e3 / CALLS
+        cycles *= 4
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import math
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._extension import DTYPES, extension
-from ganfast.ops._registry import Backend, Op
+from ganfast.ops._extension import DTYPES, call, extension
+from ganfast.ops._registry import Backend, Op, guard
 from ganfast.reference import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
@@ -25,24 +25,13 @@ ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "tanh": 3}  # the codes of c
 # --- shapes and checks ------------------------------------------------------------------------------------------------
 
 
-def _check_channels(name, v, y):
-    """v [C] in y's dtype or in that of sums."""
-    _checks.floating(name, v)
-    wide = _checks.sum_dtype(y)
-    if v.dtype not in (y.dtype, wide):
-        raise TypeError(f"{name}: got dtype {v.dtype}, needs {wide} or y's {y.dtype}")
-    if v.device != y.device:
-        raise ValueError(f"{name}: got device {v.device}, needs {y.device} as y")
-    _checks.shaped(name, v, y.shape[1:2])
-
-
 def _check_normalisation(y, weight, bias, eps, activation, slope):
     _checks.floating("y", y)
     if y.dim() < 2:
         raise ValueError(f"y: got shape {tuple(y.shape)}, needs [batch, channels, ...]")
     for name, v in (("weight", weight), ("bias", bias)):
         if v is not None:
-            _check_channels(name, v, y)
+            _checks.per_channel(name, v, "y", y, y.shape[1])
     _checks.not_negative("eps", eps)
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: got {activation!r}, needs one of 'relu', 'leaky_relu', 'tanh' or None")
@@ -56,7 +45,7 @@ def _check(y, weight, bias, running_mean, running_var, use_batch, eps, activatio
     _check_normalisation(y, weight, bias, eps, activation, slope)
     for name, v in (("running_mean", running_mean), ("running_var", running_var)):
         if v is not None:
-            _check_channels(name, v, y)
+            _checks.per_channel(name, v, "y", y, y.shape[1])
         elif not use_batch:
             raise ValueError(f"{name}: got None, needs a tensor [{y.shape[1]}] in evaluation")
     if use_batch and y.numel() == y.shape[1] != 0:
@@ -84,7 +73,7 @@ def _check_double(c, c_weight, c_bias, da, y, *rest):
         _check_like("c", c, y)
     for name, v in (("c_weight", c_weight), ("c_bias", c_bias)):
         if v is not None:
-            _check_channels(name, v, y)
+            _checks.per_channel(name, v, "y", y, y.shape[1])
 
 
 def _check_update(running_mean, running_var, mean, var, momentum, count):
@@ -195,10 +184,6 @@ def _wide(v):
     return v.float().contiguous()
 
 
-def _pointer(v):
-    return 0 if v is None else v.data_ptr()
-
-
 def _sizes(y):
     """[N, C, P] as it lies in memory: batch, channels, elements of a plane; channels last: P = 1."""
     batch, channels, *rest = y.shape
@@ -216,10 +201,9 @@ def _statistics(y, running_mean, running_var, use_batch):
 def _cpu_forward(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
     y = _ordered(y)
     out = torch.empty_like(y), *_statistics(y, running_mean, running_var, use_batch)
-    weight, bias = _wide(weight), _wide(bias)
-    extension().cpu.batch_norm_act(
-        y.data_ptr(), *_sizes(y), DTYPES[y.dtype], _pointer(weight), _pointer(bias), use_batch, eps,
-        ACTIVATIONS[activation], slope, *map(_pointer, out), torch.get_num_threads(),
+    call(
+        extension().cpu.batch_norm_act, y, *_sizes(y), DTYPES[y.dtype], _wide(weight), _wide(bias), use_batch, eps,
+        ACTIVATIONS[activation], slope, *out, torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -227,11 +211,11 @@ def _cpu_forward(y, weight, bias, running_mean, running_var, use_batch, eps, act
 def _cpu_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, slope):
     y = _ordered(y)
     da, dy = _samples.in_order_of(y, da), torch.empty_like(y)
-    wide = [_wide(v) for v in (weight, bias, mean, var)]
     out = dy, _new_channels(y), _new_channels(y)
-    extension().cpu.batch_norm_act_backward(
-        da.data_ptr(), y.data_ptr(), *_sizes(y), DTYPES[y.dtype], *map(_pointer, wide), use_batch, eps,
-        ACTIVATIONS[activation], slope, *map(_pointer, out), torch.get_num_threads(),
+    call(
+        extension().cpu.batch_norm_act_backward, da, y, *_sizes(y), DTYPES[y.dtype],
+        *map(_wide, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope, *out,
+        torch.get_num_threads(),
     )  # fmt: skip
     return _like_parameters(out, weight, bias)
 
@@ -245,7 +229,7 @@ def _triton_forward(y, weight, bias, running_mean, running_var, use_batch, eps, 
         return (out[0], *(v.fill_(float("nan")) for v in out[1:])) if use_batch else out
     sizes, last = _sizes(y), _sizes(y)[2] == 1
     partial = y.new_empty(kernels.workspace(*sizes, last) if use_batch else 0, dtype=torch.float32)
-    with torch.cuda.device_of(y):
+    with guard(y.device):
         kernels.forward(
             y, sizes, last, _dense(weight), _dense(bias), use_batch, eps, ACTIVATIONS[activation], slope, partial, *out
         )
@@ -261,7 +245,7 @@ def _triton_backward(da, y, weight, bias, mean, var, use_batch, eps, activation,
         return _like_parameters((out[0], out[1].zero_(), out[2].zero_()), weight, bias)
     sizes, last = _sizes(y), _sizes(y)[2] == 1
     partial = y.new_empty(kernels.workspace(*sizes, last), dtype=torch.float32)
-    with torch.cuda.device_of(y):
+    with guard(y.device):
         kernels.backward(
             da, y, sizes, last, *map(_dense, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope,
             partial, *out,
@@ -270,8 +254,8 @@ def _triton_backward(da, y, weight, bias, mean, var, use_batch, eps, activation,
 
 
 def _cpu_update(running_mean, running_var, mean, var, momentum, count):
-    extension().cpu.update_running_statistics(
-        running_mean.data_ptr(), running_var.data_ptr(), _wide(mean).data_ptr(), _wide(var).data_ptr(),
+    call(
+        extension().cpu.update_running_statistics, running_mean, running_var, _wide(mean), _wide(var),
         running_mean.numel(), momentum, _unbias(count),
     )  # fmt: skip
     torch.autograd.graph.increment_version((running_mean, running_var))
@@ -299,7 +283,7 @@ def _triton_update(running_mean, running_var, mean, var, momentum, count):
     from ganfast.kernels import batch_norm_act as kernels
 
     if running_mean.numel():
-        with torch.cuda.device_of(running_mean):
+        with guard(running_mean.device):
             kernels.update(running_mean, running_var, mean.contiguous(), var.contiguous(), momentum, _unbias(count))
         torch.autograd.graph.increment_version((running_mean, running_var))
 

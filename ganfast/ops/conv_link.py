@@ -57,8 +57,8 @@ def _activation(name, activation, slope_name, slope):
 def _sides(x, weight, transposed, stride, padding, output_padding):
     """(H', W') of y; ValueError for what no convolution takes."""
     for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("output_padding", output_padding, 0)):
-        if len(pair) != 2 or min(pair) < least:
-            raise ValueError(f"{name}: got {tuple(pair)}, needs two numbers, {least} or more")
+        if len(pair) != 2 or not all(isinstance(p, int) and p >= least for p in pair):
+            raise ValueError(f"{name}: got {tuple(pair)}, needs two whole numbers, {least} or more")
     if output_padding[0] >= stride[0] or output_padding[1] >= stride[1]:  # 0 for a plain convolution is smaller
         raise ValueError(f"output_padding: got {tuple(output_padding)}, needs less than the stride {tuple(stride)}")
     if not transposed and max(output_padding):
@@ -331,6 +331,11 @@ def _tangent_backward(ctx, dy):
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
+def may_win(x) -> bool:
+    """Whether a kernel of ours may be faster than the vendor's: exact fp32 products leave the tensor cores out."""
+    return x.dtype is not torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
 def _supports(x, scale, shift, weight, *rest):
     return _triton.supports(x, weight)
 
@@ -373,7 +378,7 @@ conv_link = Op(
     check=_check,
     fake=_reference_link,
     reference=_reference_link,
-    backends=[Backend("triton", _triton_link, _supports, measured=True)],
+    backends=[Backend("triton", _triton_link, _supports, measured=lambda x, *rest: may_win(x))],
     setup=_setup,
     backward=_backward,
     autocast=_lower,
@@ -384,7 +389,7 @@ conv_link_tangent = Op(
     check=_check_tangent,
     fake=_reference_tangent,
     reference=_reference_tangent,
-    backends=[Backend("triton", _triton_tangent, _supports_tangent, measured=True)],
+    backends=[Backend("triton", _triton_tangent, _supports_tangent, measured=lambda x, *rest: may_win(x))],
     setup=_tangent_setup,
     backward=_tangent_backward,
 )
@@ -396,7 +401,7 @@ conv_link_backward = Op(
     check=_check_backward,
     fake=_plain_backward,
     reference=_plain_backward,
-    backends=[Backend("triton", _triton.backward, _supports_backward, measured=True)],
+    backends=[Backend("triton", _triton.backward, _supports_backward, measured=lambda *args: may_win(args[3]))],
     setup=_backward_setup,
     backward=_backward_backward,
 )

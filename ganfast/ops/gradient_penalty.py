@@ -18,7 +18,7 @@ import torch
 
 from ganfast.ops import _checks, _samples
 from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, on_stream
+from ganfast.ops._registry import Backend, Op, guard, on_stream
 from ganfast.reference import gradient_penalty as _reference
 from ganfast.reference.gradient_penalty import gradient_penalty_backward as _reference_backward
 from ganfast.reference.gradient_penalty import gradient_penalty_double_backward as _reference_double
@@ -180,7 +180,7 @@ def _triton_forward(g, weight, target, one_sided, with_seed):
     g, out = _samples.compact(g), _new_results(g, with_seed)
     sizes, phi = _sizes(g)[:2], _phi(g, weight, target, one_sided)
     workspace = g.new_empty(kernels.workspace(*sizes), dtype=torch.float64)
-    with torch.cuda.device_of(g):
+    with guard(g.device):
         kernels.forward(g, *sizes, *phi, workspace, *_seedless(out, with_seed))
     return out
 
@@ -189,7 +189,7 @@ def _triton_backward(c_penalty, c_norms, g, norms, *phi):
     from ganfast.kernels import gradient_penalty as kernels
 
     *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    with torch.cuda.device_of(g):
+    with guard(g.device):
         kernels.backward(*tensors, *_sizes(g)[:2], *_phi(g, *phi), dg)
     return dg
 
@@ -200,7 +200,7 @@ def _triton_double(c, c_penalty, c_norms, g, norms, *phi):
     *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
     c, out = _samples.in_order_of(dg, c), (*_new_sums(g), dg)
     workspace = g.new_empty(kernels.workspace(*_sizes(g)[:2]), dtype=torch.float64)
-    with torch.cuda.device_of(g):
+    with guard(g.device):
         kernels.double_backward(c, *tensors, *_sizes(g)[:2], *_phi(g, *phi), workspace, *out)
     return out
 

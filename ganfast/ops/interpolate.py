@@ -11,7 +11,7 @@ import torch
 
 from ganfast.ops import _checks, _samples
 from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, on_stream
+from ganfast.ops._registry import Backend, Op, guard, on_stream
 from ganfast.reference import interpolate as _reference
 
 # --- shapes and checks ------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def _triton(*args):
     from ganfast.kernels import interpolate as kernels
 
     tensors = _prepare(*args)
-    with torch.cuda.device_of(tensors[-1]):
+    with guard(tensors[-1].device):
         kernels.interpolate(*tensors)
     return tensors[-1]
 

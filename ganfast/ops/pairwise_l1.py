@@ -13,7 +13,7 @@ import torch
 
 from ganfast.ops import _checks
 from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, on_stream
+from ganfast.ops._registry import Backend, Op, guard, on_stream
 from ganfast.reference import pairwise_l1 as _reference_sums
 from ganfast.reference.pairwise_l1 import pairwise_l1_backward as _reference_backward
 from ganfast.reference.pairwise_l1 import pairwise_l1_double_backward as _reference_double
@@ -171,7 +171,7 @@ def _triton_sums(rows, others):
     from ganfast.kernels import pairwise_l1 as kernels
 
     o = _new_sums(rows)
-    with torch.cuda.device_of(rows):
+    with guard(rows.device):
         kernels.forward(_across(rows), _across(others), o)
     return o
 
@@ -180,7 +180,7 @@ def _triton_backward(g, rows, others):
     from ganfast.kernels import pairwise_l1 as kernels
 
     out = _new_sides(rows, others)
-    with torch.cuda.device_of(rows):
+    with guard(rows.device):
         kernels.backward(_across(g), _across(rows), _across(others), *out)
     return out
 
@@ -189,7 +189,7 @@ def _triton_double(crows, cothers, g, rows, others):
     from ganfast.kernels import pairwise_l1 as kernels
 
     out = torch.empty_like(g, memory_format=torch.contiguous_format), *_new_sides(rows, others)
-    with torch.cuda.device_of(rows):
+    with guard(rows.device):
         kernels.double_backward(*map(_across, (crows, cothers, g, rows, others)), *out)
     return out
 

@@ -14,7 +14,7 @@ import torch
 
 from ganfast.ops import _checks
 from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, on_stream
+from ganfast.ops._registry import Backend, Op, guard, on_stream
 from ganfast.reference import sigmoid_bce as _reference_loss
 from ganfast.reference.sigmoid_bce import sigmoid_bce_backward as _reference_backward
 from ganfast.reference.sigmoid_bce import sigmoid_bce_double_backward as _reference_double
@@ -188,7 +188,7 @@ def _triton_loss(real, fake, real_target, fake_target):
     real, fake = _compact(real, fake)
     loss = _new_scalar(real, fake)
     workspace = loss.new_empty(kernels.programs(real, fake))
-    with torch.cuda.device_of(loss):
+    with guard(loss.device):
         kernels.loss(real, fake, real_target, fake_target, workspace, loss)
     return loss
 
@@ -198,7 +198,7 @@ def _triton_backward(g, real, fake, real_target, fake_target):
 
     real, fake = _compact(real, fake)
     out = _new_sides(real, fake)
-    with torch.cuda.device_of(g):
+    with guard(g.device):
         kernels.backward(g, real, fake, real_target, fake_target, *out)
     return out
 
@@ -209,7 +209,7 @@ def _triton_double(c_real, c_fake, g, real, fake, real_target, fake_target):
     c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
     out = _new_scalar(real, fake), *_new_sides(real, fake)
     workspace = g.new_empty(kernels.programs(real, fake))
-    with torch.cuda.device_of(g):
+    with guard(g.device):
         kernels.double_backward(c_real, c_fake, g, real, fake, real_target, fake_target, workspace, *out)
     return out
 

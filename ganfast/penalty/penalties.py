@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ganfast import functional
 from ganfast.errors import NonFiniteError
 from ganfast.ops import _checks
+from ganfast.ops._registry import launches
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.program import program_of, uncompiled
 from ganfast.penalty.rules import NoRuleError
@@ -127,7 +128,8 @@ def check_scores(scores, batch: int) -> list:
             raise TypeError(f"critic: returned {type(s).__name__}, needs scores, a floating-point tensor [batch, ...]")
         if s.shape[:1] != (batch,):
             raise ValueError(f"critic: returned shape {tuple(s.shape)} for {batch} samples, needs [{batch}, ...]")
-        if s.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(s.detach().isfinite().all()):
+        waits = s.device.type == "cpu" and not launches(s.device) and not torch.compiler.is_compiling()
+        if waits and not bool(s.detach().isfinite().all()):
             raise NonFiniteError("critic: returned a value that is not finite; look at its weights and its input")
     return scores
 
