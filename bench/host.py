@@ -84,11 +84,11 @@ def _first_kernel(candidates, device, by_host=False):
 @contextlib.contextmanager
 def stubbed(large: bool = False):
     """Inside, CPU tensors are a GPU's and launches are stubs; large: as if the tensors were, so that kernels run."""
+    from ganfast.kernels import _launch
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
     from ganfast import functional
-    from ganfast.kernels import _launch
     from ganfast.ops import _extension, _registry, _tuning
 
     def available(backend, device):
@@ -106,9 +106,9 @@ def stubbed(large: bool = False):
         mock.patch.object(_tuning, "_known", {}),
         mock.patch.object(_tuning, "_read", dict),
         mock.patch.object(_tuning, "_keep", lambda *row: None),
-        mock.patch.object(_tuning, "measure", _first_kernel),
     ]
-    patches += [mock.patch.object(functional, "SMALL", -1)] if large else []
+    if large:
+        patches += [mock.patch.object(functional, "SMALL", -1), mock.patch.object(_tuning, "measure", _first_kernel)]
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)

@@ -179,5 +179,6 @@ def _add(sums, i, x):
     if sums[i].shape == x.shape:
         sums[i] = sums[i] + x
         return
-    some, more = (sums[i], x) if len(sums[i]) < len(x) else (x, sums[i])
-    sums[i] = torch.cat([more[: len(some)] + some, more[len(some) :]])
+    some, more = (sums[i], x) if sums[i].shape[0] < x.shape[0] else (x, sums[i])
+    rows = some.shape[0]
+    sums[i] = torch.cat([more[:rows] + some, more[rows:]])

@@ -183,17 +183,21 @@ class LayerNorm(Norm):
 
     def _laid_out(self, a, form):
         order, _, groups = form
-        return a.permute(order).reshape(len(a), groups, -1)
+        a = a if _is_plain(order) else a.permute(order)
+        return a.reshape(a.shape[0], groups, -1)
 
     def _back(self, y, form):
         order, sizes, _ = form
-        return y.view(len(y), *sizes).permute(_inverse(order))
+        y = y.view(y.shape[0], *sizes)
+        return y if _is_plain(order) else y.permute(_inverse(order))
 
     def _of_weight(self, w, form):
-        return w.permute(self._order(form)).reshape(-1)
+        return w.reshape(-1) if _is_plain(form[0]) else w.permute(self._order(form)).reshape(-1)
 
     def _to_weight(self, g, saved, k):
         shape, dtype = saved["weights"][k]
+        if _is_plain(saved["form"][0]):
+            return g.view(shape).to(dtype)
         order = self._order(saved["form"])
         return g.view([shape[i] for i in order]).permute(_inverse(order)).to(dtype)
 
@@ -225,6 +229,11 @@ class LayerNorm(Norm):
 
 def _channels_last(x):
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_plain(order) -> bool:
+    """Whether the dimensions lie in memory as they are named."""
+    return order == tuple(range(len(order)))
 
 
 def _inverse(order):

@@ -1,6 +1,7 @@
 """Gradient penalties on a critic: scalars that take part in any loss, at the cost of first-order code."""
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from ganfast import functional
 from ganfast.errors import NonFiniteError
 from ganfast.ops import _checks
 from ganfast.ops._registry import launches
+from ganfast.penalty.choice import prefers_autograd
 from ganfast.penalty.engine import Run, autocast_dtype
 from ganfast.penalty.program import program_of, uncompiled
 from ganfast.penalty.rules import NoRuleError
@@ -149,6 +151,18 @@ def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     phi = (weight, kind, target)
     if program is None:
         return _double_backward(critic, x, phi, inputs)
+
+    def differentiated(way):
+        penalty, _ = way()
+        if penalty.requires_grad:
+            torch.autograd.grad(penalty, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
+
+    ways = partial(_by_sweeps, program, x, phi, inputs), partial(_double_backward, critic, x, phi, inputs)
+    autograd = prefers_autograd(critic, program, "penalty", x, *(partial(differentiated, way) for way in ways))
+    return ways[autograd]()
+
+
+def _by_sweeps(program, x, phi, inputs):
     weights = read_weights(program)
     flat = [w for ws in weights for w in ws]
     return _Penalty.apply(program, phi, inputs, autocast_dtype(x.device), [len(ws) for ws in weights], x, *flat)
@@ -159,7 +173,7 @@ def _double_backward(critic, x, phi, inputs):
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
         inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
-        scores = check_scores(critic(x, *inputs), len(x))
+        scores = check_scores(critic(x, *inputs), x.shape[0])
         total = sum(s.sum(dtype=_checks.sum_dtype(s)) for s in scores)
         (g,) = torch.autograd.grad(total, x, create_graph=derived)
         penalty, norms, _ = functional.gradient_penalty_terms(g, *phi)
@@ -177,7 +191,7 @@ class _Penalty(torch.autograd.Function):
         run = Run(program, weights, dtype)
         with torch.autocast(x.device.type, enabled=False):
             scores = run.forward(x.detach(), *inputs)
-            check_scores(scores, len(x))
+            check_scores(scores, x.shape[0])
             seed = torch.ones_like(scores) if isinstance(scores, Tensor) else [torch.ones_like(s) for s in scores]
             g = run.reverse(seed)
             if g is None:

@@ -56,6 +56,7 @@ class Program:
     merges: bool = field(init=False)  # one call may serve several batches
     flat: bool = field(init=False)  # and all is piecewise linear
     channels_last: bool = field(init=False)  # convolutions, and nothing that might ask for another order in memory
+    measured: dict = field(default_factory=dict)  # a call → whether torch's double backward was faster (choice.py)
 
     def __post_init__(self):
         rules = [node.rule for node in self.nodes]
@@ -114,15 +115,16 @@ _OF_MODULES = frozenset(vars(nn.Module())) - {"training"}
 
 def _facts(module) -> list:
     """What a forward may read of a module besides tensors and modules: numbers, words, functions, hooks."""
-    facts = [_fact(value) for name, value in vars(module).items() if name not in _OF_MODULES]
-    return facts + [len(getattr(module, hooks)) for hooks in _HOOKS]
+    own = vars(module)
+    facts = [v if type(v) in PLAIN else _fact(v) for name, v in own.items() if name not in _OF_MODULES]
+    return facts + [len(own[hooks]) for hooks in _HOOKS]
 
 
 def _fact(value):
     if type(value) in PLAIN:
         return value
     if isinstance(value, (list, tuple)):
-        return [_fact(v) for v in value]
+        return [v if type(v) in PLAIN else _fact(v) for v in value]
     if isinstance(value, dict):
         return [(_fact(k), _fact(v)) for k, v in value.items()]
     return None if isinstance(value, Tensor) else id(value)

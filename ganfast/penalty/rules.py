@@ -42,7 +42,7 @@ class Rule:
 
     def first(self, saved, p, start):
         """What is saved of the rows of p."""
-        return self.rows(saved, slice(len(p))) if start else saved
+        return self.rows(saved, slice(p.shape[0])) if start else saved
 
     def last(self, saved, start):
         """What is saved of the rows from ``start`` on."""
@@ -85,7 +85,7 @@ def joined(dx, bent, start):
         return bent if dx is None else dx
     if not start:
         return dx.add_(bent)
-    if len(dx) == start:
+    if dx.shape[0] == start:
         return torch.cat([dx, bent])
     dx[start:] += bent
     return dx

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ganfast import functional
 from ganfast.ops import _checks
+from ganfast.penalty.choice import prefers_autograd
 from ganfast.penalty.engine import Run, autocast_dtype
-from ganfast.penalty.penalties import _penalty, check_scores, find_program, read_weights, unwrapped
+from ganfast.penalty.penalties import _double_backward, _penalty, check_scores, find_program, read_weights, unwrapped
 from ganfast.penalty.program import uncompiled, walks
 from ganfast.penalty.rules import MixedRowsError
 
@@ -43,7 +44,7 @@ def wgan_gp_step(
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     with torch.no_grad():
         batches = [real, fake, functional.interpolate(real, fake, eps)]
-    if not len(real):
+    if not real.shape[0]:
         raise ValueError("real: got an empty batch, needs a sample")
     scale = _checked_scale(scale, real)
     program = find_program(critic, inputs, strict)
@@ -51,10 +52,20 @@ def wgan_gp_step(
     if program is None or not program.merges:
         return _in_parts(critic, batches, phi, inputs, scale)
     try:
+        if _prefers_autograd(critic, program, batches, phi, inputs, scale):
+            return _together(critic, batches, phi, inputs, scale)
         return _merged(program, batches, phi, scale)
     except MixedRowsError:
         program.merges = False
         return _in_parts(critic, batches, phi, inputs, scale)
+
+
+def _prefers_autograd(critic, program, batches, phi, inputs, scale):
+    return prefers_autograd(
+        critic, program, "step", batches[0],
+        lambda: _merged(program, list(batches), phi, scale, into_grad=False),
+        lambda: _together(critic, batches, phi, inputs, scale, into_grad=False),
+    )  # fmt: skip
 
 
 _uncompiled = uncompiled(wgan_gp_step)  # what the compiler cannot take
@@ -81,7 +92,7 @@ def _checked_scale(scale, real):
 @torch.enable_grad()
 def _in_parts(critic, batches, phi, inputs, scale):
     real, fake, x = (b.detach() for b in batches)
-    batch = len(real)
+    batch = real.shape[0]
     of_real, of_fake = check_scores(critic(real, *inputs), batch), check_scores(critic(fake, *inputs), batch)
     if len(of_real) != 1:
         raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
@@ -94,6 +105,23 @@ def _in_parts(critic, batches, phi, inputs, scale):
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 
+@uncompiled
+@torch.enable_grad()
+def _together(critic, batches, phi, inputs, scale, into_grad=True):
+    """By autograd, real and fake in one pass: no layer mixes samples."""
+    real, fake, x = (b.detach() for b in batches)
+    batch = real.shape[0]
+    (scores,) = check_scores(critic(torch.cat([real, fake]), *inputs), 2 * batch)
+    wasserstein = _mean(scores[:batch]) - _mean(scores[batch:])
+    penalty, norms = _double_backward(critic, x, phi, inputs)
+    loss = (penalty - wasserstein) * scale
+    if into_grad:
+        loss.backward()
+    else:
+        torch.autograd.grad(loss, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
+    return _results(wasserstein.detach(), penalty.detach(), norms)
+
+
 def _mean(scores):
     return scores.mean(dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
 
@@ -102,8 +130,8 @@ def _results(wasserstein, penalty, norms):
     return WGANGPStep(penalty - wasserstein, wasserstein, penalty, norms.mean())
 
 
-def _merged(program, batches, phi, scale):
-    batch, device, kind = len(batches[0]), batches[0].device, batches[0].dtype
+def _merged(program, batches, phi, scale, into_grad=True):
+    batch, device, kind = batches[0].shape[0], batches[0].device, batches[0].dtype
     with torch.enable_grad():  # for the graph of parametrizations
         weights = read_weights(program)
     dtype = autocast_dtype(device)
@@ -130,7 +158,8 @@ def _merged(program, batches, phi, scale):
         if of_loss is not None:
             run.adjoint(need, seed=of_loss)
         wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
-        _accumulate(weights, run.gradients)
+        if into_grad:
+            _accumulate(weights, run.gradients)
     return _results(wasserstein, penalty, norms)
 
 
