@@ -104,7 +104,7 @@ def conv_transpose_bn_relu(
     or more), "tanh" or None. Differentiable twice. Raises ValueError or TypeError that names the argument.
     Radford et al. 2015, arXiv:1511.06434.
     """
-    geometry = True, _pair(stride), _pair(padding), _pair(output_padding)
+    geometry = True, _pair("stride", stride), _pair("padding", padding), _pair("output_padding", output_padding)
     batch_norm = bn_weight, bn_bias, running_mean, running_var, training, momentum, eps
     return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
 
@@ -119,13 +119,17 @@ def conv_act(
     of a piecewise linear activation is absent: a gradient penalty through five such layers makes five convolutions
     fewer than torch's layers.
     """
-    geometry = False, _pair(stride), _pair(padding), (0, 0)
+    geometry = False, _pair("stride", stride), _pair("padding", padding), (0, 0)
     batch_norm = bn_weight, bn_bias, running_mean, running_var, training, momentum, eps
     return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
 
 
-def _pair(value):
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+def _pair(name, value):
+    if isinstance(value, int):
+        return value, value
+    if not isinstance(value, (tuple, list)) or not all(isinstance(v, int) for v in value):
+        raise TypeError(f"{name}: got {value!r}, needs a whole number or two of them")
+    return tuple(value)
 
 
 @once
@@ -134,16 +138,15 @@ def _check_layer(
     output_padding, activation, slope, lowered,
 ):  # fmt: skip
     """Of conv_transpose_bn_relu and conv_act; lowered: the dtype of autocast, or None. How many numbers y has."""
-    convolved = x, weight, bias
     if lowered is not None:
-        convolved = cast(convolved, lowered)
+        x, weight, bias = cast((x, weight, bias), lowered)
     geometry = transposed, stride, padding, output_padding
-    x, weight, bias = convolved
-    ops.conv_link.conv_link.check(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)
-    channels = weight.shape[1 if transposed else 0]
-    count = ops.conv_link.outputs(x, weight, *geometry)
+    behind = (activation, slope) if bn_weight is None else (None, 0.0)
+    ops.conv_link.conv_link.check(x, None, None, weight, bias, *geometry, None, 0.0, *behind, False)
+    count, channels = ops.conv_link.outputs(x, weight, *geometry), weight.shape[1 if transposed else 0]
     if bn_weight is None:
         return count
+    ops.batch_norm_act.check_activation(activation, slope)
     for name, v in (("bn_weight", bn_weight), ("bn_bias", bn_bias), ("running_mean", mean), ("running_var", var)):
         if v is not None:
             _checks.per_channel(name, v, "x", x, channels)

@@ -171,24 +171,35 @@ def signature(args) -> tuple | None:
 
 
 def once(function: Callable) -> Callable:
-    """function(*args), called once for each signature: what it returned is remembered, what it raised is not."""
+    """function(*args) → something, called once for each signature; what it raised is not remembered."""
     known = {}
 
     @functools.wraps(function)
     def remembered(*args):
         key = None if torch.compiler.is_compiling() else signature(args)
-        if key is None:
-            return function(*args)
-        try:
-            return known[key]
-        except (KeyError, TypeError):  # new, or not hashable
+        found = _get(known, key)
+        if found is None:
             found = function(*args)
-        if len(known) >= MOST_PLANS:
-            known.clear()
-        known[key] = found
+            if key is not None:
+                _put(known, key, found)
         return found
 
     return remembered
+
+
+def _get(known: dict, key):
+    """known[key]; None where it is not there, or the key is not hashable."""
+    try:
+        return known.get(key)
+    except TypeError:
+        return None
+
+
+def _put(known: dict, key, value) -> None:
+    if len(known) >= MOST_PLANS:
+        known.clear()
+    with contextlib.suppress(TypeError):  # not hashable
+        known[key] = value
 
 
 def _device_of(args) -> torch.device:
@@ -272,20 +283,15 @@ class Op:
     def _plan(self, args) -> Plan | None:
         """The plan of these arguments, which are checked; None for tensor subclasses."""
         key = signature(args), torch.is_grad_enabled(), _forced
-        try:
-            plan = self._plans.get(key)
-        except TypeError:  # not hashable: what no operator takes, as the check says
-            self.check(*args)
-            raise
+        plan = _get(self._plans, key)
         if plan is None:
             self.check(*args)
             if key[0] is None:
                 return None
             derives = key[1] and self.backward is not None
             derives = derives and any(isinstance(a, Tensor) and a.requires_grad for a in args)
-            if len(self._plans) >= MOST_PLANS:
-                self._plans.clear()
-            plan = self._plans[key] = Plan(self._way(_device_of(args), args), derives)
+            plan = Plan(self._way(_device_of(args), args), derives)
+            _put(self._plans, key, plan)
         return plan
 
     def run(self, *args):

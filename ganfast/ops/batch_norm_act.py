@@ -33,6 +33,10 @@ def _check_normalisation(y, weight, bias, eps, activation, slope):
         if v is not None:
             _checks.per_channel(name, v, "y", y, y.shape[1])
     _checks.not_negative("eps", eps)
+    check_activation(activation, slope)
+
+
+def check_activation(activation, slope):
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: got {activation!r}, needs one of 'relu', 'leaky_relu', 'tanh' or None")
     if not isinstance(slope, (int, float)):

@@ -58,7 +58,7 @@ def _sides(x, weight, transposed, stride, padding, output_padding):
     """(H', W') of y; ValueError for what no convolution takes."""
     for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("output_padding", output_padding, 0)):
         if len(pair) != 2 or not all(isinstance(p, int) and p >= least for p in pair):
-            raise ValueError(f"{name}: got {tuple(pair)}, needs two whole numbers, {least} or more")
+            raise ValueError(f"{name}: got {tuple(pair)}, needs two numbers, {least} or more")
     if output_padding[0] >= stride[0] or output_padding[1] >= stride[1]:  # 0 for a plain convolution is smaller
         raise ValueError(f"output_padding: got {tuple(output_padding)}, needs less than the stride {tuple(stride)}")
     if not transposed and max(output_padding):

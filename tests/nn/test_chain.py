@@ -162,7 +162,7 @@ def test_the_choice_is_measured_and_leaves_no_trace(faster, monkeypatch, tmp_pat
     measured.chain = None
     calls = []
 
-    def measure(ways, device):
+    def measure(ways, device, by_host):
         before = copy.deepcopy(measured.state_dict())
         for way in ways.values():
             way()

@@ -135,3 +135,37 @@ def test_a_negative_slope_behind_a_norm(pixels):
     torch.testing.assert_close(y, wanted)
     seed = torch.randn_like(y)
     torch.testing.assert_close(*(torch.autograd.grad(out, x, seed)[0] for out in (y, wanted)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (
+            {"x": torch.randn(3, 9, 9)},
+            ValueError,
+            r"x: got shape \(3, 9, 9\), needs \[batch, channels, height, width\]",
+        ),
+        ({"weight": torch.randn(4, 3, 3)}, ValueError, r"weight: got shape \(4, 3, 3\), needs"),
+        ({"bias": [1.0]}, TypeError, "bias: got list, needs a torch.Tensor"),
+        ({"bias": torch.ones(3)}, ValueError, r"bias: got shape \(3,\), needs \(4,\)"),
+        ({"stride": 0}, ValueError, r"stride: got \(0, 0\), needs two whole numbers, 1 or more"),
+        ({"padding": "same"}, ValueError, r"padding: got \('same', 'same'\), needs two whole numbers"),
+        ({"bn_weight": [1.0] * 4}, TypeError, "bn_weight: got list, needs a torch.Tensor"),
+        ({"bn_weight": torch.ones(3)}, ValueError, r"bn_weight: got shape \(3,\), needs \(4,\)"),
+        ({"bn_bias": torch.ones(1, 4)}, ValueError, r"bn_bias: got shape \(1, 4\), needs \(4,\)"),
+        ({"running_mean": torch.ones(3)}, ValueError, r"running_mean: got shape \(3,\), needs \(4,\)"),
+        ({"running_var": torch.ones(4).int()}, TypeError, "running_var: got dtype torch.int32, needs"),
+        ({"running_var": None}, ValueError, "running_mean, running_var: got one of them, needs both or neither"),
+        ({"eps": -1.0}, ValueError, "eps: got -1.0, needs a finite number, 0 or more"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("function", ["conv_act", "conv_transpose_bn_relu"])
+def test_evaluation_refuses_what_training_refuses(function, change, error, message, training):
+    """The folding of the statistics into the weights comes after the checks."""
+    weight = torch.randn(3, 4, 3, 3) if function == "conv_transpose_bn_relu" else torch.randn(4, 3, 3, 3)
+    vectors = {name: torch.ones(4) for name in ("bn_weight", "bn_bias", "running_mean", "running_var")}
+    given = {"x": torch.randn(2, 3, 9, 9), "weight": weight, **vectors} | change
+    with pytest.raises(error, match=message):
+        getattr(functional, function)(**given, training=training)
