@@ -13,6 +13,7 @@ import threading
 
 import calibrate
 import frame
+import host
 import parts
 import pytest
 import store
@@ -116,7 +117,7 @@ class Measure:
         self.item, self.benchmark, self.results, self.budget = item, benchmark, results, budget
         self.place = item.callspec.params["place"]
         self.listed = item.config.getoption("rows")
-        self.device = "cpu" if self.place == "cpu" or self.listed else "cuda"
+        self.device = "cpu" if self.listed else parts.device_of(self.place)
 
     def __call__(self, steps, make, check, work):
         name, row = name_of(self.item), self.item.callspec.params["row"]
@@ -166,7 +167,8 @@ class Measure:
             self.benchmark.pedantic(lambda: None)
             return None
         memory = frame.peak_memory(steps[row], sets[0], self.device)
-        ours, theirs, disturbed = frame.in_turns(ours, theirs, self.budget)
+        with host.stubbed() if self.place == "stub" else contextlib.nullcontext():
+            ours, theirs, disturbed = frame.in_turns(ours, theirs, self.budget)
         left = iter(theirs)
         self.benchmark.pedantic(_tick, setup=lambda: ((next(left),), {}), rounds=len(theirs))
         found = frame.row_of(theirs, ours, disturbed, work, memory)

@@ -10,7 +10,8 @@ A test is one row of a group: one implementation, on one shape, in one place. It
 3. notes bytes, operations, the floor that follows from them and the calibration, time over floor, and peak memory. A
    row that is faster than can be is kept and marked: its work counts too much, or the calibration was disturbed.
 
-"cpu", "cuda" (called from Python) and "graph" (captured in a CUDA graph) are the places.
+"cpu", "cuda" (called from Python) and "graph" (captured in a CUDA graph) are the places; of the host's time "host"
+(on a GPU) and "stub" (without one; host.py).
 """
 
 import contextlib
@@ -23,12 +24,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import calibrate
+import host
 import pytest
 import torch
+from parts import device_of
 
 CACHES = {"cpu": 64 * 2**20, "cuda": 128 * 2**20}  # more than the last cache of today's chips
 MOST_SETS = 32
-LONG_ENOUGH = {"cpu": 5e-4, "cuda": 2e-3, "graph": 1e-3}  # seconds of one measurement
+LONG_ENOUGH = {"cpu": 5e-4, "cuda": 2e-3, "graph": 1e-3, "host": 5e-4, "stub": 2e-3}  # seconds of one measurement
 ROUNDS = (7, 60)  # of a row, at least and at most
 QUIET = 0.02  # of a round, at most, that its threads may wait for a core
 PATIENCE = 3  # times as many rounds as wanted, at most, until enough are quiet
@@ -36,6 +39,8 @@ IMPOSSIBLE = 0.5  # a stream of reads is faster than a copy, but not twice: belo
 
 _needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 PLACES = ["cpu", *(pytest.param(place, marks=_needs_cuda) for place in ("cuda", "graph"))]
+HOST_PLACES = ["stub", pytest.param("host", marks=_needs_cuda)]
+CALLED = {"stub": "cpu", "host": "cuda"}  # where a call from Python takes as long
 full = pytest.mark.full
 
 
@@ -68,7 +73,7 @@ class Work:
         return {
             "bytes": self.bytes / calibration["copy"],
             "operations": self.operations / calibration["matmul"][self.dtype],
-            "launches": self.launches * calibration["launch"][place],
+            "launches": self.launches * calibration["launch"][CALLED.get(place, place)],
         }
 
 
@@ -153,8 +158,8 @@ class Timer:
     """Calling it measures: seconds of one call of step(*args). `result` is that of the first inputs."""
 
     def __init__(self, step: Callable, sets: list[tuple], place: str):
-        self.place, self.device = place, "cpu" if place == "cpu" else "cuda"
-        self.turn = 0
+        self.place, self.device = place, device_of(place)
+        self.turn, self.launched = 0, None
 
         def run():
             out = step(*sets[self.turn % len(sets)])
@@ -188,6 +193,10 @@ class Timer:
         self.run, self.inner = graph.replay, 1
 
     def __call__(self) -> float:
+        if self.place in CALLED:
+            if self.launched is None:
+                self.launched = host.operators(self.run) if self.place == "stub" else 0
+            return host.seconds(self.run, self.place, self.inner, self.launched)
         return calibrate.seconds(self.run, self.device, self.inner) / self.calls
 
 

@@ -1,18 +1,20 @@
 """The host's time: what Python, torch and the launches cost a caller who does not wait for the device.
 
-On a GPU it is the time in which calls return. Without one, launches are stubs: CPU tensors are taken for a GPU's, each
-launch of a kernel waits as long as a real one takes (LAUNCH), and everything in Python is real. torch's side runs as it
-is, small enough for its arithmetic not to matter; its convolutions then are its own native ones, which cost a call no
-more than cuDNN's do, and not oneDNN's, which take 200 µs at any size.
+On a GPU ("host") it is the time in which calls return. Without one ("stub") launches are stubs: CPU tensors are taken
+for a GPU's, each kernel of ours takes LAUNCH, everything in Python is real, and the CPU's time of the thread counts.
+torch's operators run as they are, on few numbers, and LAUNCH is added for each; its convolutions are its own native
+ones, which cost a call about what cuDNN's do, and not oneDNN's, which take 200 µs at any size.
 """
 
 import contextlib
+import functools
 import time
 from unittest import mock
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-LAUNCH = 2e-6  # seconds: a launch, beyond what a kernel of torch's takes on a few numbers on a CPU
+LAUNCH = 2e-6  # seconds of a launch: CUDA's share, beyond what Python and torch's dispatcher take
 
 
 def _wait(*args, **kwargs):
@@ -75,26 +77,26 @@ def _compiled(kernel, key, signature, device, constexprs, options, attrs, warmup
     return made
 
 
-def _first_kernel(candidates, device, by_host=False):
-    """The choice where large tensors have a kernel of ours run."""
+def _choice(measure, candidates, device, by_host=False):
+    """Of kernels and tiles the first, for what they compute is not real; of ways in Python the fastest."""
+    if "autograd" in candidates:
+        return measure(candidates, device, by_host)
     name = next((n for n in ("fused", "triton") if n in candidates), next(iter(candidates)))
     return {"choice": name, "microseconds": dict.fromkeys(candidates, 1.0)}
 
 
 @contextlib.contextmanager
-def stubbed(large: bool = False):
-    """Inside, CPU tensors are a GPU's and launches are stubs; large: as if the tensors were, so that kernels run."""
+def stubbed():
+    """Inside, CPU tensors are a GPU's and launches are stubs."""
     from ganfast.kernels import _launch
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from ganfast import functional
     from ganfast.ops import _extension, _registry, _tuning
 
     def available(backend, device):
         return backend in ("cuda", "triton")
 
-    mkldnn = torch.backends.mkldnn.enabled
     patches = [
         mock.patch.object(driver, "_active", _Driver()),
         mock.patch.object(JITFunction, "_do_compile", _compiled),
@@ -106,17 +108,19 @@ def stubbed(large: bool = False):
         mock.patch.object(_tuning, "_known", {}),
         mock.patch.object(_tuning, "_read", dict),
         mock.patch.object(_tuning, "_keep", lambda *row: None),
+        mock.patch.object(_tuning, "measure", functools.partial(_choice, _tuning.measure)),
     ]
-    if large:
-        patches += [mock.patch.object(functional, "SMALL", -1), mock.patch.object(_tuning, "measure", _first_kernel)]
+    mkldnn = torch.backends.mkldnn.enabled
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
         torch.backends.mkldnn.enabled = False
+        torch.set_flush_denormal(True)  # results of stubs are what lay in memory
         _forget(_registry.OPS)
         try:
             yield
         finally:
+            torch.set_flush_denormal(False)
             torch.backends.mkldnn.enabled = mkldnn
             _forget(_registry.OPS)
 
@@ -124,8 +128,52 @@ def stubbed(large: bool = False):
 def _forget(ops):
     """What operators have found out of this machine."""
     from ganfast.nn import group
+    from ganfast.penalty import program
 
     group._BY_TORCH.clear()
+    program._PROGRAMS.clear()
     for op in ops.values():
         op._ready_on.clear()
         op._plans.clear()
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+class _Operators(TorchDispatchMode):
+    """Counts torch's own operators that launch a kernel on a GPU: neither views nor allocations."""
+
+    FREE = ("empty", "new_empty", "detach", "alias", "_local_scalar_dense", "lift", "set_", "resize")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name()
+        if name.startswith("aten::") and not function.is_view:
+            self.count += not name.removeprefix("aten::").startswith(self.FREE)
+        return function(*args, **(kwargs or {}))
+
+
+def operators(step) -> int:
+    """How many kernels torch's own operators launch in step(), at least."""
+    with _Operators() as mode:
+        step()
+    return mode.count
+
+
+def seconds(step, place: str, repeat: int, launched: int) -> float:
+    """The host's time of one of `repeat` calls. "stub": CPU time, and `launched` launches of torch's own operators."""
+    if place == "stub":
+        start = time.thread_time()
+        for _ in range(repeat):
+            step()
+        return (time.thread_time() - start) / repeat + launched * LAUNCH
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(repeat):
+        step()
+    taken = time.perf_counter() - start
+    torch.cuda.synchronize()
+    return taken / repeat

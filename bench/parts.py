@@ -31,6 +31,10 @@ TESTS = {"tests": ("tests", "gpu and not slow"), "sanitize": ("tests/kernels/tes
 LEFT_OUT = ("long",)  # unless it is named
 
 
+def device_of(place: str) -> str:
+    return "cpu" if place in ("cpu", "stub") else "cuda"
+
+
 def size_of(params: dict) -> tuple:
     """(width, batch) of a step."""
     return params["case"][-2:] if "case" in params else params["size"]
@@ -45,11 +49,11 @@ def usual(params: dict, device: str) -> bool:
 def part_of(item, device: str) -> str | None:
     """The part that measures a row on "gpu" or "cpu"; None for what is of the other."""
     params = getattr(item, "callspec", None) and item.callspec.params
-    if not params or "place" not in params or (params["place"] == "cpu") != (device == "cpu"):
+    if not params or "place" not in params or (device_of(params["place"]) == "cpu") != (device == "cpu"):
         return None
     file, row, captured = item.path.stem.removeprefix("test_"), params["row"], params["place"] != "cuda"
-    if file == "training":
-        return "training"
+    if file in ("training", "host_time"):
+        return "host" if file == "host_time" else "training"
     if file != "steps":
         return "ops" if captured and row not in SLOW else "long"
     half, of_papers = params["precision"] == "bf16", usual(params, device)

@@ -16,6 +16,7 @@ from pathlib import Path
 import plots
 import table
 import verdict
+from parts import device_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, DOCS, PAGE = ROOT / "bench" / "results", ROOT / "docs", "benchmarks.md"
@@ -81,7 +82,7 @@ def of_kind(files: dict, kind: str) -> dict:
 
 def places(results: dict, kind: str) -> dict:
     """The rows of a file that ran on that kind of device."""
-    return {name: row for name, row in results["rows"].items() if (row["place"] == "cpu") == (kind == "cpu")}
+    return {name: row for name, row in results["rows"].items() if (device_of(row["place"]) == "cpu") == (kind == "cpu")}
 
 
 # --- in short ---------------------------------------------------------------------------------------------------------

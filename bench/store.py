@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from parts import device_of
+
 IDENTITY = ("revision", "cpu", "gpu", "torch", "triton")  # rows of one file agree in these
 
 
@@ -50,7 +52,7 @@ class Results:
         """Another calibration of a device; its rows get their floors anew: with_floor(row, calibration)."""
         self.data["calibration"][device] = calibration
         for name, row in self.rows.items():
-            if "seconds" in row and (row["place"] == "cpu") == (device == "cpu"):
+            if "seconds" in row and device_of(row["place"]) == device:
                 self.rows[name] = with_floor(row, calibration)
         self.write()
 
