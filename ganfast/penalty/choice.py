@@ -21,10 +21,14 @@ def prefers_autograd(critic: nn.Module, program: Program, name: str, x: Tensor, 
         return False
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return False  # every rank is to do the same
+    if torch.get_deterministic_debug_mode() == 2:  # of use_deterministic_algorithms(True)
+        return False
     key = name, x.shape, x.dtype, autocast_dtype(x.device), critic.training, torch.is_grad_enabled()
     if key not in program.measured:
         with _undone(critic, x.device):
             row = _tuning.measure({"sweeps": sweeps, "autograd": autograd}, x.device, by_host=True)
+        if row.get("memory"):  # one of them wanted more than there was now
+            return row["choice"] == "autograd"
         program.measured[key] = row["choice"] == "autograd"
     return program.measured[key]
 
@@ -33,8 +37,10 @@ def prefers_autograd(critic: nn.Module, program: Program, name: str, x: Tensor, 
 def _undone(critic: nn.Module, device: torch.device):
     """What calls of the critic change, buffers and random states, is afterwards as it was."""
     buffers = [(b, b.clone()) for b in critic.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
