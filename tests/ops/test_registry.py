@@ -197,3 +197,98 @@ def test_an_operator_without_a_derivative_raises_in_the_backward_only(products):
         out = call(x, x)
         with pytest.raises(NotImplementedError, match="ganfast::toy_None has no derivative: a toy"):
             out.sum().backward()
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """A toy operator that counts its checks and where it ran."""
+    seen = {}
+
+    def check(x, scale):
+        seen["checks"] += 1
+        if x.shape[0] == 3:
+            raise ValueError("x: got 3 rows")
+
+    def reference(x, scale):
+        seen["ran"].append("reference")
+        return x * scale[0]
+
+    op = ops.Op(
+        "toy_counting(Tensor x, float[] scale) -> Tensor",
+        check=check,
+        fake=lambda x, scale: torch.empty_like(x),
+        reference=reference,
+        backward=lambda ctx, g: (g, None),
+    )
+    yield op, seen
+    del _registry.OPS["toy_counting"]
+
+
+@pytest.fixture
+def counting(toy):
+    op, seen = toy
+    op._plans.clear()
+    seen.update(checks=0, ran=[])
+    return op, seen
+
+
+def test_a_signature_is_checked_once_and_what_it_refuses_always(counting):
+    op, seen = counting
+    x = torch.randn(4, 2)
+    for _ in range(3):
+        op(x, [2.0])
+    assert seen["checks"] == 1
+    others = [(x.t().contiguous().t(), [2.0]), (x.double(), [2.0]), (x, [3.0]), (x[:2], [2.0])]
+    for n, args in enumerate(others, 2):
+        op(*args)
+        assert seen["checks"] == n
+    for _ in range(2):
+        with pytest.raises(ValueError, match="got 3 rows"):
+            op(x[:3], [2.0])
+    assert seen["checks"] == len(others) + 3
+
+
+def test_a_plan_knows_whether_gradients_are_made(counting):
+    op, _ = counting
+    x = torch.randn(4, 2)
+    leaf = x.clone().requires_grad_()
+    assert not op(x, [1.0]).requires_grad
+    assert op(leaf, [1.0]).requires_grad
+    with torch.no_grad():
+        assert not op(leaf, [1.0]).requires_grad
+    assert op(leaf, [1.0]).grad_fn.name() == "ganfast_toy_countingBackward"
+
+
+def test_plans_are_bounded_and_what_is_not_hashable_is_refused_by_the_check(counting, monkeypatch):
+    op, _ = counting
+    monkeypatch.setattr(_registry, "MOST_PLANS", 8)
+    for n in range(30):
+        op(torch.randn(4, 2), [float(n)])
+    assert len(op._plans) <= 8
+    with pytest.raises(ValueError, match="weight: got nan, needs a finite number"):
+        functional.gradient_penalty(torch.randn(4, 2), weight=float("nan"))
+    with pytest.raises(TypeError, match="weight: got dict, needs a number"):
+        functional.gradient_penalty(torch.randn(4, 2), weight={})
+
+
+def test_a_forced_backend_has_plans_of_its_own(counting):
+    op, seen = counting
+    x = torch.randn(4, 2)
+    op(x, [1.0])
+    with ops.use_backend("cpu"), pytest.raises(RuntimeError, match="it has no such backend"):
+        op(x, [1.0])
+    with ops.use_backend("reference"):
+        op(x, [1.0])
+    assert seen["ran"] == ["reference"] * 2
+
+
+def test_threads_do_not_take_each_others_plans():
+    """Forward runs what its own thread has handed over."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(n):
+        x = torch.full((n + 1,), 0.0, requires_grad=True)
+        return all(functional.sigmoid_bce(x, None).item() == pytest.approx(0.6931472) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(8)))

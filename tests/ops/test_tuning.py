@@ -209,3 +209,95 @@ def test_an_operator_runs_the_faster_of_backend_and_reference(doubled, faster):
     with _registry.use_backend("reference"):
         op(x)
     assert ran[-1] == "reference"
+
+
+def test_what_failed_for_want_of_memory_is_tried_again():
+    def wants_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    slow = Candidates(vendor=3)
+    assert choose(("op",), {**slow, "small": wants_memory}, CPU) == "vendor"
+    assert not _tuning.table()
+    assert choose(("op",), {**slow, "small": lambda: None}, CPU) == "small"
+
+
+def test_the_hosts_time_is_a_choice_of_its_own():
+    assert choose(("op",), Candidates(vendor=3, small=0), CPU) == "small"
+    assert choose(("op",), Candidates(vendor=0, small=3), CPU, by_host=True) == "vendor"
+    assert choose(("op",), Candidates(vendor=9, small=9), CPU) == "small"
+
+
+class Device:
+    """A GPU's clock: calls take 50 µs of it, the host 300 µs, after a wait of so many cycles at 2 GHz."""
+
+    def __init__(self, monkeypatch):
+        self.now = self.host = 0.0
+        self.waits = []
+        device = self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self):
+                self.at = max(device.now, device.host)
+                device.now = self.at
+
+            def query(self):
+                return device.host >= self.at
+
+            def synchronize(self):
+                device.host = max(device.host, device.now)
+
+            def elapsed_time(self, other):
+                return (other.at - self.at) / 1e3  # ms
+
+        def sleep(cycles):
+            device.waits.append(cycles)
+            device.now = max(device.now, device.host) + cycles / 2e3
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "_sleep", sleep)
+
+    def call(self):
+        self.host += 300
+        self.now = max(self.now, self.host) + 50
+
+
+def test_the_devices_time_has_none_of_the_hosts(monkeypatch):
+    device = Device(monkeypatch)
+    assert _tuning._time_of_device(device.call) == pytest.approx(50e-6)
+    assert len(device.waits) > 1  # the first wait was too short for ten calls of the host's
+    waited = Device(monkeypatch)
+
+    def waits_for_the_device():
+        waited.call()
+        waited.host = waited.now
+
+    assert _tuning._time_of_device(waits_for_the_device) > 300e-6  # and it ends
+
+
+def test_exact_products_are_the_vendors(monkeypatch):
+    """The kernels' exact fp32 has no tensor cores: nothing is measured against the vendor's convolution."""
+    from ganfast.ops.conv_link import conv_link
+
+    measured = []
+    backend = Backend(
+        "triton", lambda *args: measured.append("ran"), lambda *args: True, conv_link.backends[0].measured
+    )
+    monkeypatch.setattr(_registry.Backend, "device", property(lambda self: "cpu"))
+    monkeypatch.setattr(conv_link, "_ready_on", {CPU: [backend]})
+    monkeypatch.setattr(conv_link, "_plans", {})
+    monkeypatch.setattr(_tuning, "choose", lambda key, ways, device, by_host=False: measured.append(key) or "reference")
+    geometry = False, (1, 1), (0, 0), (0, 0), None, 0.0, None, 0.0, False
+    x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+    before = torch.backends.cudnn.conv.fp32_precision
+    try:
+        for precision in ("ieee", "tf32"):
+            torch.backends.cudnn.conv.fp32_precision = precision
+            conv_link(x, None, None, w, None, *geometry)
+            assert len(measured) == (precision == "tf32")
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before
+    conv_link(x.bfloat16(), None, None, w.bfloat16(), None, *geometry)
+    assert len(measured) == 2

@@ -22,7 +22,7 @@ def curved():
 
 @pytest.fixture
 def eager_gpu(monkeypatch):
-    """prefer(name): as in an eager loop on a GPU, where that way is measured to be faster; returns what was measured."""
+    """prefer(name) → calls: an eager loop on a GPU, where that way is measured to be faster."""
     monkeypatch.setattr(choice, "host_counts", lambda device: True)
 
     def prefer(name):
