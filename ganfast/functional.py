@@ -44,8 +44,10 @@ def interpolate(real, fake, epsilon=None):
     Returns x̂ like real, channels_last where real is; computed in fp32 and rounded once. Differentiable in real and fake
     to any order. Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
-    if epsilon is None:
+    if real is None or fake is None or epsilon is None:  # else the operator checks
         _checks.samples("real", real)
+        _checks.samples("fake", fake)
+    if epsilon is None:
         epsilon = torch.rand(real.shape[0], dtype=_checks.sum_dtype(real), device=real.device)
     return ops.interpolate.interpolate(real, fake, epsilon)
 
