@@ -47,10 +47,10 @@ def test_every_backend_equals_the_reference(shape, dtype, device):
                 check_against_reference(g, *phi)
 
 
-@pytest.mark.gpu
-def test_more_blocks_than_a_sample_may_have():
-    g = gradients(2, 256 * 16384 + 5, device="cuda")  # every block takes more than one tile
-    for name in backends("cuda"):
+@pytest.mark.parametrize("device", DEVICES)
+def test_more_blocks_than_a_sample_may_have(device):
+    g = gradients(2, 256 * 16384 + 5, device=device)  # every block takes more than one tile
+    for name in backends(device):
         with ops.use_backend(name):
             check_against_reference(g, *PHIS[0])
 
