@@ -40,6 +40,7 @@ ABSENT = {
     "test_addresses_on_the_cpu_have_64_bits": "2.4e9 elements are too many for an emulator",
     "test_the_compiled_half_is_what_is_tested_here": "it is about the CPU half",
     "test_the_table_says_which_backends_there_are": "it is about the real table",
+    "test_compiled_equals_eager": "a minute of compilation, of what opcheck tests as well",
     "test_random_invalid_arguments_name_the_argument": "no kernel runs",
     "test_random_invalid_argument_sets_are_refused": "no kernel runs",
 }
