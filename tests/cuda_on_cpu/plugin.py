@@ -69,9 +69,9 @@ def install(module) -> None:
     guard = importlib.import_module("cuda_on_cpu.guard")
     _extension._load = lambda: (module, None)
     _registry.available = available
-    _registry.Backend.device = property(lambda backend: "cpu" if backend.name == "cuda" else "cuda")
+    _registry.DEVICES.update(cuda="cpu", cpu="none", triton="none")
     for op in _registry.OPS.values():
-        op._ready_on.clear()
+        op._ready_on.clear(), op._plans.clear()
         for backend in op.backends:
             if backend.name == "cuda":
                 importlib.import_module(backend.run.__module__).on_stream = on_stream
