@@ -377,16 +377,6 @@ def update(running_mean, running_var, mean, var, momentum, unbias):
     channels = running_mean.shape[0]
     width = _power(channels, 256)
     launch(
-        update_kernel,
-        (cdiv(channels, width),),
-        running_mean,
-        running_var,
-        mean,
-        var,
-        momentum,
-        unbias,
-        channels,
-        BC=width,
-        num_warps=4,
-        enable_fp_fusion=True,
-    )
+        update_kernel, (cdiv(channels, width),), running_mean, running_var, mean, var, momentum, unbias, channels,
+        BC=width, num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip

@@ -290,20 +290,9 @@ def double_backward(
     flags = {"ONE_SIDED": one_sided, "HAS_PENALTY": c_penalty is not None, "HAS_NORMS": c_norms is not None}
     if batch and size <= HOLD:
         launch(
-            whole_double_kernel,
-            (batch,),
-            c,
-            *cotangents,
-            g,
-            norms,
-            size,
-            scale,
-            target,
-            dc_norms,
-            dg,
-            **flags,
+            whole_double_kernel, (batch,), c, *cotangents, g, norms, size, scale, target, dc_norms, dg, **flags,
             **_held(size),
-        )
+        )  # fmt: skip
     elif batch:
         chunks, steps = _cut(size)
         launch(products_kernel, (batch * chunks,), c, g, norms, size, chunks, steps, partial, BLOCK=BLOCK, num_warps=8)

@@ -85,7 +85,7 @@ class Group(NamedTuple):
 
         They are for few numbers; for more, both are timed once for each shape, forward and backward.
         """
-        if torch.compiler.is_compiling() or not _registry.host_counts(x.device):
+        if not _host_counts(x):
             return False
         conv = self.conv
         if outputs(x, conv.weight, conv.transposed, conv.stride, conv.padding, conv.output_padding) <= functional.SMALL:
@@ -157,14 +157,17 @@ _BY_TORCH = (
 
 def known_to_prefer_torch(module, x) -> bool:
     """Whether :func:`remember` was told so of inputs like x; only speed depends on it."""
-    if not isinstance(x, Tensor) or torch.compiler.is_compiling() or not _registry.host_counts(x.device):
-        return False
-    return (x.shape, x.dtype, x.device, torch.is_grad_enabled()) in _BY_TORCH.get(module, ())
+    return _host_counts(x) and (x.shape, x.dtype, x.device, torch.is_grad_enabled()) in _BY_TORCH.get(module, ())
 
 
 def remember(module, x) -> None:
-    """From now on ``module`` runs its layers one by one for inputs like x, outside of CUDA graphs."""
-    _BY_TORCH.setdefault(module, set()).add((x.shape, x.dtype, x.device, torch.is_grad_enabled()))
+    """From now on ``module`` runs its layers one by one for inputs like x, in an eager loop on a GPU."""
+    if _host_counts(x):
+        _BY_TORCH.setdefault(module, set()).add((x.shape, x.dtype, x.device, torch.is_grad_enabled()))
+
+
+def _host_counts(x) -> bool:
+    return isinstance(x, Tensor) and not torch.compiler.is_compiling() and _registry.host_counts(x.device)
 
 
 def group_at(layers, i):

@@ -9,6 +9,10 @@ from ganfast import models
 from ganfast.errors import InputError
 from ganfast.models import GENERATORS, onnx
 
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="needs the packages of ganfast[onnx]",
+)
 SMALL = {
     "dcgan": {"size": 16, "channels": 2, "latent_dim": 5, "width": 2},
     "resnet": {"size": 16, "channels": 2, "latent_dim": 5, "width": 2},

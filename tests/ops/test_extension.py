@@ -18,8 +18,13 @@ def strided(*shape, dtype=torch.float32):
 G, NORMS, EPSILON = strided(3, 100_000), strided(3).abs(), strided(3).sigmoid()
 ROWS, OTHERS, SUMS = strided(5, 4, 3), strided(6, 4, 3), strided(5, 4)
 LOGITS, FAKES, ONE = strided(9000), strided(70), torch.ones(())
+Y, CHANNEL = strided(2, 4, 6, 6), strided(4).abs()
+NORM = (CHANNEL, CHANNEL, True, 1e-5, "relu", 0.0)
 PHI = (10.0, 1.0, False)
 CALLS = {
+    "batch_norm_act": (Y, CHANNEL, CHANNEL, None, None, True, 1e-5, "relu", 0.0),
+    "batch_norm_act_backward": (Y + 1, Y, CHANNEL, CHANNEL, *NORM),
+    "update_running_statistics_": (torch.zeros(4), torch.ones(4), CHANNEL.half(), CHANNEL, 0.1, 72),
     "gradient_penalty": (G, *PHI, True),
     "gradient_penalty_backward": (ONE, NORMS, G, NORMS, *PHI),
     "gradient_penalty_double_backward": (G.clone(), ONE, NORMS, G, NORMS, *PHI),
@@ -50,8 +55,10 @@ class Half:
         self.gone += sum(self.owners[a]() is None for a in args if a in self.owners)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", CALLS)
+BACKENDS = [(name, b.name) for name in CALLS for b in _registry.OPS[name].backends if b.name in ("cpu", "cuda")]
+
+
+@pytest.mark.parametrize(("name", "backend"), BACKENDS)
 def test_a_tensor_outlives_the_call_that_takes_its_pointer(name, backend, monkeypatch):
     half, data_ptr = Half(), torch.Tensor.data_ptr
 
