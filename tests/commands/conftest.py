@@ -18,7 +18,13 @@ def trained(tmp_path_factory):
     """A run trained by the command line; changed by no test."""
     outdir = tmp_path_factory.mktemp("trained")
     assert main(["train", "dcgan", "--data", "digits", "--outdir", str(outdir), *TINY]) == 0
-    return outdir / "00000-dcgan-digits"
+    before = contents(outdir)
+    yield outdir / "00000-dcgan-digits"
+    assert contents(outdir) == before
+
+
+def contents(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture

@@ -99,8 +99,9 @@ def test_points_from_training_to_evaluation(capsys):
     assert "of 8" in capsys.readouterr().out
 
 
-def test_evaluate_labelled_images(trained, capsys):
-    assert main(["evaluate", "--network", str(trained), "--data", "digits", "--samples", "100"]) == 0
+def test_evaluate_labelled_images(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / trained.name)  # it keeps its scores
+    assert main(["evaluate", "--network", str(run), "--data", "digits", "--samples", "100"]) == 0
     out = capsys.readouterr().out
     assert "classifier's accuracy" in out and out.count("share") == 2
 
