@@ -171,7 +171,7 @@ def signature(args) -> tuple | None:
 
 
 def once(function: Callable) -> Callable:
-    """function(*args) → something, called once for each signature; what it raised is not remembered."""
+    """function(*args), called once for each signature: its result is remembered, what it raised is not."""
     known = {}
 
     @functools.wraps(function)
@@ -179,10 +179,10 @@ def once(function: Callable) -> Callable:
         key = None if torch.compiler.is_compiling() else signature(args)
         found = _get(known, key)
         if found is None:
-            found = function(*args)
+            found = (function(*args),)
             if key is not None:
                 _put(known, key, found)
-        return found
+        return found[0]
 
     return remembered
 

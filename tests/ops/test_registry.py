@@ -292,3 +292,26 @@ def test_threads_do_not_take_each_others_plans():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(8)))
+
+
+def test_once_remembers_results_and_no_errors():
+    calls = []
+
+    @_registry.once
+    def function(x, name):
+        calls.append(name)
+        if name == "bad":
+            raise ValueError(name)
+        return None if name == "none" else x.shape[0]
+
+    x = torch.randn(3)
+    assert [function(x, "none") for _ in range(2)] == [None] * 2
+    assert [function(x, "rows") for _ in range(2)] == [3] * 2
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad"):
+            function(x, "bad")
+    assert calls == ["none", "rows", "bad", "bad"]
+    function(x.double(), "rows"), function(x[:2], "rows"), function(x, ("rows",))
+    assert calls[4:] == ["rows", "rows", ("rows",)]
+    assert [function(x, {}) for _ in range(2)] == [3] * 2  # not hashable: called each time
+    assert calls[7:] == [{}, {}]
