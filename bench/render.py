@@ -71,6 +71,18 @@ def load(folder: Path) -> dict:
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
+HOST = ("stub", "host")  # places of the host's time alone
+
+
+def of_host(files: dict, wanted: bool) -> dict:
+    """The files with their rows of the host's time alone, or with all others; those that have none are left out."""
+    split = {
+        name: f | {"rows": {n: row for n, row in f["rows"].items() if (row["place"] in HOST) == wanted}}
+        for name, f in files.items()
+    }
+    return {name: f for name, f in split.items() if f["rows"]}
+
+
 def kind_of(results: dict) -> str:
     return "gpu" if results["environment"].get("gpu") else "cpu"
 
@@ -166,6 +178,36 @@ def slower(best: list[dict]) -> list[str]:
     lines = ["", "Slower, the whole list:", ""] if lost else []
     for why, cases in lost.items():
         lines += [f"- {why}:", *(f"  - {case}" for case in cases)]
+    return lines
+
+
+HOSTS_TIME = """
+## The host's time
+
+What an eager call costs a caller who does not wait for the device, forward and backward, where few numbers leave the
+device idle (`bench/test_host_time.py`). On a GPU it is measured as it is; without one launches are stubs, torch's own
+operators run on a few numbers, and 2 µs count for each launch of either (`bench/host.py`). An operator is to cost at
+most 1.3 times torch's calls, a whole step 1.05 times. "Kernels" is the way of large tensors and of a graph's warm-up.
+"""
+
+
+def hosts_time(files: dict) -> list[str]:
+    lines = [HOSTS_TIME]
+    for kind, title in KINDS.items():
+        found = {name: f for name, f in files.items() if kind_of(f) == kind}
+        lines += [] if found else [f"{title}: {NOT_YET}.\n"]
+        for name, results in found.items():
+            head = ("ganfast", "torch", "ganfast over torch", "quartiles", "kernels")
+            lines += [heading(name, files), "", "| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+            for group, members in table.groups(verdict.good(results["rows"])).items():
+                by = {row["row"]: row for row in members}
+                cells = [
+                    table.seconds(by[row]["seconds"]) if row in by else "" for row in ("ganfast", "torch", "kernels")
+                ]
+                if "torch" in by:
+                    low, high = by["torch"]["ratio_quartiles"]
+                    cells[2:2] = [f"{1 / by['torch']['ratio']:.2f}×", table.spread(1 / high, 1 / low, "{:.2f}".format)]
+                lines.append(f"| {group.rpartition(' on ')[0]} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -288,8 +330,9 @@ def pages(docs: Path) -> list[Path]:
     return [path for path in sorted(docs.rglob("*.md")) if BLOCK.search(path.read_text())]
 
 
-def page(files: dict, drawn: dict) -> str:
+def page(measured: dict, drawn: dict) -> str:
     """The text of docs/benchmarks.md; drawn: file's name → paths of its plots, relative to docs/."""
+    files, host = of_host(measured, False), of_host(measured, True)
     lines = [INTRODUCTION, "## In short"]
     for kind, title in KINDS.items():
         found = of_kind(files, kind)
@@ -298,7 +341,7 @@ def page(files: dict, drawn: dict) -> str:
             lines += short(results)
         if kind == "gpu" and len(found) > 1:
             lines += side_by_side(found)
-    lines.append(HOW_TO_READ)
+    lines += [HOW_TO_READ, *hosts_time(host)]
     for kind, title in KINDS.items():
         found = of_kind(files, kind)
         lines += [] if found else [f"\n## {title}\n\n{NOT_YET}"]
@@ -341,15 +384,16 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of results")
     parser.add_argument("--docs", type=Path, default=DOCS, help="the folder of the pages")
     options = parser.parse_args()
-    files = load(options.results)
+    measured = load(options.results)
+    files = of_host(measured, False)
     target = options.docs / PAGE
     folder = target.with_suffix("")
     drawn = draw(files, folder)
     headline(files, folder / "headline.png")
-    target.write_text(page(files, drawn))
+    target.write_text(page(measured, drawn))
     for path in pages(options.docs):
         path.write_text(filled(path.read_text(), files))
-    print(f"{target}: {sum(len(f['rows']) for f in files.values())} rows of {len(files)} files")
+    print(f"{target}: {sum(len(f['rows']) for f in measured.values())} rows of {len(measured)} files")
     return 0
 
 

@@ -98,6 +98,19 @@ def test_gpus_stand_side_by_side(results):
     assert "side by side" not in render.page({name: of_cpu}, {})
 
 
+def test_the_hosts_time_has_a_section_of_its_own(results):
+    ((name, of_cpu),) = render.load(results).items()
+    group = "operator sigmoid_bce on stub"
+    rows = {row: a_row(group, row, seconds, ratio, "stub") for row, seconds, ratio in
+            (("ganfast", 1e-4, 1.0), ("torch", 8e-5, 0.8), ("kernels", 2e-4, 2.0))}  # fmt: skip
+    assert "CPU: not measured yet" in render.page({name: of_cpu}, {}).partition("## The host's time")[2]
+    host = {"environment": ENVIRONMENT, "calibration": {}, "rows": rows}
+    text = render.page({name: of_cpu, "cpu-host": host}, {})
+    assert "| operator sigmoid_bce | 100 µs | 80 µs | 1.25× | 1.14 – 1.39 | 200 µs |" in text
+    assert f"## CPU: {name}\n" in text and "## CPU: cpu-host\n" not in text
+    assert render.of_host({name: of_cpu}, True) == {}
+
+
 def test_verdicts_need_more_than_noise_and_reruns_are_compared():
     def row(ratio, low, high):
         return {**a_row("g on cpu", "torch"), "ratio": ratio, "ratio_quartiles": [low, high]}
