@@ -130,16 +130,12 @@ def problem_of(module, call: Call) -> str:
 @contextlib.contextmanager
 def constants(module, values: dict):
     """Within, the kernels of the module are launched with these."""
-    from ganfast.ops import _conv_link_triton
-
     before = {name: getattr(module, name) for name in values}
     vars(module).update(values)
-    _conv_link_triton.forget()
     try:
         yield
     finally:
         vars(module).update(before)
-        _conv_link_triton.forget()
 
 
 # --- what is found out ------------------------------------------------------------------------------------------------

@@ -150,9 +150,7 @@ def _geometry(group) -> tuple:
     return conv.transposed, *sizes, conv.bias is None, bn is not None and group.uses_batch, bn is None, group.activation
 
 
-_BY_TORCH = (
-    weakref.WeakKeyDictionary()
-)  # module → inputs, by shape and the like, for which torch's own layers are faster
+_BY_TORCH = weakref.WeakKeyDictionary()  # module → shapes of inputs for which torch's own layers are faster
 
 
 def known_to_prefer_torch(module, x) -> bool:

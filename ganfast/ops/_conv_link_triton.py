@@ -57,21 +57,10 @@ def _packed(factor, pack):
     return factor.transpose(2, 3).contiguous().transpose(2, 3) if pack else factor
 
 
-_proposed: dict = {}  # what a launch depends on → the configurations that are worth timing
-
-
-def forget() -> None:
-    """After a change of the kernels' constants."""
-    _proposed.clear()
-
-
-def _fastest(what, propose, launch, tensors, rest):
-    """launch(configuration) with the fastest of propose(), which is asked once for each shape."""
+def _fastest(what, configurations, launch, tensors, rest):
+    """launch(configuration) with the fastest of the configurations."""
+    ways = {str(c): functools.partial(launch, c) for c in configurations}
     key = _tuning.key_of(f"conv_link {what}", (*tensors, *rest))
-    configurations = _proposed.get(key)
-    if configurations is None:
-        configurations = _proposed[key] = {str(c): c for c in propose()}
-    ways = {name: functools.partial(launch, c) for name, c in configurations.items()}
     ways[_tuning.choose(key, ways, tensors[0].device)]()
 
 
@@ -106,12 +95,9 @@ def forward(
 
     with guard(x.device):
         rest = geometry, scale is None, in_activation, bias is None, out_activation, statistics, saved is None, _tf32(x)
-
-        def propose():
-            choices = kernels.choices(source, factor, into, geometry, tf32=_tf32(x))
-            return [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
-
-        _fastest("forward", propose, launch, (x, weight, y), rest)
+        choices = kernels.choices(source, factor, into, geometry, tf32=_tf32(x))
+        choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
+        _fastest("forward", choices, launch, (x, weight, y), rest)
     return y, mean, var
 
 
@@ -182,12 +168,9 @@ def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
             kernels.total(partials, sums)
 
     rest = geometry, *_features(dz, prologue), need_affine, _tf32(x)
-
-    def propose():
-        choices = kernels.choices(dz["dy"], factor, into, geometry, True, before is not prologue, _tf32(x))
-        return [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
-
-    _fastest("data gradient", propose, launch, (x, weight, dz["dy"]), rest)
+    choices = kernels.choices(dz["dy"], factor, into, geometry, True, before is not prologue, _tf32(x))
+    choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
+    _fastest("data gradient", choices, launch, (x, weight, dz["dy"]), rest)
     return dx, tuple(sums)
 
 
@@ -204,13 +187,10 @@ def _weight_gradient(dz, x, weight, geometry, prologue):
             x=source, dw=into, geometry=geometry, configuration=configuration, workspace=workspace, tf32=_tf32(x),
             **dz, **prologue,
         )  # fmt: skip
-
-    def propose():
-        many = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
-        return kernels.weight_choices(source, dz["dy"], into, geometry, _tf32(x), many)
-
+    many = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
     rest = geometry, *_features(dz, prologue), _tf32(x)
-    _fastest("weight gradient", propose, launch, (x, weight, dz["dy"]), rest)
+    choices = kernels.weight_choices(source, dz["dy"], into, geometry, _tf32(x), many)
+    _fastest("weight gradient", choices, launch, (x, weight, dz["dy"]), rest)
     return dweight
 
 

@@ -20,7 +20,9 @@ from ganfast import ops
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
-FLOOR = {"fp32": 1e-3, "bf16": 3e-2}  # a relu whose input rounds to the other side of 0 turns a gradient by as much
+# beyond twice torch's error of the same draw: in bf16 that alone is 0.01 to 0.17 in 60 draws of "chain down", as ours is,
+# by the values that are rounded to the other side of a kink; in fp32 the same code has next to none
+FLOOR = {"fp32": 1e-3, "bf16": 0.2}
 
 
 # --- what stands beside what ------------------------------------------------------------------------------------------
