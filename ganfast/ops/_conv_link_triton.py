@@ -187,6 +187,7 @@ def _weight_gradient(dz, x, weight, geometry, prologue):
             x=source, dw=into, geometry=geometry, configuration=configuration, workspace=workspace, tf32=_tf32(x),
             **dz, **prologue,
         )  # fmt: skip
+
     many = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
     rest = geometry, *_features(dz, prologue), _tf32(x)
     choices = kernels.weight_choices(source, dz["dy"], into, geometry, _tf32(x), many)

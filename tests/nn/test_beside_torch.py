@@ -20,7 +20,7 @@ from ganfast import ops
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
-# beyond twice torch's error of the same draw: in bf16 that alone is 0.01 to 0.17 in 60 draws of "chain down", as ours is,
+# beyond twice torch's error of the same draw: in bf16 that alone is 0.01 to 0.17 in 60 draws of "chain down", as ours,
 # by the values that are rounded to the other side of a kink; in fp32 the same code has next to none
 FLOOR = {"fp32": 1e-3, "bf16": 0.2}
 
