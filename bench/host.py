@@ -110,17 +110,19 @@ def stubbed():
         mock.patch.object(_tuning, "_keep", lambda *row: None),
         mock.patch.object(_tuning, "measure", functools.partial(_choice, _tuning.measure)),
     ]
-    mkldnn = torch.backends.mkldnn.enabled
+    mkldnn, threads = torch.backends.mkldnn.enabled, torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
         torch.backends.mkldnn.enabled = False
-        torch.set_flush_denormal(True)  # results of stubs are what lay in memory
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)  # results of stubs are what lay in memory; the flag is of this thread alone
         _forget(_registry.OPS)
         try:
             yield
         finally:
             torch.set_flush_denormal(False)
+            torch.set_num_threads(threads)
             torch.backends.mkldnn.enabled = mkldnn
             _forget(_registry.OPS)
 
