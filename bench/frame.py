@@ -195,6 +195,7 @@ class Timer:
     def __call__(self) -> float:
         if self.place in CALLED:
             if self.launched is None:
+                self.run()  # plans are made, and ways measured
                 self.launched = host.operators(self.run) if self.place == "stub" else 0
             return host.seconds(self.run, self.place, self.inner, self.launched)
         return calibrate.seconds(self.run, self.device, self.inner) / self.calls

@@ -63,7 +63,7 @@ def choose(key: tuple, candidates: dict[str, Callable], device: torch.device, by
         return choice
     row = _read().get(place, {}).get(str(key))
     if row is None or row["choice"] not in candidates:
-        if _not_now(device):
+        if not_now(device):
             return next(iter(candidates))
         began = time.perf_counter()
         row = measure(candidates, device, by_host)
@@ -101,7 +101,7 @@ def environment(device: torch.device) -> str:
     return f"{name}, torch {torch.__version__}, triton {triton}, ganfast {__version__}"
 
 
-def _not_now(device) -> bool:
+def not_now(device) -> bool:
     if device.type == "meta" or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
         return True  # a mode, such as torch.utils.flop_counter's, takes time for each operator in Python
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

@@ -25,6 +25,8 @@ def prefers_autograd(critic: nn.Module, program: Program, name: str, x: Tensor, 
         return False
     key = name, x.shape, x.dtype, autocast_dtype(x.device), critic.training, torch.is_grad_enabled()
     if key not in program.measured:
+        if _tuning.not_now(x.device):
+            return False
         with _undone(critic, x.device):
             row = _tuning.measure({"sweeps": sweeps, "autograd": autograd}, x.device, by_host=True)
         if row.get("memory"):  # one of them wanted more than there was now

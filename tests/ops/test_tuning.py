@@ -103,7 +103,7 @@ def test_a_candidate_that_fails_loses_and_is_written_down():
 
 def test_nothing_is_measured_while_a_graph_is_captured_or_traced(monkeypatch, cache):
     candidates = Candidates(vendor=5, small=0)
-    monkeypatch.setattr(_tuning, "_not_now", lambda device: True)
+    monkeypatch.setattr(_tuning, "not_now", lambda device: True)
     assert choose(("op",), candidates, CPU) == "vendor"
     assert not any(candidates.calls.values())
     assert not cache.exists()
@@ -111,7 +111,7 @@ def test_nothing_is_measured_while_a_graph_is_captured_or_traced(monkeypatch, ca
     monkeypatch.setenv("GANFAST_CACHE", str(cache.parent))
     assert choose(("op",), candidates, CPU) == "small"
     forget()
-    monkeypatch.setattr(_tuning, "_not_now", lambda device: True)
+    monkeypatch.setattr(_tuning, "not_now", lambda device: True)
     assert choose(("op",), Candidates(vendor=5, small=0), CPU) == "small"  # from the file
 
 
