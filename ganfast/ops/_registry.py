@@ -171,17 +171,21 @@ def signature(args) -> tuple | None:
 
 
 def once(function: Callable) -> Callable:
-    """function(*args), called once for each signature: its result is remembered, what it raised is not."""
+    """function(*args), called once for shapes, dtypes, devices and other values: a check, of which no strides matter.
+
+    Its result is remembered, what it raised is not.
+    """
     known = {}
 
     @functools.wraps(function)
     def remembered(*args):
-        key = None if torch.compiler.is_compiling() else signature(args)
+        if torch.compiler.is_compiling():
+            return function(*args)
+        key = tuple([(a.shape, a.dtype, a.device, a.layout) if isinstance(a, Tensor) else a for a in args])
         found = _get(known, key)
         if found is None:
             found = (function(*args),)
-            if key is not None:
-                _put(known, key, found)
+            _put(known, key, found)
         return found[0]
 
     return remembered
