@@ -1,16 +1,18 @@
 # ganfast: `make` lists the targets; each creates .venv and installs what it needs first.
 #   PYTHON=python3.12   the interpreter that makes .venv
 #   TORCH=torch         another torch (the default, a fixed version, keeps a machine without a GPU free of CUDA packages)
+#   ORDER="-p no:randomly"   the tests in the order of their files, with the same random numbers each time
 #   ARGS="..."          passed on to pytest (to bench/gate.py: names of operators, --archs 90)
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 ARGS   ?=
+ORDER  ?=
 DEMO   ?= --size 32 --width 48 --steps 3000 --real-target 0.9
 VENV   := .venv
 BIN    := $(VENV)/bin
 # a process for each core; threads of their own would wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ORDER) -n auto --maxprocesses 8 --dist worksteal
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .PHONY: help demo test test-fast kernels lint bench clean

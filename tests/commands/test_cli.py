@@ -138,7 +138,9 @@ def test_info_prints_the_measured_choices(capsys, monkeypatch, tmp_path):
     out = capsys.readouterr().out
     assert "1 measured choices" in out and "\ncpu, torch " in out
     assert "reference    ('conv_link', (2, 3)): reference " in out
-    assert "large failed (RuntimeError: out of shared memory)" in out
+    assert "large failed (RuntimeError: out of shared memory)" in " ".join(
+        out.split()
+    )  # where lines break depends on times
 
 
 def test_info_lists_operators_and_backends(capsys):
