@@ -51,6 +51,8 @@ def make(shape, dtype=torch.float32, device="cpu", layout="contiguous"):
 def check(y, da, weight, bias, mean, var, use_batch, activation):
     """Forward and backward against fp64; a sum is relative to the sum of its terms' magnitudes."""
     options, wide = (use_batch, 1e-5, activation, 0.2), [None if v is None else v.double() for v in (weight, bias)]
+    flat, *_ = reference.batch_norm_act(y.double(), *wide, mean.double(), var.double(), use_batch, 1e-5, None, 0.2)
+    da = da.masked_fill(flat.abs() < 1e-4, 0.0)  # a kink may lie on either side of what has been rounded
     a, m, v = batch_norm_act(y, weight, bias, mean, var, *options)
     dy, dweight, dbias = batch_norm_act_backward(da, y, weight, bias, m, v, *options)
     a64, m64, v64 = reference.batch_norm_act(y.double(), *wide, mean.double(), var.double(), *options)

@@ -292,12 +292,13 @@ def test_exact_products_are_the_vendors(monkeypatch):
     geometry = False, (1, 1), (0, 0), (0, 0), None, 0.0, None, 0.0, False
     x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
     before = torch.backends.cudnn.conv.fp32_precision
-    try:
-        for precision in ("ieee", "tf32"):
-            torch.backends.cudnn.conv.fp32_precision = precision
-            conv_link(x, None, None, w, None, *geometry)
-            assert len(measured) == (precision == "tf32")
-    finally:
-        torch.backends.cudnn.conv.fp32_precision = before
-    conv_link(x.bfloat16(), None, None, w.bfloat16(), None, *geometry)
+    with _registry.use_backend(None):
+        try:
+            for precision in ("ieee", "tf32"):
+                torch.backends.cudnn.conv.fp32_precision = precision
+                conv_link(x, None, None, w, None, *geometry)
+                assert len(measured) == (precision == "tf32")
+        finally:
+            torch.backends.cudnn.conv.fp32_precision = before
+        conv_link(x.bfloat16(), None, None, w.bfloat16(), None, *geometry)
     assert len(measured) == 2
