@@ -18,8 +18,8 @@ class Link:
         c_in = size[1]
         weight = (c_in, c_out) if transposed else (c_out, c_in)
 
-        def tensor(*shape, dtype=dtype):
-            t = torch.randn(shape, device=device, dtype=torch.float64)
+        def tensor(*shape, dtype=dtype, deviation=1.0):
+            t = deviation * torch.randn(shape, device=device, dtype=torch.float64)
             if channels_last and len(shape) == 4:
                 t = t.to(memory_format=torch.channels_last)
             return t.to(dtype).requires_grad_(requires_grad)
@@ -28,7 +28,7 @@ class Link:
             tensor(*size),
             tensor(c_in, dtype=wide) if affine else None,
             tensor(c_in, dtype=wide) if affine else None,
-            tensor(*weight, *kernel),
+            tensor(*weight, *kernel, deviation=(c_in * kernel[0] * kernel[1]) ** -0.5),  # tanh is not saturated
             tensor(c_out) if bias else None,
         )
         self.geometry = transposed, stride, padding, output_padding if transposed else (0, 0)
