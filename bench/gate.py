@@ -174,10 +174,10 @@ def side_rows(folder: Path, ops, archs) -> list[dict]:
         )
         if not output.exists():
             raise RuntimeError(f"the gate under {folder} failed: {run.stderr[-2000:]}")
-        return json.loads(output.read_text(), object_hook=_numbers)
+        return json.loads(output.read_text(), object_hook=numbers)
 
 
-def _numbers(row: dict) -> dict:
+def numbers(row: dict) -> dict:
     """JSON made the widths strings."""
     return {int(k) if k.isdigit() else k: v for k, v in row.items()}
 

@@ -2,6 +2,7 @@
 data where it lies; no cache but the session's own.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_unconfigure():
+    gc.unfreeze()
     if OWN_CACHES:
         shutil.rmtree(caches, ignore_errors=True)
 
@@ -47,6 +49,13 @@ def pytest_runtest_setup(item):
     torch.manual_seed(seed + zlib.crc32(item.nodeid.encode()))  # whichever tests ran before
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")  # here, so that the summary folds them into one line
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_in_what_stays():
+    """Imports leave a million objects behind, which no later collection need look through."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
