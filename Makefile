@@ -31,7 +31,7 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five min
 
 test: $(VENV)/.dev $(VENV)/.triton-3.6  ## run every test, fast ones first; then the operators' again on plain PyTorch
 	$(PYTEST) $(ARGS)
-	GANFAST_BACKEND=reference $(PYTEST) -q -m "not slow and not gpu" tests/ops --ignore=tests/ops/test_registry.py
+	GANFAST_BACKEND=reference $(PYTEST) -q -m "not slow and not gpu" -k "not compiled and not opcheck" tests/ops --ignore=tests/ops/test_registry.py
 
 test-fast: $(VENV)/.dev  ## run the tests that take seconds
 	$(PYTEST) -m "not slow" $(ARGS)

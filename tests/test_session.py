@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHES = (
     "GANFAST_CACHE", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TRITON_HOME", "XDG_CACHE_HOME",
 )  # fmt: skip
+LIGHT = [word for plugin in ("hypothesispytest", "typeguard", "benchmark") for word in ("-p", f"no:{plugin}")]
 
 
 def pytest_run(*arguments, **environment) -> str:
@@ -37,7 +38,7 @@ def test_a_persons_caches_are_neither_read_nor_written(tmp_path):
 def test_a_seed_repeats_the_order():
     pytest.importorskip("pytest_randomly")
     orders = []
-    for seed in (1, 1, 2):
-        listed = pytest_run("--collect-only", "-q", f"--randomly-seed={seed}", "tests/data/test_packed.py")
+    for how in ("--randomly-seed=1", "--randomly-seed=1", "--randomly-dont-reorganize"):
+        listed = pytest_run("--collect-only", "-q", *LIGHT, how, "tests/data/test_packed.py")
         orders.append(re.findall(r"^\S+::\S+", listed, re.M))
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == sorted(orders[2])

@@ -40,7 +40,7 @@ def test_killed_runs_go_on_bit_for_bit(tmp_path):
     killed = tmp_path / "killed" / "00000-dcgan-digits"
     moments = random.Random(os.urandom(8))
     kills = 0
-    for _ in range(4):
+    for _ in range(2):
         seen = len(run_directory.read_stats(killed))
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:  # until it has trained on, and saved
