@@ -238,7 +238,8 @@ def by_func_grad(d, kind, precision, mode):
     return gradients
 
 
-TRACING = hasattr(torch._dynamo.config, "trace_autograd_ops")
+VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+TRACING = hasattr(torch._dynamo.config, "trace_autograd_ops") and VERSION > (2, 11)  # 2.11 refuses requires_grad_()
 
 
 def by_traced_double_backward(d, kind, precision):
