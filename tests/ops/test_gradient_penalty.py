@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from graphed import captured
+from ops.compilers import BY_DTYPE
 from ops.penalties import DTYPES, ROUND, SUM, backends, check_against_reference, check_samples, gradients
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -317,13 +318,13 @@ def test_opcheck(layout, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_compiled_equals_eager(dtype, device):
+@BY_DTYPE
+def test_compiled_equals_eager(dtype, compiler, device):
     def step(g):
         penalty, norms, seed = functional.gradient_penalty_terms(2 * g, 10.0, "one_sided")
         return penalty + functional.gradient_penalty(g) + norms.mean() + (seed.detach().float() * g).sum()
 
-    compiled = torch.compile(step, fullgraph=True)
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
     for shape in ((5, 3, 4, 4), (5, 3, 4, 4), (2, 3, 7, 5)):
         g = gradients(*shape, dtype=dtype, device=device).to(memory_format=torch.channels_last)
         results = []

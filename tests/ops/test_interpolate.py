@@ -3,6 +3,7 @@
 import pytest
 import torch
 from graphed import captured
+from ops.compilers import BY_DTYPE
 from ops.mixtures import BOUND, DTYPES, TINY, backends, check_against_reference
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -161,12 +162,12 @@ def test_opcheck(layout, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_compiled_equals_eager(dtype, device):
+@BY_DTYPE
+def test_compiled_equals_eager(dtype, compiler, device):
     def step(real, fake, epsilon):
         return functional.interpolate(2 * real, 2 * fake, epsilon).float().square().sum()
 
-    compiled = torch.compile(step, fullgraph=True)
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
     for shape in ((5, 3, 4, 4), (5, 3, 4, 4), (2, 3, 7, 5)):
         real, fake = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
         epsilon = torch.rand(shape[0], device=device)

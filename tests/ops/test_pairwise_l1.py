@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 from graphed import captured
+from ops.compilers import BY_DTYPE
 from ops.pairs import DTYPES, backends, check, everything, make
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -219,12 +220,12 @@ def test_opcheck(layout, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_compiled_equals_eager(dtype, device):
+@BY_DTYPE
+def test_compiled_equals_eager(dtype, compiler, device):
     def step(m, others):
         return functional.pairwise_l1(2 * m).sin() + functional.pairwise_l1(2 * m, 3 * others)
 
-    compiled = torch.compile(step, fullgraph=True)
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
     for sizes in ((33, 65), (33, 65), (8, 1)):
         results = []
         for function in (step, compiled):

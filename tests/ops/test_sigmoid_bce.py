@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from graphed import captured
+from ops.compilers import BY_DTYPE
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops
@@ -236,10 +237,7 @@ def test_opcheck(layout, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("dtype", "compiler"),
-    [(torch.float32, "inductor"), (torch.float16, "aot_eager"), (torch.bfloat16, "aot_eager")],
-)
+@BY_DTYPE
 def test_compiled_equals_eager(dtype, compiler, device):
     def step(real, fake):
         return functional.sigmoid_bce(2 * real, 2 * fake, 0.9)
