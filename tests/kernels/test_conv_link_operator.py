@@ -80,7 +80,6 @@ PROGRAM = """
                 check(shape, variant, torch.float32, 2e-5)
                 if i % 3 == 0:
                     check(shape, variant, torch.float16, 8e-3)
-    print("ok")
 """
 
 

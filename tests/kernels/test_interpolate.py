@@ -21,7 +21,6 @@ def test_triton_kernel_in_the_interpreter(interpret):
                     error, size = (got.double() - sum(parts)).abs(), sum(p.abs() for p in parts)
                     assert got.dtype == dtype and got.shape == shape
                     assert bool((error <= bound * size + 2**-24).all()), (dtype, shape, error.max())
-        print("ok")
     """)
 
 

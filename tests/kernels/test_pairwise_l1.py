@@ -8,12 +8,14 @@ pytest.importorskip("triton")
 def test_triton_kernels_in_the_interpreter(interpret):
     interpret("""
         import torch
+        from ganfast.kernels import pairwise_l1 as kernels
         from ganfast.ops import pairwise_l1 as op
+        kernels.BLOCK_I = 8
 
         def wide(*tensors):
             return [None if t is None else t.double() for t in tensors]
 
-        shapes = ((1, None, 1, 1), (33, None, 2, 5), (5, 35, 3, 4), (40, 1, 1, 17), (34, 9, 2, 8))
+        shapes = ((1, None, 1, 1), (9, None, 2, 5), (5, 19, 3, 4), (10, 1, 1, 17), (10, 9, 2, 8))
         shapes += ((5, 0, 2, 2), (0, 4, 2, 2), (4, 3, 2, 0), (4, None, 0, 3))
         for dtype, rounding in ((torch.float32, 0), (torch.float16, 2**-11)):
             for rows, others, nk, kd in shapes:
@@ -30,7 +32,6 @@ def test_triton_kernels_in_the_interpreter(interpret):
                     assert a.shape == b.shape and a.dtype == dtype, i
                     error = float((a.double() - b).norm())
                     assert error <= (2e-6 + rounding) * float(b.norm()), (dtype, rows, others, nk, kd, i, error)
-        print("ok")
     """)
 
 

@@ -28,7 +28,6 @@ def test_triton_kernels_in_the_interpreter(interpret):
                     assert a.shape == b.shape
                     error, size = float((a.double() - b).norm()), float(b.norm())
                     assert error <= bound * size + 1e-6 * (i == 3), (dtype, n, m, i, error, size)
-        print("ok")
     """)
 
 
