@@ -12,28 +12,19 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import store
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ("OMP_", "GOMP_", "GANFAST_")  # what of the environment changes a time
 PLACES = ("GANFAST_CACHE", "GANFAST_REVISION")  # and what does not
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 # --- what it is -------------------------------------------------------------------------------------------------------
-
-
-def _output(*command) -> str:
-    """What a command prints, or "" where it is missing or fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _version(package: str):
@@ -53,20 +44,11 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def revision() -> str:
-    """The commit, with "+" where tracked sources differ from it; GANFAST_REVISION where git is not there."""
-    commit = _output("git", "rev-parse", "--short=12", "HEAD")
-    if not commit:
-        return os.environ.get("GANFAST_REVISION", "unknown")[:12]
-    sources = ("ganfast", "kernels", "csrc", "bench/*.py", "setup.py")
-    return commit + ("+" if _output("git", "status", "--porcelain", "--untracked-files=no", "--", *sources) else "")
-
-
 def environment() -> dict:
     """Hardware, versions, revision, date and command of this run."""
     found = {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "revision": revision(),
+        "revision": store.revision(),
         "command": os.environ.get("BENCH_COMMAND") or shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "cpu": processor(),
         "cores": os.cpu_count(),
@@ -86,7 +68,7 @@ def environment() -> dict:
             "multiprocessors": properties.multi_processor_count,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
-            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").split("\n")[0],
+            "driver": store.output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").split("\n")[0],
         }
     return found
 
@@ -181,8 +163,6 @@ def better(a: dict, b: dict) -> dict:
 
 
 def main() -> None:
-    import store
-
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, help="a results file to write them to")
     results = store.Results(parser.parse_args().results, environment())

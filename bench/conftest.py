@@ -4,7 +4,7 @@ pytest bench --benchmark-only                          # everything
 pytest bench --benchmark-only -m "not full"            # the quick set: make bench
 pytest bench --benchmark-only --results FILE.json      # writes each row at once; rows that FILE has are skipped
 pytest bench --benchmark-only --part NAME              # the rows of one part of a run on a GPU: parts.py
-pytest bench --benchmark-only --rows FILE              # measures nothing: writes which rows there are, with their parts
+pytest bench --benchmark-disable --rows FILE           # measures nothing: writes which rows there are, with their parts
 """
 
 import contextlib
@@ -198,9 +198,13 @@ def _tick(seconds):
 
 @pytest.fixture
 def measure(request, benchmark):
-    torch.manual_seed(0)
     config = request.config
-    yield Measure(request.node, benchmark, config.stash[RESULTS], config.getoption("budget_row"))
+    measured = Measure(request.node, benchmark, config.stash[RESULTS], config.getoption("budget_row"))
+    if measured.listed:
+        yield measured
+        return
+    torch.manual_seed(0)
+    yield measured
     torch.compiler.reset()
 
 

@@ -61,7 +61,7 @@ python=${PYTHON:-python3}
 end=$(( $(date +%s) + $("$python" -c "print(round(60 * float('$budget')))") )) || exit 2
 mkdir -p "$out" "$work" && out=$(cd "$out" && pwd) && work=$(cd "$work" && pwd) || exit 2
 if [ -n "$from" ] && [ ! -e "$work/revision" ]; then tar xzf "$from" -C "$work" || exit 2; fi
-revision=$("$python" -c "import sys; sys.path.insert(0, 'bench'); import calibrate; print(calibrate.revision())") || exit 2
+revision=$("$python" bench/store.py) || exit 2
 if [ "$revision" = unknown ]; then
     echo "gpu.sh: no .git here: say what is measured, GANFAST_REVISION=\$(git rev-parse --short=12 HEAD)" >&2; exit 2
 fi
@@ -69,11 +69,18 @@ if [ -e "$work/revision" ] && [ "$(cat "$work/revision")" != "$revision" ]; then
     echo "gpu.sh: $work holds what revision $(cat "$work/revision") did, this is $revision: give another --work" >&2; exit 2
 fi
 echo "$revision" >"$work/revision"
-card=$("$python" -c "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu')") || exit 2
+card=$("$python" -c "
+import torch
+if torch.cuda.is_available():
+    major, minor = torch.cuda.get_device_capability()
+    print(f'{major}{minor}' + 'a' * (major > 8), torch.cuda.get_device_name())
+else:
+    print('none cpu')") || exit 2
+chip=${card%% *} card=${card#* }  # 90a, NVIDIA H100 80GB HBM3
 card=$(tr -cs 'A-Za-z0-9\n' - <<<"${card#NVIDIA }" | tr '[:upper:]' '[:lower:]')
 device=gpu; [ "$card" != cpu ] || device=cpu
 
-export python work device BENCH_COMMAND="bench/gpu.sh"  # what results.json says it comes from
+export python work device chip BENCH_COMMAND="bench/gpu.sh"  # what results.json says it comes from
 export GANFAST_CACHE=$work/cache TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$work/triton}
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$work/inductor} PYTHONUNBUFFERED=1
 failed=0 unfinished=0 child=
@@ -140,9 +147,7 @@ measure() {
 
 # Without an installer that takes this package, python finds it where it lies.
 install() {
-    local chip
-    chip=$("$python" -c "import torch; c = torch.cuda.get_device_capability(); print(f'{c[0]}{c[1]}' + 'a' * (c[0] > 8))" \
-        2>/dev/null) && export GANFAST_CUDA_ARCHS=${GANFAST_CUDA_ARCHS:-$chip}
+    [ "$chip" = none ] || export GANFAST_CUDA_ARCHS=${GANFAST_CUDA_ARCHS:-$chip}
     "$python" -m pip install -q --no-build-isolation --no-deps -e . && return 0
     echo "gpu.sh: it does not install: built in place, PYTHONPATH names it"
     ln -sfn ../kernels ganfast/kernels

@@ -79,9 +79,8 @@ def pytest_runtest_logreport(report):
 
 def pytest_runtest_logfinish(nodeid):
     _watches.pop(nodeid).cancel()
-    import torch
-
-    if outcomes(Path(os.environ[LOG])).get(nodeid) == "failed" and torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # what did not import it lost no device
+    if torch and outcomes(Path(os.environ[LOG])).get(nodeid) == "failed" and torch.cuda.is_available():
         try:
             torch.cuda.synchronize()
         except RuntimeError as error:

@@ -71,11 +71,21 @@ def initialise(module: nn.Module, seed: int) -> nn.Module:
 def cost(module: nn.Module, x: torch.Tensor) -> tuple[float, float, float]:
     """(operations, numbers that its convolutions and linear layers read and write, parameters) of module(x).
 
-    Counted on the device "meta": nothing is computed.
+    Counted on the device "meta": nothing is computed; once for modules that print alike.
     """
+    key = str(module), x.shape
+    if key not in _counted:
+        _counted[key] = _count(copy.deepcopy(module).to("meta"), x.to("meta"))
+    return _counted[key]
+
+
+_counted: dict = {}
+
+
+def _count(module, x):
     from torch.utils.flop_counter import FlopCounterMode
 
-    module, x, numbers = copy.deepcopy(module).to("meta"), x.to("meta"), [0]
+    numbers = [0]
 
     def count(layer, inputs, output):
         numbers[0] += inputs[0].numel() + output.numel()

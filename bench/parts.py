@@ -7,6 +7,7 @@ Every row has one part at most: PARTS in their order, what is worth most first. 
 """
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ OF_A_ROW = {"operator": 1.2, "step": 5.0, "slow": 25.0, "max-autotune": 90.0, "t
 PARTS = tuple(SECONDS)
 TESTS = {"tests": ("tests", "gpu and not slow"), "sanitize": ("tests/kernels/test_memory.py", "gpu")}  # where, marks
 LEFT_OUT = ("long",)  # unless it is named
+UNUSED = ("cacheprovider", "hypothesispytest", "logging", "randomly")  # plugins that only cost a list time
 
 
 def device_of(place: str) -> str:
@@ -83,7 +85,7 @@ def rows_on(device: str, select: str = "") -> list[tuple]:
     """(part, seconds, name) of each row, as the benchmarks themselves say."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows"
-        _pytest("bench", "--benchmark-only", "--device", device, "--rows", file, *(["-k", select] if select else []))
+        _pytest("bench", "--benchmark-disable", "--device", device, "--rows", file, *(["-k", select] if select else []))
         rows = [line.split(" ", 2) for line in file.read_text().splitlines()]
     return [(part, float(seconds), name) for part, seconds, name in rows]
 
@@ -99,6 +101,7 @@ def counted(rows: list[tuple]) -> dict:
     return found
 
 
+@functools.cache
 def tests_of(part: str) -> list[str]:
     """The tests of a part, as pytest names them."""
     where, marks = TESTS[part]
@@ -106,7 +109,8 @@ def tests_of(part: str) -> list[str]:
 
 
 def _pytest(*arguments) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, arguments)]
+    options = ["-q", "--assert=plain", *(f"-pno:{name}" for name in UNUSED)]  # asserts need not be rewritten
+    command = [sys.executable, "-m", "pytest", *options, *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}  # of a pytest that runs this
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     if run.returncode not in (0, 5):  # 5: nothing selected

@@ -1,12 +1,33 @@
-"""A results file: environment, calibration and rows. It is written anew after each row: what is measured is kept."""
+"""A results file: environment, calibration and rows. It is written anew after each row: what is measured is kept.
+
+python bench/store.py      prints the revision that is measured; without torch, whose import takes seconds
+"""
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
-from parts import device_of
+from parts import ROOT, device_of
 
 IDENTITY = ("revision", "cpu", "gpu", "torch", "triton")  # rows of one file agree in these
+
+
+def output(*command) -> str:
+    """What a command prints, or "" where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def revision() -> str:
+    """The commit, with "+" where tracked sources differ from it; GANFAST_REVISION where git is not there."""
+    commit = output("git", "rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return os.environ.get("GANFAST_REVISION", "unknown")[:12]
+    sources = ("ganfast", "kernels", "csrc", "bench/*.py", "setup.py")
+    return commit + ("+" if output("git", "status", "--porcelain", "--untracked-files=no", "--", *sources) else "")
 
 
 class Mismatch(Exception):
@@ -66,3 +87,7 @@ class Results:
             temporary = self.path.with_suffix(".partial")
             temporary.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
             os.replace(temporary, self.path)
+
+
+if __name__ == "__main__":
+    print(revision())

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,8 +27,9 @@ TEST = "@pytest.mark.gpu\ndef test_{0}():\n    {1}\n\n"
 
 
 @pytest.fixture
-def tests(tmp_path):
-    """write(name=body, …) → (file, log): a file of tests."""
+def tests(tmp_path, monkeypatch):
+    """write(name=body, …) → (file, log): a file of tests, run without the plugins, which take a second to start."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n    slow\n")
 
     def write(**bodies):
@@ -56,7 +58,7 @@ def test_gpu_tests_go_on_and_name_what_cannot_be_imported(tests, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("bad", ["os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(600)"])
 def test_a_test_that_crashes_or_hangs_costs_one_process(tests, bad, monkeypatch, capfd):
-    monkeypatch.setenv("GANFAST_TESTS_LONGEST", "3")
+    monkeypatch.setenv("GANFAST_TESTS_LONGEST", "2")
     file, log = tests(a="assert True", b=bad, c="assert True")
     assert gpu_tests.run(file, log) == 1
     ended = {name.rpartition("_")[2]: outcome for name, outcome in gpu_tests.outcomes(log).items()}
@@ -66,7 +68,8 @@ def test_a_test_that_crashes_or_hangs_costs_one_process(tests, bad, monkeypatch,
     assert "2 passed, 0 skipped, 0 failed, 1 lost\nlost: test_it.py::test_b" in capfd.readouterr().out
 
 
-def test_a_file_is_dealt_to_several_processes(tests):
+def test_a_file_is_dealt_to_several_processes(tests, monkeypatch):
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")  # pytest-randomly shuffles it, each process its own way
     file, log = tests(a="pass", b="pass", c="pass")
     for i in range(2):
         assert gpu_tests.run(file, log, share=f"{i}/2") == 0
@@ -87,10 +90,7 @@ def test_the_plan_has_every_row_once_and_fits_half_an_hour():
     rows = parts.rows_on("gpu")
     names = [name for *_, name in rows]
     assert len(names) == len(set(names)) > 500 and {part for part, *_ in rows} <= set(parts.PARTS)
-    for part in ("steps-bf16", "compiled"):  # what a part selects is what was counted
-        command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:cacheprovider", "--collect-only"]
-        run = subprocess.run([*command, "--part", part], cwd=ROOT, capture_output=True, text=True)
-        found = [line.rpartition("::")[2] for line in run.stdout.splitlines() if "::" in line]
+    for part, found in selected("steps-bf16", "compiled").items():  # is what was counted
         assert {name.rpartition("/")[2] for p, _, name in rows if p == part} == set(found) - skipped(found)
     planned = parts.counted(rows)
     calls = parts.calls(planned, [p for p in parts.PARTS if p not in parts.LEFT_OUT], 540)
@@ -107,6 +107,24 @@ def test_every_gpu_test_is_run():
     assert len(set(listed)) > 8 and set(listed) <= {file for file, _ in shares}
     for file in set(listed):
         assert sum(f == file for f, _ in shares) == -(-listed.count(file) // gpu_tests.MOST)
+
+
+def selected(*chosen) -> dict:
+    """part → the rows that pytest --part selects: one process imports the benchmarks once and collects for each."""
+    collect = (
+        "import pytest, sys\n"
+        "for part in sys.argv[1:]:\n"
+        "    print('part', part, flush=True)\n"
+        "    pytest.main(['bench', '-q', '-p', 'no:cacheprovider', '--collect-only', '--part', part])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", collect, *chosen], cwd=ROOT, capture_output=True, text=True)
+    found = {}
+    for line in run.stdout.splitlines():
+        if line.startswith("part "):
+            rows = found[line.removeprefix("part ")] = []
+        elif "::" in line:
+            rows.append(line.rpartition("::")[2])
+    return found
 
 
 def skipped(found) -> set:
@@ -169,6 +187,16 @@ def gpu_run(folder, *arguments, select="sigmoid_bce and forward and fp32", **mor
     )
 
 
+@pytest.fixture
+def quick(tmp_path):
+    """An environment whose Python says at once that there is no GPU, and whose pytest has nothing to run."""
+    python = tmp_path / "python"
+    answers = "case \"$*\" in *'-m pytest '*) exit 5 ;; *'import torch'*) echo none cpu; exit ;; esac"
+    python.write_text(f'#!/bin/sh\n{answers}\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    return {"PYTHON": str(python)}
+
+
 def said(run, timeout=300) -> str:
     return run.communicate(timeout=timeout)[0]
 
@@ -184,8 +212,8 @@ def test_gpu_run_refuses_unknown_words(tmp_path):
         assert "gpu.sh: no " in said(run) and run.returncode == 2
 
 
-def test_gpu_run_refuses_what_no_revision_or_another_one_did(tmp_path):
-    nowhere = {"GIT_DIR": "/nowhere", "GANFAST_REVISION": "unknown"}
+def test_gpu_run_refuses_what_no_revision_or_another_one_did(tmp_path, quick):
+    nowhere = quick | {"GIT_DIR": "/nowhere", "GANFAST_REVISION": "unknown"}
     run = gpu_run(tmp_path, "--only", "ops", "--budget", "0", env=nowhere)
     assert "GANFAST_REVISION=" in said(run) and run.returncode == 2
     for revision, code in (("a" * 12, 75), ("b" * 12, 2), ("a" * 40, 75)):
@@ -195,20 +223,20 @@ def test_gpu_run_refuses_what_no_revision_or_another_one_did(tmp_path):
         assert code == 75 or ("a" * 12 in text and "b" * 12 in text)
 
 
-def test_gpu_run_without_time_says_so(tmp_path):
-    run = gpu_run(tmp_path, "--only", "ops", "--budget", "0")
+def test_gpu_run_without_time_says_so(tmp_path, quick):
+    run = gpu_run(tmp_path, "--only", "ops", "--budget", "0", env=quick)
     assert "no time left" in said(run) and run.returncode == 75
 
 
-def test_gpu_run_does_not_try_again_what_failed_unless_it_is_told_to(tmp_path):
+def test_gpu_run_does_not_try_again_what_failed_unless_it_is_told_to(tmp_path, quick):
     (tmp_path / "work").mkdir()
     for part in parts.PARTS:
         (tmp_path / "work" / f"{part}.done").touch()
     (tmp_path / "work" / "ops.done").rename(tmp_path / "work" / "ops.failed")
-    run = gpu_run(tmp_path)
+    run = gpu_run(tmp_path, env=quick)
     assert "ops: failed before; --only ops tries it again" in said(run) and run.returncode == 1
-    run = gpu_run(tmp_path, "--only", "ops", select="no_such_row")
-    assert run.returncode == 0 if "ops: exit 5" in said(run) else pytest.fail("not tried again")
+    run = gpu_run(tmp_path, "--only", "ops", env=quick)
+    assert "ops: exit 5" in said(run) and run.returncode == 0
 
 
 @pytest.mark.slow
