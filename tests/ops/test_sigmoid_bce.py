@@ -235,6 +235,7 @@ def test_opcheck(layout, dtype, device):
         torch.library.opcheck(op.overload, args)
 
 
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("dtype", "compiler"),

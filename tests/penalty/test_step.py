@@ -316,10 +316,17 @@ def normalised_critic():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "backend"), [(conv_critic, "inductor"), (normalised_critic, "aot_eager")])
+def small_critic():
+    return nn.Sequential(nn.Conv2d(3, 6, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(96, 1))
+
+
+@pytest.mark.usefixtures("inductor")
+@pytest.mark.parametrize(
+    ("make", "backend"), [(small_critic, "inductor"), (conv_critic, "aot_eager"), (normalised_critic, "aot_eager")]
+)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
 def test_compiled_whole(layout, make, backend):
-    """Inductor's code for what is curved takes minutes to compile: there the graph alone is tested."""
+    """Inductor's code for what is curved takes minutes to compile: of larger critics the graph alone is tested."""
     torch.manual_seed(0)
     critic = make().to(memory_format=layout)
     real, fake, eps = samples((5, 3, 8, 8), torch.float32)
