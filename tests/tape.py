@@ -1,6 +1,7 @@
 """A CUDA graph on a CPU: a tape of the operators that a capture saw, run again by a replay."""
 
 import contextlib
+import gc
 import importlib
 from types import SimpleNamespace
 
@@ -83,4 +84,6 @@ def tape(monkeypatch):
     for name in ("adadelta", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "rprop"):
         module = importlib.import_module(f"torch.optim.{name}")
         monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda supports_xla=True: ["cpu"])
-    return made
+    gc.freeze()  # captures collect garbage and look at every object there is: here the test's own
+    yield made
+    gc.unfreeze()
