@@ -76,6 +76,13 @@ def exact_fp32(request):
         kind.fp32_precision = precision
 
 
+@pytest.fixture
+def inductor():
+    """Inductor's code without vectors: it compiles a program for each kind that this CPU may have."""
+    with torch._inductor.config.patch({"cpp.simdlen": 1}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets: GANFAST_TEST_DATA, else ../shared/data beside the checkout."""

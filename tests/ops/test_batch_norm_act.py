@@ -249,6 +249,7 @@ def test_opcheck(layout, device):
     torch.library.opcheck(update_running_statistics_.overload, (mean, var, weight, bias, 0.1, 7))
 
 
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_equals_eager(training, device):

@@ -235,6 +235,7 @@ def test_opcheck(transposed, channels_last, device):
             torch.library.opcheck(conv_link_tangent.overload, tangent)
 
 
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("device", DEVICES)
 def test_compiled_equals_eager(device):
     def step(x, weight, gain, back):

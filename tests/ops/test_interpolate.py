@@ -161,6 +161,7 @@ def test_opcheck(layout, dtype, device):
         torch.library.opcheck(interpolate.overload, args)
 
 
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("device", DEVICES)
 @BY_DTYPE
 def test_compiled_equals_eager(dtype, compiler, device):
@@ -179,6 +180,7 @@ def test_compiled_equals_eager(dtype, compiler, device):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.usefixtures("inductor")
 def test_a_compiled_draw_is_the_generators_where_inductor_is_told_so():
     torch.compiler.reset()
     real, fake = torch.randn(6, 5), torch.randn(6, 5)

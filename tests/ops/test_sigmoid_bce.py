@@ -236,6 +236,7 @@ def test_opcheck(layout, dtype, device):
         torch.library.opcheck(op.overload, args)
 
 
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("device", DEVICES)
 @BY_DTYPE
 def test_compiled_equals_eager(dtype, compiler, device):

@@ -316,6 +316,7 @@ def normalised_critic():
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize(
     ("make", "layout", "backend"),
     [

@@ -189,6 +189,7 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_falls():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("name", ["dcgan", "wgan-gp"])
 def test_compiled_steps_have_the_losses_of_eager_ones(name):
     eager = losses(make(RECIPES[name]), 50)
