@@ -15,7 +15,7 @@ BIN    := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ORDER) -n auto --maxprocesses 8 --dist worksteal
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
-.PHONY: help demo test test-fast kernels lint bench clean
+.PHONY: help demo test test-fast test-chips kernels lint bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -29,12 +29,15 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five min
 	@$(BIN)/ganfast generate --network $$(ls -d demo/0* | tail -n 1) --seeds 0-9 --show
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"
 
-test: $(VENV)/.dev $(VENV)/.triton-3.6  ## run every test, fast ones first; then the operators' again on plain PyTorch
-	$(PYTEST) $(ARGS)
+test: $(VENV)/.dev $(VENV)/.triton-3.6  ## run the tests, fast ones first; then the operators' again on plain PyTorch
+	$(PYTEST) -m "not chips" $(ARGS)
 	GANFAST_BACKEND=reference $(PYTEST) -q -m "not slow and not gpu" -k "not compiled and not opcheck" tests/ops --ignore=tests/ops/test_registry.py
 
 test-fast: $(VENV)/.dev  ## run the tests that take seconds
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not chips" $(ARGS)
+
+test-chips: $(VENV)/.dev $(VENV)/.triton-3.6  ## compile and test the kernels for A100 and B200, and under the oldest Triton
+	$(PYTEST) -m chips tests/kernels $(ARGS)
 
 kernels: $(VENV)/.dev $(VENV)/.triton-3.6  ## compile every kernel for A100, H200 and B200 and report on the machine code
 	$(BIN)/python bench/gate.py --triton $(VENV)/triton-3.6 --json build/kernels.json $(ARGS)

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import chips
@@ -215,6 +217,21 @@ def table(rows: list[dict]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
+def all_rows(options) -> list[dict]:
+    """The rows that the command line asks for, compiled on all cores, each operator by itself."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(triton_rows, op, options.archs) for op in options.ops]
+        if options.triton:
+            jobs += [pool.submit(side_rows, options.triton, [op], options.archs) for op in options.ops]
+        cuda = [] if options.no_cuda else [pool.submit(cuda_rows, op, options.archs) for op in options.ops]
+        rows = [row for job in jobs for row in job.result()]
+        try:
+            return rows + [row for job in cuda for row in job.result()]
+        except machine_code.ToolMissing as reason:
+            print(f"CUDA kernels are left out: {reason}", file=sys.stderr)
+            return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("ops", nargs="*", default=list(launches.declared()), help="all of them without a name")
@@ -223,14 +240,7 @@ def main() -> int:
     parser.add_argument("--no-cuda", action="store_true", help="leave nvcc out")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     options = parser.parse_args()
-    rows = [row for op in options.ops for row in triton_rows(op, options.archs)]
-    if options.triton:
-        rows += side_rows(options.triton, options.ops, options.archs)
-    if not options.no_cuda:
-        try:
-            rows += [row for op in options.ops for row in cuda_rows(op, options.archs)]
-        except machine_code.ToolMissing as reason:
-            print(f"CUDA kernels are left out: {reason}", file=sys.stderr)
+    rows = all_rows(options)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(rows, indent=1))

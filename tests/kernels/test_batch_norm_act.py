@@ -106,7 +106,7 @@ def test_running_statistics_in_the_interpreter(interpret):
     )
 
 
-ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
+ARCHS = [pytest.param("80", marks=pytest.mark.chips), "90", pytest.param("100", marks=pytest.mark.chips)]
 READ = {"moments_kernel": 1, "apply_kernel": 1, "sums_kernel": 2, "gradient_kernel": 2}  # tensors
 
 

@@ -216,7 +216,7 @@ def test_configurations_are_few_and_fit_the_problem():
     assert kernels.configurations(128, 1, 512, 2)[0][0] == 16  # few rows: small tiles
 
 
-ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
+ARCHS = [pytest.param("80", marks=pytest.mark.chips), "90", pytest.param("100", marks=pytest.mark.chips)]
 TENSOR = {"80": "HMMA", "90": "HGMMA", "100": "UTCHMMA"}
 
 

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import triton.language as tl  # noqa: E402
 
 DECLARED = launches.declared()
-ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
+ARCHS = [pytest.param("80", marks=pytest.mark.chips), "90", pytest.param("100", marks=pytest.mark.chips)]
 
 # --- every kernel -----------------------------------------------------------------------------------------------------
 
@@ -53,11 +53,10 @@ def test_triton_kernels_have_no_faults(op, arch, gate_rows):
     assert_no_faults(gate_rows(op, arch))
 
 
-@pytest.mark.slow
+@pytest.mark.chips
 @pytest.mark.parametrize("op", DECLARED)
 def test_triton_kernels_have_no_faults_under_triton_3_6(op, side):
-    """For sm_90; `make kernels` compiles for the other chips too."""
-    rows = gate.side_rows(side, [op], ["90"])
+    rows = gate.side_rows(side, [op], ["80", "90", "100"])
     assert all(row["compiler"].startswith("triton 3.6.") for row in rows)
     assert_no_faults(rows)
 

@@ -35,7 +35,7 @@ def test_triton_kernels_in_the_interpreter(interpret):
     """)
 
 
-ARCHS = [pytest.param("80", marks=pytest.mark.slow), "90", pytest.param("100", marks=pytest.mark.slow)]
+ARCHS = [pytest.param("80", marks=pytest.mark.chips), "90", pytest.param("100", marks=pytest.mark.chips)]
 
 
 @pytest.mark.parametrize("arch", ARCHS)
