@@ -13,6 +13,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # a process for each core; threads of their own would wait for each other
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ORDER) -n auto --maxprocesses 8 --dist worksteal
+# without a GPU the CUDA half is built to see that it compiles: for one chip
+ARCHS  := $(or $(GANFAST_CUDA_ARCHS),$(if $(shell command -v nvidia-smi),,90a))
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
 .PHONY: help demo test test-fast test-chips kernels lint bench clean
@@ -62,13 +64,13 @@ $(VENV)/.torch:
 
 $(VENV)/.demo: $(VENV)/.torch $(SOURCES)
 	@echo "ganfast: installing ganfast with what the demo needs"
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[demo]'
+	@GANFAST_CUDA_ARCHS=$(ARCHS) PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[demo]'
 	@echo "ganfast: compiled operators: $$(cat ganfast/_C.txt)"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	@echo "ganfast: installing ganfast with what the tests need"
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[dev]'
+	@GANFAST_CUDA_ARCHS=$(ARCHS) PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[dev]'
 	@echo "ganfast: compiled operators: $$(cat ganfast/_C.txt)"
 	@touch $@ $(VENV)/.demo
 

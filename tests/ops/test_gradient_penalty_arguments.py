@@ -31,7 +31,7 @@ NUMBERS = st.floats(0, 100, width=32)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(random_gradients(), NUMBERS, st.one_of(st.just(0.0), st.floats(2**-6, 4, width=32)), st.booleans())
 def test_random_valid_arguments(g, weight, target, one_sided):
     if g.shape[0] == 0:
@@ -71,7 +71,7 @@ BAD = {
 }
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     st.sampled_from(list(BAD)),
     st.sampled_from([functional.gradient_penalty, functional.gradient_penalty_terms]),
@@ -108,7 +108,7 @@ BAD_C = [
 BAD_DERIVATIVE = {"c_penalty": BAD_SUMS, "c_norms": BAD_SUMS, "norms": BAD_SUMS, "c": BAD_C}
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.sampled_from(list(BAD_DERIVATIVE)), st.booleans(), st.data())
 def test_the_registered_derivatives_check_before_a_pointer_leaves(name, double, data):
     error, value, words = data.draw(st.sampled_from(BAD_DERIVATIVE[name]))

@@ -23,7 +23,7 @@ def tensors(draw, shape, dtype):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(SHAPES, st.sampled_from(DTYPES), st.sampled_from(["both", "real", "fake"]), st.data())
 def test_random_valid_arguments(shape, dtype, sides, data):
     real = data.draw(tensors(shape, dtype)) if sides != "fake" else None
@@ -64,7 +64,7 @@ BAD_EPSILONS = [
 BAD = {"real": BAD_SAMPLES, "fake": BAD_FAKES, "epsilon": BAD_EPSILONS}
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.sampled_from(list(BAD)), st.data())
 def test_random_invalid_arguments_name_the_argument(name, data):
     error, value, words = data.draw(st.sampled_from(BAD[name]))

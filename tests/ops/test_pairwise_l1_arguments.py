@@ -37,7 +37,7 @@ def relaid(t, layout):
 
 
 @pytest.mark.slow
-@settings(max_examples=1400, **QUIET)
+@settings(max_examples=700, **QUIET)
 @given(valid())
 def test_random_valid_arguments(arguments):
     check(arguments)
@@ -79,7 +79,7 @@ BAD_OTHERS = [
 
 
 @pytest.mark.slow
-@settings(max_examples=400, **QUIET)
+@settings(max_examples=200, **QUIET)
 @given(st.data(), st.sampled_from([functional.pairwise_l1, torch.ops.ganfast.pairwise_l1]), st.booleans())
 def test_random_invalid_arguments_name_the_argument(data, call, first):
     error, value, words = data.draw(st.sampled_from(bad_m("m") if first else BAD_OTHERS))
@@ -91,7 +91,7 @@ def test_random_invalid_arguments_name_the_argument(data, call, first):
 
 
 @pytest.mark.slow
-@settings(max_examples=600, **QUIET)
+@settings(max_examples=300, **QUIET)
 @given(st.data())
 def test_random_shapes_are_right_or_refused(data):
     """Any shapes of all five tensors: the answer is the reference's where they fit, ValueError where they do not."""

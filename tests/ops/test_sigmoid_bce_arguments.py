@@ -82,7 +82,7 @@ def run(op, args):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_random_valid_argument_sets_give_the_right_answer(op, data):
     pytest.importorskip("ganfast._C", reason="the extension is not built here")
@@ -138,7 +138,7 @@ def spoiled(draw, op):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_random_invalid_argument_sets_are_refused(op, data):
     args = data.draw(spoiled(op))
