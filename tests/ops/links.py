@@ -43,6 +43,15 @@ class Link:
     def leaves(self):
         return [t for t in self.tensors if t is not None]
 
+    @property
+    def at_kinks(self):
+        """What its activations with a kink take."""
+        x, scale, shift, *_ = self.tensors
+        in_activation, in_slope, out_activation, _ = self.activations
+        taken = [x if scale is None else x * scale[:, None, None] + shift[:, None, None]]
+        taken.append(composed(*self.tensors, *self.geometry, in_activation, in_slope, None, 0.0, False)[0])
+        return [t.detach() for t, act in zip(taken, (in_activation, out_activation)) if act in ("relu", "leaky_relu")]
+
     def put(self, leaves):
         """The arguments with other leaves."""
         leaves = iter(leaves)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from graphed import captured
+from kinks import away_from_kinks
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops, reference
@@ -81,11 +82,16 @@ def check(y, da, weight, bias, mean, var, use_batch, activation):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("training", [True, False])
 def test_derivatives_to_second_order(training, activation, device):
-    def tensor(*shape):
-        return torch.randn(*shape, dtype=torch.float64, device=device, requires_grad=True)
+    def draw():
+        y, weight, bias = (torch.randn(s, dtype=torch.float64, device=device) for s in ((3, 2, 2, 2), 2, 2))
+        return y, weight, bias, *(torch.rand(2, 2, device=device).double() + 0.5)
 
-    y, weight, bias = tensor(3, 2, 2, 2), tensor(2), tensor(2)
-    mean, var = torch.randn(2, device=device).double(), torch.rand(2, device=device).double() + 0.5
+    def before_activation(drawn):
+        y, *affine, mean, var = drawn
+        return [F.batch_norm(y, mean.clone(), var.clone(), *each, training) for each in (affine, (None, None))]
+
+    y, weight, bias, mean, var = away_from_kinks(draw, before_activation)
+    y, weight, bias = (t.requires_grad_() for t in (y, weight, bias))
     ours, theirs = [mean.clone(), var.clone()], [mean.clone(), var.clone()]
     a = functional.batch_norm_act(y, *ours, weight, bias, training, activation=activation)
     torch.testing.assert_close(a, torch_composition(y, *theirs, weight, bias, training, activation))

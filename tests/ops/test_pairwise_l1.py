@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 from graphed import captured
+from kinks import away_from_kinks
 from ops.compilers import BY_DTYPE
 from ops.pairs import DTYPES, backends, check, everything, make
 from torch.autograd import gradcheck, gradgradcheck
@@ -24,8 +25,12 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 @pytest.mark.parametrize("through", ["eager", "dispatcher"])
 def test_derivatives_to_second_order(through, device):
     call = pairwise_l1 if through == "eager" else torch.ops.ganfast.pairwise_l1
-    m = torch.randn(5, 2, 3, dtype=torch.float64, device=device, requires_grad=True)
-    others = torch.randn(4, 2, 3, dtype=torch.float64, device=device, requires_grad=True)
+
+    def draw():
+        return torch.randn(9, 2, 3, dtype=torch.float64, device=device)
+
+    drawn = away_from_kinks(draw, lambda rows: [rows[None] - rows[:, None]])
+    m, others = (rows.clone().requires_grad_() for rows in drawn.split([5, 4]))
     for function, arguments in ((lambda m: call(m, None), (m,)), (call, (m, others)), (lambda m: call(m, m), (m,))):
         assert gradcheck(function, arguments)
         assert gradgradcheck(function, arguments)
