@@ -56,20 +56,16 @@ class _Driver:
 
 
 class _Cuda:
-    """Instead of the extension's CUDA half: its launches are stubs, sizes of workspaces are its own."""
+    """Instead of the extension's CUDA half: its launches are stubs, and few numbers take no workspace."""
 
     def __getattr__(self, name):
         if name.endswith("_workspace"):
-            return lambda *args: 64
+            return lambda *args: 0
         return _wait
 
 
 class _Extension:
     cuda = _Cuda()
-
-
-class _Stream:
-    cuda_stream = 0
 
 
 def _compiled(kernel, key, signature, device, constexprs, options, attrs, warmup):
@@ -107,7 +103,8 @@ def stubbed():
         mock.patch.object(_registry, "DEVICES", {"cpu": "none", "cuda": "cpu", "triton": "cpu"}),
         mock.patch.object(_registry, "available", available),
         mock.patch.object(_extension, "_load", lambda: (_Extension, None)),
-        mock.patch.object(torch.cuda, "current_stream", lambda device=None: _Stream),
+        mock.patch.object(_registry, "current_device", lambda: None),
+        mock.patch.object(_registry, "current_stream", lambda index: 0),
         mock.patch.object(_tuning, "_known", {}),
         mock.patch.object(_tuning, "_read", dict),
         mock.patch.object(_tuning, "_keep", lambda *row: None),

@@ -155,13 +155,20 @@ _BY_TORCH = weakref.WeakKeyDictionary()  # module → shapes of inputs for which
 
 def known_to_prefer_torch(module, x) -> bool:
     """Whether :func:`remember` was told so of inputs like x; only speed depends on it."""
-    return _host_counts(x) and (x.shape, x.dtype, x.device, torch.is_grad_enabled()) in _BY_TORCH.get(module, ())
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor):
+        return False
+    known = _BY_TORCH.get(module)  # asked at every call: in an order and a form that costs little
+    return known is not None and _inputs_like(x) in known and _registry.host_counts(x.device)
 
 
 def remember(module, x) -> None:
     """From now on ``module`` runs its layers one by one for inputs like x, in an eager loop on a GPU."""
     if _host_counts(x):
-        _BY_TORCH.setdefault(module, set()).add((x.shape, x.dtype, x.device, torch.is_grad_enabled()))
+        _BY_TORCH.setdefault(module, set()).add(_inputs_like(x))
+
+
+def _inputs_like(x) -> tuple:
+    return x.shape, x.dtype, x.device, torch.is_grad_enabled()
 
 
 def _host_counts(x) -> bool:

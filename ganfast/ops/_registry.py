@@ -28,25 +28,15 @@ from torch.nn import Parameter
 
 from ganfast.errors import InputError
 from ganfast.ops import _extension, _tuning
-
-try:  # private; without it every gradient that could be asked for is made
-    from torch._C import _will_engine_execute_node
-except ImportError:
-
-    def _will_engine_execute_node(node):
-        return True
-
-
-try:  # private; without them every call takes the dispatcher
-    from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
-except ImportError:
-
-    def _are_functorch_transforms_active():
-        return False
-
-    def _len_torch_dispatch_stack():
-        return 1
-
+from ganfast.ops._private import (
+    are_functorch_transforms_active,
+    current_device,
+    current_stream,
+    get_tracing_state,
+    len_torch_dispatch_stack,
+    unwrap_if_dead,
+    will_engine_execute_node,
+)
 
 NAMES = ("reference", "cpu", "cuda", "triton")
 DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # the type of device that a backend runs on
@@ -129,20 +119,28 @@ def is_eager(device: torch.device) -> bool:
 
 def host_counts(device: torch.device) -> bool:
     """Whether torch's own operators may be the faster ones on `device` for what Python costs: eager, nothing forced."""
-    return _forced is None and is_eager(device)
+    return _forced is None and device.type == DEVICES["triton"] and not _tuning.in_graph(device)
+
+
+_HERE = contextlib.nullcontext()
 
 
 def guard(device: torch.device):
-    """A context in which `device` is CUDA's current one; costs nothing where it is already."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
+    """A context in which `device` is CUDA's current one; costs next to nothing where it is already."""
+    index = device.index
+    if index is None or device.type != "cuda" or index == current_device():  # None: a CPU's
+        return _HERE
+    return torch.cuda.device(index)
 
 
 def on_stream(device: torch.device, function: Callable, *args) -> None:
     """_extension.call(function, *args, stream): a launch on the current stream of `device`, under its guard."""
-    with guard(device):
-        _extension.call(function, *args, torch.cuda.current_stream(device).cuda_stream)
+    index = device.index
+    if index == current_device():  # nearly always: no context to enter
+        _extension.call(function, *args, current_stream(index))
+    else:
+        with torch.cuda.device(index):
+            _extension.call(function, *args, current_stream(index))
 
 
 class Plan(NamedTuple):
@@ -153,12 +151,12 @@ class Plan(NamedTuple):
 
 
 def signature(args) -> tuple | None:
-    """What a plan depends on; None where an argument is a tensor of another class than torch's own, or not hashable."""
+    """What a plan depends on; None where a tensor is of another class than torch's own, or one that torch.func left."""
     key = []
     for a in args:
         kind = type(a)
         if kind is Tensor or kind is Parameter:
-            if a.layout is not torch.strided:
+            if a.layout is not torch.strided or unwrap_if_dead(a) is not a:
                 return None
             key.append((a.shape, a.stride(), a.dtype, a.device, a.requires_grad))
         elif kind is list:
@@ -235,7 +233,7 @@ def in_demand(ctx) -> list[bool]:
 
 def _executes(node) -> bool:
     try:
-        return _will_engine_execute_node(node)
+        return will_engine_execute_node(node)
     except RuntimeError:  # a leaf that autograd.grad asks for
         return True
 
@@ -264,7 +262,7 @@ class Op:
         self._ready_on: dict = {}
         self._plans: dict[tuple, Plan] = {}
         self._register(schema)
-        self._function = self._autograd_function() if self.backward is not None else None
+        self._apply = self._autograd_function() if self.backward is not None else None
         OPS[self.name] = self
 
     def __call__(self, *args):
@@ -273,16 +271,16 @@ class Op:
         if torch.compiler.is_compiling():
             self.check(*args)
             return self.overload(*args)
-        if _are_functorch_transforms_active():
+        if are_functorch_transforms_active():
             self.check(*args)
             return self.reference(*args)
         plan = self._plan(args)
-        if plan is None or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
+        if plan is None or len_torch_dispatch_stack() or get_tracing_state() is not None:
             return self.overload(*args)
         if not plan.derive:
             return plan.run(*args)
         _handoff.run = plan.run
-        return self._function.apply(*args)
+        return self._apply(*args)
 
     def _plan(self, args) -> Plan | None:
         """The plan of these arguments, which are checked; None for tensor subclasses."""
@@ -355,7 +353,7 @@ class Op:
 
     def _autocasts(self, args) -> bool:
         """Whether autocast is about to change the arguments by this operator's rule."""
-        if _are_functorch_transforms_active():
+        if are_functorch_transforms_active():
             return False
         return any(isinstance(a, Tensor) and torch.is_autocast_enabled(a.device.type) for a in args)
 
@@ -363,7 +361,7 @@ class Op:
         raise NotImplementedError(f"ganfast::{self.name} has no derivative: {reason}")
 
     def _autograd_function(self):
-        """The same derivative without the dispatcher."""
+        """The same derivative without the dispatcher: apply of an autograd.Function that asks torch.func nothing."""
 
         def forward(ctx, *args):
             output = _handoff.run(*args)
@@ -371,7 +369,8 @@ class Op:
             return output
 
         functions = {"forward": staticmethod(forward), "backward": staticmethod(self.backward)}
-        return type(torch.autograd.Function)(f"ganfast_{self.name}", (torch.autograd.Function,), functions)
+        function = type(torch.autograd.Function)(f"ganfast_{self.name}", (torch.autograd.Function,), functions)
+        return super(torch.autograd.Function, function).apply
 
     def _register(self, schema) -> None:
         qualified = f"ganfast::{self.name}"

@@ -147,7 +147,8 @@ def _cpu_double(c, c_penalty, c_norms, g, norms, *phi):
 
 
 def _workspace(module, g):
-    return g.new_empty(module.gradient_penalty_workspace(*_sizes(g)), dtype=torch.float64)
+    size = module.gradient_penalty_workspace(*_sizes(g))
+    return g.new_empty(size, dtype=torch.float64) if size else None
 
 
 def _cuda_forward(g, weight, target, one_sided, with_seed):

@@ -150,8 +150,8 @@ def _cpu_double(c_real, c_fake, g, real, fake, real_target, fake_target):
 
 
 def _workspace(module, real, fake, g):
-    total = sum(x.numel() for x in (real, fake) if x is not None)
-    return g.new_empty(module.sigmoid_bce_workspace(total))
+    size = module.sigmoid_bce_workspace(sum([x.numel() for x in (real, fake) if x is not None]))
+    return g.new_empty(size) if size else None
 
 
 def _cuda_loss(real, fake, real_target, fake_target):

@@ -69,9 +69,36 @@ def test_a_tensor_outlives_the_call_that_takes_its_pointer(name, backend, monkey
         return pointer
 
     monkeypatch.setattr(torch.Tensor, "data_ptr", noted)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(_registry, "current_device", lambda: None)  # a CPU's index
+    monkeypatch.setattr(_registry, "current_stream", lambda index: 0)
     monkeypatch.setattr(_extension, "_load", lambda: (SimpleNamespace(cpu=half, cuda=half), None))
     run = next(b.run for b in _registry.OPS[name].backends if b.name == backend)
     run(*CALLS[name])
     assert half.calls == 1 and len(half.owners) > 2 and half.gone == 0
+
+
+@pytest.mark.parametrize("current", [0, 1])
+def test_a_launch_takes_the_current_stream_of_its_tensors_device(current, monkeypatch):
+    device, launches = [current], []
+
+    @contextlib.contextmanager
+    def entered(index):
+        before, device[0] = device[0], index
+        yield
+        device[0] = before
+
+    monkeypatch.setattr(torch.cuda, "device", entered)
+    monkeypatch.setattr(_registry, "current_device", lambda: device[0])
+    monkeypatch.setattr(_registry, "current_stream", lambda index: 70 + index)
+    _registry.on_stream(torch.device("cuda", 1), lambda *args: launches.append((device[0], args)), 5)
+    with _registry.guard(torch.device("cuda", 1)):
+        launches.append(device[0])
+    assert launches == [(1, (5, 71)), 1] and device == [current]
+
+
+@pytest.mark.gpu
+def test_the_current_stream_is_torchs():
+    stream = torch.cuda.Stream()
+    for current in (torch.cuda.current_stream(), stream):
+        with torch.cuda.stream(current):
+            assert _registry.current_stream(_registry.current_device()) == current.cuda_stream

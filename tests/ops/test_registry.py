@@ -167,6 +167,14 @@ def test_eager_calls_pass_by_the_dispatcher_and_observed_ones_do_not():
     torch.testing.assert_close(traced(x), functional.sigmoid_bce(x, None))
 
 
+def test_a_tensor_that_outlives_its_transform_is_the_constant_that_torch_takes_it_for():
+    left = []
+    torch.func.grad(lambda x: (left.append(2 * x), x.sum())[1])(torch.randn(4))
+    loss, torchs = functional.sigmoid_bce(left[0], None), torch.nn.functional.softplus(-left[0]).mean()
+    torch.testing.assert_close(loss, torchs)
+    assert left[0].requires_grad and not loss.requires_grad and not torchs.requires_grad
+
+
 def test_a_parameter_is_an_ordinary_tensor_and_inference_mode_works():
     p = torch.nn.Parameter(torch.randn(4))
     assert functional.sigmoid_bce(p, None).grad_fn.name() == "ganfast_sigmoid_bceBackward"
