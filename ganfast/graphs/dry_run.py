@@ -103,7 +103,7 @@ class DryRun(TorchDispatchMode):
     def _python_objects(self) -> list[tuple[LRScheduler, int]]:
         """Save the attributes of all loss scales and schedulers that there are: nothing tells which a step uses."""
         schedulers = []
-        for o in gc.get_objects():
+        for o in _objects():
             if issubclass(type(o), (torch.amp.GradScaler, LRScheduler)):
                 before = {name: v.copy() if isinstance(v, dict) else v for name, v in vars(o).items()}
                 self._undo[id(o)] = functools.partial(vars(o).update, before)
@@ -277,6 +277,18 @@ def _written(func) -> tuple[tuple[int, str], ...]:
         for i, a in enumerate(func._schema.arguments)
         if (a.alias_info is not None and a.alias_info.is_write) or a.name.startswith("running_")
     )
+
+
+def _objects() -> list:
+    """Python's objects, those that gc.freeze() has put away among them."""
+    if not gc.get_freeze_count():
+        return gc.get_objects()
+    gc.unfreeze()
+    try:
+        return gc.get_objects()
+    finally:
+        gc.collect()  # what is garbage now would be kept for ever
+        gc.freeze()
 
 
 def _storage(tensor: Tensor) -> int | None:
