@@ -283,11 +283,11 @@ def _objects() -> list:
     """Python's objects, those that gc.freeze() has put away among them."""
     if not gc.get_freeze_count():
         return gc.get_objects()
+    gc.collect()  # freezing again would keep what is garbage now; costs little while the others are put away
     gc.unfreeze()
     try:
         return gc.get_objects()
     finally:
-        gc.collect()  # what is garbage now would be kept for ever
         gc.freeze()
 
 
