@@ -155,10 +155,7 @@ _BY_TORCH = weakref.WeakKeyDictionary()  # module → shapes of inputs for which
 
 def known_to_prefer_torch(module, x) -> bool:
     """Whether :func:`remember` was told so of inputs like x; only speed depends on it."""
-    if torch.compiler.is_compiling() or not isinstance(x, Tensor):
-        return False
-    known = _BY_TORCH.get(module)  # asked at every call: in an order and a form that costs little
-    return known is not None and _inputs_like(x) in known and _registry.host_counts(x.device)
+    return _host_counts(x) and _inputs_like(x) in _BY_TORCH.get(module, ())
 
 
 def remember(module, x) -> None:

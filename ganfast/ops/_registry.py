@@ -119,7 +119,7 @@ def is_eager(device: torch.device) -> bool:
 
 def host_counts(device: torch.device) -> bool:
     """Whether torch's own operators may be the faster ones on `device` for what Python costs: eager, nothing forced."""
-    return _forced is None and device.type == DEVICES["triton"] and not _tuning.in_graph(device)
+    return _forced is None and is_eager(device)
 
 
 _HERE = contextlib.nullcontext()
@@ -283,7 +283,7 @@ class Op:
         return self._apply(*args)
 
     def _plan(self, args) -> Plan | None:
-        """The plan of these arguments, which are checked; None for tensor subclasses."""
+        """The plan of these arguments, which are checked; None where they have no signature."""
         key = signature(args), torch.is_grad_enabled(), _forced
         plan = _get(self._plans, key)
         if plan is None:
