@@ -22,7 +22,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
-demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (about five minutes on two cores) and show it
+demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (five to seven minutes on two cores) and show it
 	@echo "ganfast: training a DCGAN on 1,797 real handwritten digits"
 	$(BIN)/ganfast train dcgan --data digits --outdir demo $(DEMO)
 	@echo "ganfast: what a classifier trained on the real digits sees in 2,500 generated ones"
