@@ -130,10 +130,10 @@ def stubbed():
 def _forget(ops):
     """What operators have found out of this machine."""
     from ganfast.nn import group
-    from ganfast.penalty import program
+    from ganfast.penalty import plan
 
     group._BY_TORCH.clear()
-    program._PROGRAMS.clear()
+    plan._PLANS.clear()
     for op in ops.values():
         op._ready_on.clear()
         op._plans.clear()

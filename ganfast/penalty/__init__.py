@@ -1,8 +1,7 @@
 """Gradient penalties without double backward (docs/gradient_penalty.md): exact, at the cost of first-order code.
 
-A critic is a list of calls, each with a :class:`Rule`; ``register`` names the rule of a layer of one's own:
-
-    ganfast.penalty.register(MyLayer)                     # torch can differentiate it twice: nothing more to say
+A critic is run as it is, and its calls are recorded, each with a :class:`Rule`; what has none takes double backward
+alone. ``register`` names the rule of a layer of one's own:
 
     class Swish(ganfast.penalty.Elementwise):             # or written out, f, f' and f''
         def value(self, x): ...
@@ -13,11 +12,10 @@ A critic is a list of calls, each with a :class:`Rule`; ``register`` names the r
 """
 
 from ganfast.penalty.penalties import dragan, gradient_penalty, lipschitz, r1, r2, zero_centered
-from ganfast.penalty.rules import Differentiable, Elementwise, LinearMap, NoRuleError, Rule, register
+from ganfast.penalty.rules import Elementwise, LinearMap, NoRuleError, Rule, register
 from ganfast.penalty.step import WGANGPStep, wgan_gp_step
 
 __all__ = [
-    "Differentiable",
     "Elementwise",
     "LinearMap",
     "NoRuleError",

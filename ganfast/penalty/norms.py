@@ -1,26 +1,21 @@
 """The rules of LayerNorm, GroupNorm and InstanceNorm: statistics within a sample, with their second-order term.
 
-With x̂ = r·(x − mean x), r = 1/√(var x + ε), over the m elements of a group, and y = γ·x̂ + β:
+With x̂ = r·(x − mean x), r = 1/√(var x + ε), over the m elements of a group, y = γ·x̂ + β, and a = γ·d:
 
-    N(a) = r·(a − mean a − x̂·mean(x̂·a))            symmetric; J t = γ·N(t), Jᵀd = N(γ·d)
-    ∂/∂x (a·N(t)) = −r²·(Q − A·T)·x̂ − N(r·(T·a + A·t))     A = mean(x̂·a), T = mean(x̂·t), Q = mean(a·t) − mean a·mean t
+    N(a) = r·(a − mean a − x̂·mean(x̂·a))            symmetric; J t = γ·N(t), Jᵀd = N(a)
+    ∂/∂x (d·J t) = −r·(mean(a·N(t))·x̂ + mean(x̂·t)·N(a) + mean(x̂·a)·N(t))
     ∂/∂γ (d·J t) = Σ d·N(t)
 
-N is the backward pass of torch's own normalisation with γ = 1.
+N is the backward pass of torch's own normalisation with γ = 1; both N(a) and N(t) are there when the last is made.
 """
 
 import math
 
 import torch
 
-from ganfast.penalty.rules import Rule, joined
+from ganfast.penalty.rules import Rule
 
 aten = torch.ops.aten
-
-
-def _pair(given, missing=None):
-    """Of γ and of β."""
-    return (*given, missing, missing)[:2]
 
 
 class Norm(Rule):
@@ -28,68 +23,66 @@ class Norm(Rule):
 
     curved = fresh = merges = True
 
-    def __init__(self, module):
-        self.module = module
+    def __init__(self, weight, bias, eps):
+        self.weight, self.bias, self.eps = weight, bias, eps
 
     def weights(self):
-        return tuple(w for w in (self.module.weight, self.module.bias) if w is not None)
+        return tuple(w for w in (self.weight, self.bias) if w is not None)
+
+    def _pair(self, given, missing=None):
+        """Of γ and of β."""
+        given = iter(given)
+        return [missing if w is None else next(given) for w in (self.weight, self.bias)]
 
     def forward(self, run, values, weights, overwrite):
         (x,) = values
         half = x.dtype in (torch.float16, torch.bfloat16)
         form = self._form(x)
         wide = self._laid_out(x.float() if half else x, form)
-        gamma, beta = (None if w is None else self._of_weight(w.to(wide.dtype), form) for w in _pair(weights))
+        gamma, beta = (None if w is None else self._of_weight(w.to(wide.dtype), form) for w in self._pair(weights))
         y, mean, r = self._normalise(wide, gamma, beta)
         kinds = [(w.shape, w.dtype) for w in weights]
         saved = {"x": wide, "mean": mean, "r": r, "gamma": gamma, "form": form, "dtype": x.dtype, "weights": kinds}
         y = self._back(y, form)
         y = y if run.dtype else y.to(x.dtype)  # autocast leaves norms in fp32
-        saved["result"] = y.dtype
-        return y, saved
+        return y, saved | {"result": y.dtype, "sweep": {}}
 
     def rows(self, saved, rows):
         return {**saved, **{name: saved[name][rows] for name in ("x", "mean", "r")}}
 
     def vjp(self, saved, d):
-        return (self._out(saved, self._pull(saved, self._in(saved, d), saved["gamma"], [True, False, False])[0]),)
+        found = saved["sweep"]["Na"] = self._pull(saved, self._in(saved, d), saved["gamma"], [True, False, False])[0]
+        return (self._out(saved, found),)
 
     def jvp(self, saved, ts):
-        t = saved["Nt"] = self._project(saved, self._in(saved, ts[0]))
+        t = saved["sweep"]["Nt"] = self._pull(saved, self._in(saved, ts[0]), None, [True, False, False])[0]
         t = self._back(t if saved["gamma"] is None else t * self._wide(saved["gamma"], t), saved["form"])
         return t.to(saved["result"])
 
     def cross(self, saved, d, ts, need):
-        if not any(need[:1]):
+        if self.weight is None or not need[0]:
             return ()
-        return (self._to_weight(self._sum(self._in(saved, d) * saved["Nt"]), saved, 0),)
+        return (self._to_weight(self._sum(self._in(saved, d) * saved["sweep"]["Nt"]), saved, 0),)
 
-    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        dx = bent = None
-        dw = [None] * len(need)
-        if p is not None:  # dx always: without it torch's kernel for channels_last reads where it must not
-            mine = self.first(saved, p, start)
-            dx, *dw = self._pull(mine, self._in(mine, p), saved["gamma"], [True, *_pair(need, False)])
-            dw = [self._to_weight(g, saved, k) if n else None for k, (g, n) in enumerate(zip(dw, need))]
-        if ts[0] is not None and below:
-            mine = self.last(saved, start)
-            bent = self._bent(mine, self._in(mine, d), self._in(mine, ts[0]))
-        return (self._out(saved, joined(dx, bent, start)) if below else None,), dw
+    def bent(self, saved, d, ts):
+        x, mean, r, sweep = saved["x"], saved["mean"], saved["r"], saved["sweep"]
+        t, a = self._in(saved, ts[0]), self._in(saved, d)
+        a = a if saved["gamma"] is None else a * self._wide(saved["gamma"], x)
+        along = -r * r * self._mean(a, sweep["Nt"])
+        of_a, of_t = (-r * r * (self._mean(x, v) - mean * self._mean(v)) for v in (a, t))
+        found = torch.addcmul(self._spread(-along * mean, x), x, self._spread(along, x))
+        found.addcmul_(sweep["Na"], self._spread(of_t, x)).addcmul_(sweep["Nt"], self._spread(of_a, x))
+        return (self._out(saved, found),)
 
-    def _bent(self, saved, d, t):
-        """∂/∂x (d·J t)."""
-        x, mean, r = saved["x"], saved["mean"], saved["r"]
-        a = d if saved["gamma"] is None else d * self._wide(saved["gamma"], x)
-        mean_a, mean_t = self._mean(a), self._mean(t)
-        of_a = r * (self._mean(x, a) - mean * mean_a)
-        of_t = r * (self._mean(x, t) - mean * mean_t)
-        both = self._mean(a, t) - mean_a * mean_t
-        inner = (a * self._spread(-r * of_t, x)).addcmul_(t, self._spread(-r * of_a, x))
-        along = -r * r * r * (both - of_a * of_t)
-        return self._project(saved, inner).addcmul_(x, self._spread(along, x)).sub_(self._spread(along * mean, x))
+    def forget(self, saved):
+        saved["sweep"].clear()
 
-    def _project(self, saved, a):
-        return self._pull(saved, a, None, [True, False, False])[0]
+    def adjoint(self, saved, p, need, below=True):
+        # dx always: without it torch's kernel for channels_last reads where it must not
+        dx, *dw = self._pull(saved, self._in(saved, p), saved["gamma"], [True, *self._pair(need, False)])
+        dw = [g for g, w in zip(dw, (self.weight, self.bias)) if w is not None]
+        dw = [self._to_weight(g, saved, k) if n else None for k, (g, n) in enumerate(zip(dw, need))]
+        return (self._out(saved, dx),), dw
 
     def _in(self, saved, a):
         return self._laid_out(a.to(saved["x"].dtype), saved["form"])
@@ -100,6 +93,10 @@ class Norm(Rule):
 
 class GroupNorm(Norm):
     """In NCHW and, on a CPU, in channels_last."""
+
+    def __init__(self, weight, bias, eps, groups):
+        super().__init__(weight, bias, eps)
+        self.groups = groups
 
     def _form(self, x):
         last = x.dim() == 4 and x.device.type == "cpu" and _channels_last(x)  # torch's CUDA kernel takes NCHW alone
@@ -118,10 +115,10 @@ class GroupNorm(Norm):
         return g.to(saved["weights"][k][1])
 
     def _sizes(self, x):
-        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), self.module.num_groups
+        return x.shape[0], x.shape[1], math.prod(x.shape[2:]), self.groups
 
     def _normalise(self, x, gamma, beta):
-        return torch.native_group_norm(x, gamma, beta, *self._sizes(x), self.module.eps)
+        return torch.native_group_norm(x, gamma, beta, *self._sizes(x), self.eps)
 
     def _pull(self, saved, d, gamma, mask):
         """N(γ·d), Σ d·x̂ and Σ d, those that ``mask`` asks for."""
@@ -150,18 +147,12 @@ class GroupNorm(Norm):
 
 
 class InstanceNorm(GroupNorm):
-    """A group for each channel, over ``dims`` dimensions."""
+    """A group for each channel."""
 
-    def __init__(self, module, dims):
-        super().__init__(module)
-        self.dims = dims
+    def __init__(self, weight, bias, eps):
+        super().__init__(weight, bias, eps, None)
 
     def _sizes(self, x):
-        if x.dim() != self.dims + 2:
-            raise ValueError(
-                f"critic: {type(self.module).__name__} got {tuple(x.shape)}, needs [batch, channels] and "
-                f"{self.dims} more dimensions (LayerNorm takes any)"
-            )
         return x.shape[0], x.shape[1], math.prod(x.shape[2:]), x.shape[1]
 
 
@@ -171,9 +162,13 @@ class LayerNorm(Norm):
     The weights are brought into that order once a pass.
     """
 
+    def __init__(self, weight, bias, eps, shape):
+        super().__init__(weight, bias, eps)
+        self.shape = tuple(shape)
+
     def _form(self, x):
         """(order of the dimensions in memory, their sizes, groups)."""
-        shape = tuple(self.module.normalized_shape)
+        shape = self.shape
         if x.dim() <= len(shape) or x.shape[-len(shape) :] != shape:
             raise ValueError(f"critic: LayerNorm over {shape} got {tuple(x.shape)}, needs (batch, ..., *{shape})")
         groups = math.prod(x.shape[1 : x.dim() - len(shape)])
@@ -203,11 +198,11 @@ class LayerNorm(Norm):
 
     def _order(self, form):
         """Of the weights' dimensions."""
-        left_out = len(form[0]) - len(self.module.normalized_shape)
+        left_out = len(form[0]) - len(self.shape)
         return [i - left_out for i in form[0][left_out:]]
 
     def _normalise(self, x, gamma, beta):
-        return torch.native_layer_norm(x, x.shape[2:], gamma, beta, self.module.eps)
+        return torch.native_layer_norm(x, x.shape[2:], gamma, beta, self.eps)
 
     def _pull(self, saved, d, gamma, mask):
         x = saved["x"]

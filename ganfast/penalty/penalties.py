@@ -1,21 +1,16 @@
 """Gradient penalties on a critic: scalars that take part in any loss, at the cost of first-order code."""
 
-import warnings
-from functools import partial
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganfast import functional
-from ganfast.errors import NonFiniteError
 from ganfast.ops import _checks
-from ganfast.ops._registry import launches
-from ganfast.penalty.choice import prefers_autograd
-from ganfast.penalty.engine import Run, autocast_dtype
-from ganfast.penalty.program import program_of, uncompiled
+from ganfast.penalty import double_backward
+from ganfast.penalty.critics import as_tuple, uncompiled, unwrapped
+from ganfast.penalty.forward import forward
+from ganfast.penalty.plan import forget, plan_for
 from ganfast.penalty.rules import NoRuleError
-
-_WARNED: set = set()
+from ganfast.penalty.scores import check_scores
 
 
 def gradient_penalty(
@@ -23,19 +18,21 @@ def gradient_penalty(
 ):  # fmt: skip
     """P = (λ/B) Σ_i (‖∇D(x̂_i)‖₂ − target)², x̂_i = ε_i·real_i + (1 − ε_i)·fake_i: the penalty of WGAN-GP, a scalar.
 
-    critic     a module: samples [B, ...] and ``inputs`` → scores [B] or [B, k] (their sum is derived), or some
+    critic     a module, or any function: samples [B, ...] and ``inputs`` → scores of any shape, whose sum is
+               differentiated; of several results the first are the scores (``lambda x: critic(x)[1]`` for others)
     real, fake [B, ...] of one shape, dtype (fp32, fp16, bf16, fp64) and device
     weight     λ;  target  1 in the paper;  one_sided  max(0, ‖∇D‖ − target)² instead (Petzka et al. 2018)
-    eps        ε [B], fp32 (fp64 for fp64); without it ε ~ U[0, 1), one per sample, is drawn on the device
+    eps        ε [B] or [B, 1, ...], fp32 (fp64 for fp64); without it ε ~ U[0, 1), one per sample, is drawn on the device
     inputs     further arguments of the critic, such as labels: constants of the penalty
-    strict     raise NoRuleError for a critic with a layer that has no rule, instead of taking double backward
+    strict     take the sweeps whatever is faster, and raise NoRuleError for a critic that they cannot take
 
     The norm is over all dimensions of a sample, in fp32; where it is 0, so is its derivative. Returns fp32 (fp64 for
     fp64). ``backward`` gives the exact gradients of the critic's parameters, those of torch's double backward, without
     its cost (docs/gradient_penalty.md), and those of real and fake where they require grad (detach fakes in a critic's
-    update). Under autocast the critic runs in its dtype. The penalty cannot be derived twice: it says so. Where samples
-    see each other (BatchNorm in training, minibatch layers) a sample's score has no gradient of its own; that of the
-    sum is taken, as everywhere. A critic with hooks takes double backward.
+    update). Under autocast the critic runs in its dtype. The penalty cannot be differentiated twice: it says so. Where
+    samples see each other (BatchNorm in training, minibatch layers) a sample's score has no gradient of its own; that
+    of the sum is taken, as everywhere. What is fastest for a critic and a shape is found at the first call: torch's own
+    double backward may be (``ganfast.penalty.explain``).
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, arXiv:1704.00028.
     """
     x = functional.interpolate(real, fake, eps)
@@ -89,117 +86,57 @@ def dragan(critic, real, weight=10.0, target=1.0, scale=0.5, eps=None, inputs=()
 # --- one penalty ------------------------------------------------------------------------------------------------------
 
 
-def unwrapped(critic) -> nn.Module:
-    """The critic within DistributedDataParallel or torch.compile; raises for what is no critic."""
-    if not isinstance(critic, nn.Module):
-        raise TypeError(f"critic: got {type(critic).__name__}, needs a torch.nn.Module")
-    if isinstance(critic, nn.parallel.DistributedDataParallel):
-        return unwrapped(critic.module)
-    original = getattr(critic, "_orig_mod", None)
-    critic = critic if original is None else original
-    if next(critic.parameters(), None) is None:
-        raise ValueError("critic: has no parameters, needs some that a penalty can train")
-    return critic
-
-
-def find_program(critic: nn.Module, inputs: tuple, strict: bool):
-    """The critic's program, or None with a warning (once for each layer) where a layer has no rule."""
-    try:
-        return program_of(critic, inputs)
-    except NoRuleError as error:
-        reason = str(error)
-        if strict:
-            raise NoRuleError(
-                f"critic: {reason} has no rule; name one with ganfast.penalty.register, or leave out strict"
-            ) from None
-    if reason not in _WARNED:
-        _WARNED.add(reason)
-        warnings.warn(
-            f"ganfast.penalty: {reason} has no rule, so {type(critic).__name__} takes torch's double backward "
-            "(ganfast.penalty.register names a rule)",
-            stacklevel=4,
-        )
-    return None
-
-
-def check_scores(scores, batch: int) -> list:
-    """The critic's results as a list, each [batch, ...] and, on the CPU, finite."""
-    scores = list(scores) if isinstance(scores, (tuple, list)) else [scores]
-    for s in scores:
-        if not isinstance(s, Tensor) or not s.is_floating_point():
-            raise TypeError(f"critic: returned {type(s).__name__}, needs scores, a floating-point tensor [batch, ...]")
-        if s.shape[:1] != (batch,):
-            raise ValueError(f"critic: returned shape {tuple(s.shape)} for {batch} samples, needs [{batch}, ...]")
-        waits = s.device.type == "cpu" and not launches(s.device) and not torch.compiler.is_compiling()
-        if waits and not bool(s.detach().isfinite().all()):
-            raise NonFiniteError("critic: returned a value that is not finite; look at its weights and its input")
-    return scores
-
-
-def read_weights(program) -> list:
-    """The weights of each call, once; results of parametrizations with their graph."""
-    return [tuple(node.rule.weights()) for node in program.nodes]
-
-
-@uncompiled  # the sweeps run as they are: autograd's functions and torch.fx are not for the compiler
+@uncompiled  # autograd's functions are not for the compiler
 def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     """(P, norms) at x."""
     _checks.samples(name, x)
-    critic = unwrapped(critic)
-    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    program = find_program(critic, inputs, strict)
-    phi = (weight, kind, target)
-    if program is None:
-        return _double_backward(critic, x, phi, inputs)
-
-    def differentiated(way):
-        penalty, _ = way()
-        if penalty.requires_grad:
-            torch.autograd.grad(penalty, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
-
-    ways = partial(_by_sweeps, program, x, phi, inputs), partial(_double_backward, critic, x, phi, inputs)
-    autograd = prefers_autograd(critic, program, "penalty", x, *(partial(differentiated, way) for way in ways))
-    return ways[autograd]()
-
-
-def _by_sweeps(program, x, phi, inputs):
-    weights = read_weights(program)
-    flat = [w for ws in weights for w in ws]
-    return _Penalty.apply(program, phi, inputs, autocast_dtype(x.device), [len(ws) for ws in weights], x, *flat)
+    critic, inputs, phi = unwrapped(critic), as_tuple(inputs), (weight, kind, target)
+    ways = {
+        "sweeps": lambda last: _tried(by_sweeps(critic, x.detach(), phi, inputs, last)),
+        "autograd": lambda last: _differentiated(critic, double_backward.penalty(critic, x.detach(), phi, inputs)[0]),
+    }
+    for _ in range(2):
+        plan = plan_for(critic, "penalty", x, inputs, strict, ways)
+        if plan.way == "autograd":
+            break
+        try:
+            return by_sweeps(critic, x, phi, inputs, plan.channels_last)[:2]
+        except NoRuleError:
+            forget(critic)  # its forward is another now
+    return double_backward.penalty(critic, x, phi, inputs)
 
 
-def _double_backward(critic, x, phi, inputs):
-    derived = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
-        scores = check_scores(critic(x, *inputs), x.shape[0])
-        total = sum(s.sum(dtype=_checks.sum_dtype(s)) for s in scores)
-        (g,) = torch.autograd.grad(total, x, create_graph=derived)
-        penalty, norms, _ = functional.gradient_penalty_terms(g, *phi)
-    return penalty if derived else penalty.detach(), norms.detach()
+def _tried(found):
+    """The gradients are made, too; gives the tape."""
+    penalty, _, tape = found
+    if penalty.requires_grad:
+        torch.autograd.grad(penalty, [w for w in tape.weights() if w.requires_grad], allow_unused=True)
+    return tape
+
+
+def _differentiated(critic, penalty):
+    if penalty.requires_grad:
+        torch.autograd.grad(penalty, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
+
+
+def by_sweeps(critic, x, phi, inputs, channels_last):
+    """(P, norms, tape)."""
+    tape, scores = forward(critic, x.detach(), inputs, channels_last=channels_last)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        g = tape.reverse(torch.ones_like(check_scores(scores)))
+        g = torch.zeros_like(x) if g is None else g
+        made = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(x)), *phi)
+    return *_Penalty.apply(tape, made, x, *tape.weights()), tape
 
 
 class _Penalty(torch.autograd.Function):
-    """Forward and reverse sweeps give the value; tangent and adjoint sweeps the gradients, where they are asked for."""
+    """The value is made; the tangent and adjoint sweeps make the gradients, where they are asked for."""
 
     @staticmethod
-    def forward(ctx, program, phi, inputs, dtype, counts, x, *flat):
-        weights, flat = [], iter(flat)
-        for count in counts:
-            weights.append([next(flat) for _ in range(count)])
-        run = Run(program, weights, dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            scores = run.forward(x.detach(), *inputs)
-            check_scores(scores, x.shape[0])
-            seed = torch.ones_like(scores) if isinstance(scores, Tensor) else [torch.ones_like(s) for s in scores]
-            g = run.reverse(seed)
-            if g is None:
-                g = torch.zeros_like(x)
-            penalty, norms, seed = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(x)), *phi)
-        ctx.run, ctx.counts, ctx.kind = run, counts, x.dtype
-        held = [i for i in inputs if isinstance(i, Tensor)]
-        ctx.save_for_backward(seed, x, *[w for ws in weights for w in ws], *held)  # backward notices what was changed
+    def forward(ctx, tape, made, x, *weights):
+        penalty, norms, seed = made
+        ctx.tape, ctx.kind = tape, x.dtype
+        ctx.save_for_backward(seed, x, *weights)  # backward notices what was changed
         ctx.mark_non_differentiable(norms)
         return penalty, norms
 
@@ -210,14 +147,12 @@ class _Penalty(torch.autograd.Function):
                 "ganfast.gradient_penalty has no second derivative: call backward() without create_graph"
             )
         seed = ctx.saved_tensors[0]
-        flags = iter(ctx.needs_input_grad[6:])
-        need = [[next(flags) for _ in range(count)] for count in ctx.counts]
-        run, at_x = ctx.run, ctx.needs_input_grad[5]
-        run.begin()
+        tape, flags = ctx.tape, iter(ctx.needs_input_grad[3:])
+        need = [[next(flags) for _ in node.weights] for node in tape.nodes]
+        at_x = ctx.needs_input_grad[2]
         with torch.autocast(seed.device.type, enabled=False):
-            run.tangent((seed * cotangent).to(ctx.kind), need)  # a loss scale comes before the rounding
-            dx = run.adjoint(need, at_x)
+            tape.tangent((seed * cotangent).to(ctx.kind), need)  # a loss scale comes before the rounding
+            dx = tape.adjoint(need, at_x)
         if at_x and dx is None:
             dx = torch.zeros_like(seed, dtype=ctx.kind)
-        gradients = [g for mine in run.gradients for g in mine]
-        return None, None, None, None, None, dx, *gradients
+        return None, None, dx, *[g for mine in tape.gradients for g in mine]

@@ -1,39 +1,42 @@
-"""What a layer tells the engine: a :class:`Rule`, the three general kinds of it, and the table by layer."""
+"""What a call tells the sweeps: a :class:`Rule`, the general kinds of it, and the rules of layers of one's own."""
+
+import itertools
 
 import torch
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 
-TABLE: dict = {}  # type of module → function of the module that gives its rules, to be run one after another
+REGISTERED: dict = {}  # type of module → function of the module that gives its rule
 
 
 class NoRuleError(Exception):
-    """The layer that has no rule, in words."""
+    """Why the sweeps cannot take a critic, in words."""
 
 
-class MixedRowsError(Exception):
-    """The result of a call has other rows than the samples: several batches cannot go as one."""
+class NotMergedError(Exception):
+    """Why real, fake and x̂ cannot go through a critic as one batch, in words."""
 
 
 class Rule:
-    """One call y = f(x_1, …, x_k; w) in a critic. A rule keeps nothing of a run; ``forward`` gives what is ``saved``.
+    """One call y = f(x_1, …, x_k; w) in a critic, made anew for each; ``forward`` gives what is ``saved``.
 
     d = ∂ΣD/∂y, t = the tangent of an x, p = the cotangent of y in the last sweep. A list for the inputs has None where
     there is nothing. A merged step runs several batches as one: then some sweeps take a part of the rows.
 
-    curved   f bends in x: ``adjoint`` has a second-order term
+    curved   f bends in x: ``bent`` is its second-order term
     merges   rows are treated alike and apart, and ``rows`` is there: one call may serve several batches
     fresh    y is a new tensor that the rule does not keep, so that an activation may overwrite it
-    constant y is no function of x to be derived: it depends on its shape, or is detached
+    views    y may share the memory of x, as torch's views do
     """
 
-    curved, merges, fresh, constant = False, False, False, False
+    curved, merges, fresh, views = False, False, False, False
 
     def weights(self):
-        """The tensors w, read once a run; they may be the results of a parametrization."""
+        """The tensors w; they may be the results of a parametrization."""
         return ()
 
     def forward(self, run, values, weights, overwrite):
-        """(y, saved). ``overwrite``: values[0] may be; ``run.active`` says which of the values depend on x."""
+        """(y, saved). ``overwrite``: values[0] may be; ``run.active`` says which of the values depend on x or on w."""
         raise NotImplementedError
 
     def rows(self, saved, rows: slice):
@@ -61,34 +64,25 @@ class Rule:
         return self.jvp(saved, ts)
 
     def cross(self, saved, d, ts, need):
-        """Of each weight ∂/∂w (d·J t), after ``jvp``; a rule may leave it to ``adjoint``."""
+        """Of each weight ∂/∂w (d·J t), after ``jvp``."""
         return ()
 
     def cross_over(self, saved, d, ts, need, start):
         """:meth:`cross` of the rows from ``start`` on, plus (∂f/∂w)ᵀd of those before; may overwrite what is saved."""
         mine = self.cross(self.last(saved, start), d[start:], ts, need)
-        _, others = self.adjoint(saved, d[:start], None, [None] * len(ts), need, start, below=False)
-        return [b if a is None else a if b is None else a + b for a, b in zip(mine, others)]
+        _, others = self.adjoint(self.first(saved, d[:start], start), d[:start], need, below=False)
+        return [b if a is None else a if b is None else a + b for a, b in itertools.zip_longest(mine, others)]
 
-    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        """Of each input Jᵀp, of each weight (∂f/∂w)ᵀp. Curved: + ∂/∂x (d·J t) in the rows from ``start`` on.
+    def bent(self, saved, d, ts):
+        """Of each input ∂/∂x (d·J t), after ``jvp`` and ``cross``; only of rules that are curved."""
+        raise NotImplementedError
 
-        ``saved`` is of all rows, p of the first ones (None: 0), d and t of those from ``start`` on. Where ``below`` is
-        False, no input's is asked for.
-        """
-        return self.vjp(self.first(saved, p, start), p), ()
+    def forget(self, saved):
+        """What the sweeps have put to what is saved, for ``bent``: it was called."""
 
-
-def joined(dx, bent, start):
-    """Jᵀp of the first rows plus the second-order term of those from ``start`` on; dx is overwritten."""
-    if bent is None or dx is None:
-        return bent if dx is None else dx
-    if not start:
-        return dx.add_(bent)
-    if dx.shape[0] == start:
-        return torch.cat([dx, bent])
-    dx[start:] += bent
-    return dx
+    def adjoint(self, saved, p, need, below=True):
+        """Of each input Jᵀp, of each weight (∂f/∂w)ᵀp. Where ``below`` is False, no input's is asked for."""
+        return self.vjp(saved, p), ()
 
 
 class Elementwise(Rule):
@@ -107,16 +101,18 @@ class Elementwise(Rule):
     def rows(self, saved, rows):
         return saved[0][rows], saved[1][rows]
 
+    def pull(self, d, x, y):
+        """d·f'(x)."""
+        return d * self.slope(x, y)
+
     def vjp(self, saved, d):
-        return (d * self.slope(*saved),)
+        return (self.pull(d, *saved),)
 
     def jvp(self, saved, ts):
-        return ts[0] * self.slope(*saved)
+        return self.pull(ts[0], *saved)
 
-    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        bent = None if ts[0] is None else d * ts[0] * self.bend(*self.last(saved, start))
-        dx = None if p is None else p * self.slope(*self.first(saved, p, start))
-        return (joined(dx, bent, start),), ()
+    def bent(self, saved, d, ts):
+        return ((d * ts[0]).mul_(self.bend(*saved)),)
 
 
 def form_of(x):
@@ -135,132 +131,81 @@ def like(form):
     return torch.empty_strided(form[0], form[1], dtype=form[2], device=form[3])
 
 
-def _without_part(v):
-    """What stands beside x, such as a map of labels, has no part in a derivative."""
-    return torch.zeros_like(v) if isinstance(v, torch.Tensor) else v
-
-
 class LinearMap(Rule):
-    """y = f(x_1, …), linear and without weights: f tells everything."""
+    """y = f(x_1, …) + constants, linear and without weights: f tells everything.
+
+    What stands beside x, such as a map of labels, has no part in a derivative.
+    """
 
     def __init__(self, function, merges=True):
         self.function, self.merges = function, merges
 
     def forward(self, run, values, weights, overwrite):
-        saved = [form_of(v) if a else _without_part(v) for v, a in zip(values, run.active)]
+        saved = [form_of(v) if a else torch.zeros_like(v) for v, a in zip(values, run.active)]
         return self.function(*values), (saved, run.active)
 
     def rows(self, saved, rows):
         return [form_rows(s, rows) if a else s for s, a in zip(*saved)], saved[1]
 
-    def _of_active(self, saved, active):
-        constants = [None if a else s for s, a in zip(saved, active)]
-
-        def function(*xs):
-            xs = iter(xs)
-            return self.function(*(next(xs) if a else c for c, a in zip(constants, active)))
-
-        return function
-
     def vjp(self, saved, d):
-        saved, active = saved
-        anything = [like(s) for s, a in zip(saved, active) if a]
-        _, pull = torch.func.vjp(self._of_active(saved, active), *anything)
-        pulled = iter(pull(d))
-        return [next(pulled) if a else None for a in active]
+        with torch.enable_grad():
+            xs = [like(s).requires_grad_() if a else s for s, a in zip(*saved)]
+            y = self.function(*xs)
+        pulled = iter(torch.autograd.grad(y, [x for x, a in zip(xs, saved[1]) if a], d.to(y.dtype)))
+        return [next(pulled) if a else None for a in saved[1]]
 
     def jvp(self, saved, ts):
-        saved, active = saved
-        given = [like(s).zero_() if t is None else t for s, t, a in zip(saved, ts, active) if a]
-        return self._of_active(saved, active)(*given)
+        return self.function(
+            *(s if not a else like(s).zero_() if t is None else t for s, t, a in zip(saved[0], ts, saved[1]))
+        )
 
 
-class Differentiable(Rule):
-    """Any function that torch differentiates twice: double backward, of this one call.
+class Island(Rule):
+    """Calls without rules, as autograd recorded them: y, a function of leaves ``xs`` and of ``parameters``.
 
-    ``function(*values, *weights)``; ``module``: its parameters are the weights and it is called with ``values``.
-    ``in_place``: whether the function writes over its first value.
+    Double backward, of this part of the critic alone.
     """
 
     curved = True
 
-    def __init__(self, function=None, module=None, in_place=False):
-        self.module, self.in_place = module, in_place or getattr(module, "inplace", False) is True
-        self.function = self._call_module if function is None else function
-
-    def _names(self):
-        return [name for name, _ in self.module.named_parameters()]
+    def __init__(self, y, xs, parameters):
+        self.y, self.dtype = get_gradient_edge(y), y.dtype  # y itself is the critic's, which may change it in place
+        self.xs, self.parameters = xs, parameters
+        self.d = self.g = None
 
     def weights(self):
-        return () if self.module is None else tuple(self.module.parameters())
-
-    def _call_module(self, *args):
-        names = self._names()
-        split = len(args) - len(names)
-        return torch.func.functional_call(self.module, dict(zip(names, args[split:])), args[:split])
-
-    def forward(self, run, values, weights, overwrite):
-        with torch.enable_grad(), run.autocast():
-            leaves = [v.detach().requires_grad_() if a else v for v, a in zip(values, run.active)]
-            weights = [w.detach().requires_grad_(w.is_floating_point()) for w in weights]
-            given = [leaves[0].clone(), *leaves[1:]] if self.in_place else leaves
-            y = self.function(*given, *weights)
-        saved = {"x": leaves, "active": run.active, "w": weights, "y": y}
-        if isinstance(y, (tuple, list)) and any(isinstance(part, torch.Tensor) for part in y):
-            raise TypeError("critic: a call in it returns several tensors, needs one for each call")
-        return (y.detach() if isinstance(y, torch.Tensor) else y), saved
-
-    def _xs(self, saved):
-        return [x for x, a in zip(saved["x"], saved["active"]) if a]
-
-    def _spread(self, saved, given):
-        given = iter(given)
-        return [next(given) if a else None for a in saved["active"]]
+        return tuple(self.parameters)
 
     def vjp(self, saved, d):
         with torch.enable_grad():
-            saved["d"] = d.detach().requires_grad_()
-            saved["g"] = _grad([saved["y"]], self._xs(saved), [saved["d"]], create_graph=True)
-        return self._spread(saved, [None if g is None else g.detach() for g in saved["g"]])
+            self.d = d.detach().to(self.dtype).requires_grad_()
+            self.g = _grad([self.y], self.xs, [self.d], create_graph=True)
+        return [None if g is None else g.detach() for g in self.g]
+
+    def _pairs(self, ts):
+        return [(g, t.to(g.dtype)) for g, t in zip(self.g, ts) if not (g is None or t is None) and g.requires_grad]
 
     def jvp(self, saved, ts):
-        pairs = self._pairs(saved, ts)
-        if not pairs:
-            return None
-        gs, ts = zip(*pairs)
-        (t,) = _grad(gs, [saved["d"]], ts)
-        return t
+        pairs = self._pairs(ts)
+        return _grad([g for g, _ in pairs], [self.d], [t for _, t in pairs])[0] if pairs else None
 
-    def _pairs(self, saved, ts):
-        given = [t for t, a in zip(ts, saved["active"]) if a]
-        pairs = zip(saved.get("g", ()), given)
-        return [(g, t) for g, t in pairs if g is not None and t is not None and g.requires_grad]
+    def cross(self, saved, d, ts, need):
+        pairs = self._pairs(ts)
+        ws = [w for w, n in zip(self.parameters, need) if n]
+        found = [None] * (len(self.xs) + len(ws))
+        if pairs:
+            found = _grad([g for g, _ in pairs], [*self.xs, *ws], [t for _, t in pairs])
+        self.of_xs, of_ws = found[: len(self.xs)], iter(found[len(self.xs) :])
+        return [next(of_ws) if n else None for n in need]
 
-    def adjoint(self, saved, p, d, ts, need, start=0, below=True):
-        pairs = self._pairs(saved, ts)
-        if p is not None:
-            pairs.append((saved["y"], p))
-        xs, ws = self._xs(saved), [w for w, n in zip(saved["w"], need) if n]
-        if not pairs or not xs + ws:
-            return [None] * len(saved["x"]), [None] * len(need)
-        found = _grad([a for a, _ in pairs], xs + ws, [b for _, b in pairs])
-        dw = iter(found[len(xs) :])
-        return self._spread(saved, found[: len(xs)]), [next(dw) if n else None for n in need]
+    def bent(self, saved, d, ts):
+        return self.of_xs
 
-
-class Constant(Differentiable):
-    """A tensor of zeros or ones, a detached one."""
-
-    constant, curved = True, False
-
-    def forward(self, run, values, weights, overwrite):
-        return self.function(*values), None
-
-
-class Size(Constant):
-    """A shape, a size, a number made of them."""
-
-    merges = True
+    def adjoint(self, saved, p, need, below=True):
+        ws = [w for w, n in zip(self.parameters, need) if n]
+        found = _grad([self.y], [*self.xs, *ws], [p.to(self.dtype)])
+        dw = iter(found[len(self.xs) :])
+        return found[: len(self.xs)], [next(dw) if n else None for n in need]
 
 
 def _grad(outputs, inputs, cotangents, create_graph=False):
@@ -272,15 +217,15 @@ def _grad(outputs, inputs, cotangents, create_graph=False):
     )
 
 
-def register(layer: type[nn.Module], rule=None) -> None:
+def register(layer: type[nn.Module], rule) -> None:
     """Name the rule of a layer, for every critic from now on.
 
-    layer    a subclass of ``torch.nn.Module``; subclasses of it are not meant
-    rule     a function of the module that gives its :class:`Rule` (a class that takes the module is one), or None for
-             a layer that torch can differentiate twice: :class:`Differentiable`
+    layer    a subclass of ``torch.nn.Module`` with one input; subclasses of it are not meant
+    rule     a function of the module that gives its :class:`Rule`; a class that takes the module is one
 
+    A layer needs none to be right: what it calls is recorded, and what has no rule takes double backward alone.
     Raises TypeError for what is not a layer.
     """
     if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise TypeError(f"layer: got {layer!r}, needs a subclass of torch.nn.Module")
-    TABLE[layer] = rule or (lambda module: Differentiable(module=module))
+    REGISTERED[layer] = rule

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from ganfast import functional
 from ganfast.ops import _checks
-from ganfast.penalty.choice import prefers_autograd
-from ganfast.penalty.engine import Run, autocast_dtype
-from ganfast.penalty.penalties import _double_backward, _penalty, check_scores, find_program, read_weights, unwrapped
-from ganfast.penalty.program import uncompiled, walks
-from ganfast.penalty.rules import MixedRowsError
+from ganfast.penalty import double_backward, penalties
+from ganfast.penalty.critics import as_tuple, uncompiled, unwrapped
+from ganfast.penalty.forward import forward, walks
+from ganfast.penalty.plan import forget, plan_for
+from ganfast.penalty.rules import NoRuleError, NotMergedError
+from ganfast.penalty.scores import check_scores, mean
+from ganfast.penalty.sweeps import autocast_dtype
 
 
 class WGANGPStep(NamedTuple):
@@ -28,44 +30,50 @@ def wgan_gp_step(
 ):  # fmt: skip
     """Adds ∂/∂θ (mean D(fake) − mean D(real) + penalty) to ``.grad`` of the critic's parameters; a :class:`WGANGPStep`.
 
-    Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂; the critic returns one tensor.
+    Arguments as :func:`ganfast.gradient_penalty`; ``inputs`` serve real, fake and x̂; mean D is over all scores.
     ``scale``, a number above 0 or a 0-d tensor on the device (``GradScaler``'s), multiplies the gradients, from their
     seeds on, so that those of fp16 do not underflow; what is returned stays unscaled.
-    A critic whose layers all merge (docs/gradient_penalty.md) takes [real; fake; x̂] as one batch: its weights are read
-    once (one power iteration of a spectral norm), and each layer has one weight gradient, or two below one that is
-    curved. Any other takes real and fake through autograd, one after the other, and x̂ through
-    :func:`ganfast.gradient_penalty`. Real and fake get no gradients. It is first-order code: torch.compile takes it
-    whole for an nn.Sequential that merges. Hooks of DistributedDataParallel do not run: all-reduce afterwards.
+    A critic whose calls all merge (docs/gradient_penalty.md) takes [real; fake; x̂] as one batch: its weights are read
+    once (one power iteration of a spectral norm), each BatchNorm normalises and counts the three apart, and each layer
+    has one weight gradient, or two below one that is curved. Any other takes real and fake through autograd, one after
+    the other, and x̂ through :func:`ganfast.gradient_penalty`; or all of it takes autograd, where that is faster. Real
+    and fake get no gradients. It is first-order code: torch.compile takes it whole for an nn.Sequential that merges.
+    Hooks of DistributedDataParallel do not run: all-reduce afterwards.
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, algorithm 1.
     """
     if torch.compiler.is_compiling() and (inputs or not walks(unwrapped(critic))):
         return _uncompiled(critic, real, fake, weight, target, one_sided, eps, inputs, scale=scale, strict=strict)
-    critic = unwrapped(critic)
-    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    critic, inputs = unwrapped(critic), as_tuple(inputs)
     with torch.no_grad():
-        batches = [real, fake, functional.interpolate(real, fake, eps)]
+        batches = [b.detach() for b in (real, fake, functional.interpolate(real, fake, eps))]
     if not real.shape[0]:
         raise ValueError("real: got an empty batch, needs a sample")
     scale = _checked_scale(scale, real)
-    program = find_program(critic, inputs, strict)
     phi = (weight, "one_sided" if one_sided else "two_sided", target)
-    if program is None or not program.merges:
-        return _in_parts(critic, batches, phi, inputs, scale)
-    try:
-        if _prefers_autograd(critic, program, batches, phi, inputs, scale):
-            return _together(critic, batches, phi, inputs, scale)
-        return _merged(program, batches, phi, scale)
-    except MixedRowsError:
-        program.merges = False
-        return _in_parts(critic, batches, phi, inputs, scale)
+    if torch.compiler.is_compiling():
+        return _merged(critic, batches, phi, scale)[0]
+    return _planned(critic, batches, phi, inputs, scale, strict)
 
 
-def _prefers_autograd(critic, program, batches, phi, inputs, scale):
-    return prefers_autograd(
-        critic, program, "step", batches[0],
-        lambda: _merged(program, list(batches), phi, scale, into_grad=False),
-        lambda: _together(critic, batches, phi, inputs, scale, into_grad=False),
-    )  # fmt: skip
+def _planned(critic, batches, phi, inputs, scale, strict):
+    ways = {
+        "merged": lambda last: _merged(critic, list(batches), phi, scale, last, into_grad=False)[1],
+        "sweeps": lambda last: _in_parts(critic, batches, phi, inputs, scale, last, into_grad=False)[1],
+        "autograd": lambda last: _together(critic, batches, phi, inputs, scale, into_grad=False),
+    }
+    if inputs:
+        del ways["merged"]
+    for _ in range(2):
+        plan = plan_for(critic, "step", batches[0], inputs, strict, ways)
+        if plan.way == "autograd":
+            break
+        try:
+            if plan.way == "merged":
+                return _merged(critic, list(batches), phi, scale, plan.channels_last)[0]
+            return _in_parts(critic, batches, phi, inputs, scale, plan.channels_last)[0]
+        except (NoRuleError, NotMergedError):
+            forget(critic)  # its forward is another now
+    return _together(critic, batches, phi, inputs, scale)
 
 
 _uncompiled = uncompiled(wgan_gp_step)  # what the compiler cannot take
@@ -88,79 +96,74 @@ def _checked_scale(scale, real):
     return float(scale)
 
 
-@uncompiled
 @torch.enable_grad()
-def _in_parts(critic, batches, phi, inputs, scale):
-    real, fake, x = (b.detach() for b in batches)
-    batch = real.shape[0]
-    of_real, of_fake = check_scores(critic(real, *inputs), batch), check_scores(critic(fake, *inputs), batch)
-    if len(of_real) != 1:
-        raise ValueError(f"critic: returned {len(of_real)} tensors, needs one in a step")
-    wasserstein = _mean(of_real[0]) - _mean(of_fake[0])
+def _in_parts(critic, batches, phi, inputs, scale, channels_last, into_grad=True):
+    """Real and fake through autograd, x̂ through the sweeps; (the results, the tape)."""
+    real, fake, x = batches
+    inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
+    derive = _into_grad if into_grad else _aside
+    wasserstein = mean(check_scores(critic(real, *inputs))) - mean(check_scores(critic(fake, *inputs)))
     if wasserstein.requires_grad:  # at once: its graph is gone before the penalty's
-        (-wasserstein * scale).backward()
-    penalty, norms = _penalty(critic, x, *phi, inputs, False)
+        derive(-wasserstein * scale, critic)
+    penalty, norms, tape = penalties.by_sweeps(critic, x, phi, inputs, channels_last)
     if penalty.requires_grad:
-        (penalty * scale).backward()
-    return _results(wasserstein.detach(), penalty.detach(), norms)
+        derive(penalty * scale, critic)
+    return _results(wasserstein.detach(), penalty.detach(), norms), tape
 
 
-@uncompiled
 @torch.enable_grad()
 def _together(critic, batches, phi, inputs, scale, into_grad=True):
-    """By autograd, real and fake in one pass: no layer mixes samples."""
-    real, fake, x = (b.detach() for b in batches)
-    batch = real.shape[0]
-    (scores,) = check_scores(critic(torch.cat([real, fake]), *inputs), 2 * batch)
-    wasserstein = _mean(scores[:batch]) - _mean(scores[batch:])
-    penalty, norms = _double_backward(critic, x, phi, inputs)
-    loss = (penalty - wasserstein) * scale
-    if into_grad:
-        loss.backward()
-    else:
-        torch.autograd.grad(loss, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
+    """All by autograd."""
+    real, fake, x = batches
+    inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
+    wasserstein = mean(check_scores(critic(real, *inputs))) - mean(check_scores(critic(fake, *inputs)))
+    penalty, norms = double_backward.penalty(critic, x, phi, inputs)
+    (_into_grad if into_grad else _aside)((penalty - wasserstein) * scale, critic)
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 
-def _mean(scores):
-    return scores.mean(dtype=torch.float64 if scores.dtype == torch.float64 else torch.float32)
+def _into_grad(loss, critic):
+    if loss.requires_grad:
+        loss.backward()
+
+
+def _aside(loss, critic):
+    if loss.requires_grad:
+        torch.autograd.grad(loss, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
 
 
 def _results(wasserstein, penalty, norms):
     return WGANGPStep(penalty - wasserstein, wasserstein, penalty, norms.mean())
 
 
-def _merged(program, batches, phi, scale, into_grad=True):
+def _merged(critic, batches, phi, scale, channels_last=False, into_grad=True):
+    """Real, fake and x̂ as one batch; (the results, the tape)."""
     batch, device, kind = batches[0].shape[0], batches[0].device, batches[0].dtype
-    with torch.enable_grad():  # for the graph of parametrizations
-        weights = read_weights(program)
-    dtype = autocast_dtype(device)
+    together = torch.cat(batches)
+    batches.clear()
+    tape, scores = forward(critic, together, (), 2 * batch, channels_last)
+    del together
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        run = Run(program, [[w.detach() for w in ws] for ws in weights], dtype, start=2 * batch)
-        together = torch.cat(batches)
-        scores = run.forward(together)
-        batches.clear()
-        del together
-        check_scores(scores, 3 * batch)
+        check_scores(scores)
         root = scale**0.5  # d of x̂ and t multiply each other: each takes its half of the scale
         seed = torch.empty_like(scores)
         seed[:batch] = -3.0 / scores.numel() * scale
         seed[batch : 2 * batch] = 3.0 / scores.numel() * scale
         seed[2 * batch :] = root
-        of_loss, of_penalty = (None, seed) if program.flat else (seed[: 2 * batch], seed[2 * batch :])
-        g = run.reverse(of_penalty)
+        of_loss, of_penalty = (None, seed) if tape.flat else (seed[: 2 * batch], seed[2 * batch :])
+        g = tape.reverse(of_penalty)
         del seed, of_penalty
         penalty, norms, v = functional.gradient_penalty_terms(g.to(_checks.sum_dtype(g)) / root, *phi)
         del g
-        need = [[w.requires_grad for w in ws] for ws in weights]
-        run.tangent((v * root).to(kind), need)
+        need = [[w.requires_grad for w in node.weights] for node in tape.nodes]
+        tape.tangent((v * root).to(kind), need)
         del v
         if of_loss is not None:
-            run.adjoint(need, seed=of_loss)
-        wasserstein = _mean(scores[:batch]) - _mean(scores[batch : 2 * batch])
+            tape.adjoint(need, seed=of_loss)
+        wasserstein = mean(scores[:batch]) - mean(scores[batch : 2 * batch])
         if into_grad:
-            _accumulate(weights, run.gradients)
-    return _results(wasserstein, penalty, norms)
+            _accumulate([node.weights for node in tape.nodes], tape.gradients)
+    return _results(wasserstein, penalty, norms), tape
 
 
 def _accumulate(weights, gradients):

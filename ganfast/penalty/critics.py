@@ -1,0 +1,36 @@
+"""What is given as a critic and its further arguments."""
+
+import functools
+
+import torch
+from torch import nn
+
+
+def unwrapped(critic):
+    """The critic within DistributedDataParallel or torch.compile; raises for what is no critic."""
+    if not callable(critic):
+        raise TypeError(f"critic: got {type(critic).__name__}, needs a torch.nn.Module or a function of samples")
+    if not isinstance(critic, nn.Module):
+        return critic
+    if isinstance(critic, nn.parallel.DistributedDataParallel):
+        return unwrapped(critic.module)
+    critic = getattr(critic, "_orig_mod", critic)
+    if next(critic.parameters(), None) is None:
+        raise ValueError("critic: has no parameters, needs some that a penalty can train")
+    return critic
+
+
+def as_tuple(inputs) -> tuple:
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+
+
+def uncompiled(function):
+    """As torch.compiler.disable, which loads torch's compiler: only where that is at work already."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
