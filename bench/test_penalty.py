@@ -12,7 +12,6 @@ pytest bench/test_penalty.py --benchmark-only -q -k critics takes the critics of
 
 import itertools
 import time
-import warnings
 
 import critics
 import frame
@@ -177,18 +176,21 @@ def test_a_step_takes_no_more_memory(benchmark, name):
 ORDERS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def of_a_paper(name, order, same_passes=False):
+def of_a_paper(name, order, same_passes=False, dtype=torch.float32):
     """(critic, by double backward, by the step); with ``same_passes`` each pass has the same weights and no dropout."""
     critic, inputs = critics.made(name)
     _, shape = critics.CRITICS[name]
     critic = critic.to(memory_format=ORDERS[order])
-    for layer in critic.modules() if same_passes else ():
-        hooks = layer._forward_pre_hooks.values()
-        if isinstance(layer, nn.Dropout2d) or hooks or nn.utils.parametrize.is_parametrized(layer):
-            layer.eval()
     torch.manual_seed(0)
-    real, fake = (torch.randn(shape).to(memory_format=ORDERS[order]) for _ in range(2))
-    eps = torch.rand(shape[0])
+    real, fake = (torch.randn(shape).to(dtype, memory_format=ORDERS[order]) for _ in range(2))
+    eps = torch.rand(shape[0]).to(dtype)
+    layers = [m for m in critic.modules() if m._forward_pre_hooks or nn.utils.parametrize.is_parametrized(m)]
+    for _ in range(10 if same_passes and layers else 0):  # power iterations
+        with torch.no_grad():
+            critic(real[:2].float(), *(i[:2] for i in inputs))
+    critic = critic.to(dtype)
+    for layer in [*layers, *(m for m in critic.modules() if isinstance(m, nn.Dropout2d))] if same_passes else ():
+        layer.eval()
 
     def eager():
         with sdpa_kernel(SDPBackend.MATH):  # torch's other attentions have no second derivative
@@ -206,8 +208,7 @@ def of_a_paper(name, order, same_passes=False):
 def orders_of(name):
     """Those that the critic takes: a view needs NCHW."""
     try:
-        critic, eager, _ = of_a_paper(name, "channels_last")
-        eager()
+        of_a_paper(name, "channels_last")[1]()
     except RuntimeError:
         return ["NCHW"]
     return list(ORDERS)
@@ -215,7 +216,7 @@ def orders_of(name):
 
 def way_of(name):
     """How the step goes: by rules, or why not."""
-    critic, _, step = of_a_paper(name, "NCHW")
+    step = of_a_paper(name, "NCHW")[-1]
     try:
         step(strict=True)
     except penalty.NoRuleError as error:
@@ -226,13 +227,13 @@ def way_of(name):
 @pytest.fixture(scope="module")
 def table(request):
     """Writes a line at once, past what pytest captures."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
 
     def write(name, *cells):
-        reporter.ensure_newline()
-        reporter.write_line(f"{name:34}" + "".join(f"{cell:>9}" for cell in cells[:-1]) + f"   {cells[-1][:90]}")
+        with capture.global_and_fixture_disabled():
+            print(f"\n{name:34}" + "".join(f"{cell:>9}" for cell in cells[:-1]), cells[-1][:90], end="  ", flush=True)
 
-    write("torch / step", "step ms", "NCHW", "ch_last", "both cl", "bar", "error", "way")
+    write("torch / step", "step ms", "NCHW", "ch_last", "both cl", "bar", "torch's", "error", "way")
     return write
 
 
@@ -241,8 +242,9 @@ def table(request):
 def test_critics_of_papers(benchmark, table, name):
     """The step of a critic in NCHW against torch in both orders, and both in channels_last."""
     orders, bar = orders_of(name), critics.BARS.get(name, 1.0)
-    wanted, got = (gradients(critic, f) for critic, *both in [of_a_paper(name, "NCHW", True)] for f in both)
-    error = float((got - wanted).norm() / wanted.norm())
+    wanted = gradients(*of_a_paper(name, "NCHW", True, torch.float64)[:2])
+    critic, *both = of_a_paper(name, "NCHW", True)
+    error_of_torch, error = (float((gradients(critic, f) - wanted).norm() / wanted.norm()) for f in both)
     functions = {}
     for order in orders:
         critic, eager, step = of_a_paper(name, order)
@@ -252,9 +254,8 @@ def test_critics_of_papers(benchmark, table, name):
         pairs.append(("torch channels_last", "step channels_last"))
 
     def ratios():
-        for _ in range(2):  # what is compiled, chosen or allocated at first
-            for function in functions.values():
-                seconds(*function)
+        for function in functions.values():  # what is chosen or allocated at first
+            seconds(*function)
         times = [{k: seconds(*f) for k, f in functions.items()} for _ in range(ROUNDS)]
         found = [frame.quartiles(t[a] / t[b] for t in times) for a, b in pairs]
         return frame.quartiles(t["step NCHW"] for t in times)[1], found
@@ -262,9 +263,9 @@ def test_critics_of_papers(benchmark, table, name):
     own, found = benchmark.pedantic(ratios)
     medians = [median for _, median, _ in found]
     cells = [f"{m:.2f}" for m in medians] + ["-"] * (3 - len(medians))
-    table(name, f"{own * 1e3:.0f}", *cells, f"{bar:.2f}", f"{error:.0e}", way_of(name))
+    table(name, f"{own * 1e3:.0f}", *cells, f"{bar:.2f}", f"{error_of_torch:.0e}", f"{error:.0e}", way_of(name))
     benchmark.extra_info.update({" / ".join(pair): quartiles for pair, quartiles in zip(pairs, found)})
-    assert error < 1e-3  # sums in another order change the sign of some that are almost 0
+    assert error < max(1e-3, 2 * error_of_torch)  # rounding changes the sign of some that are almost 0
     assert min(medians) >= bar, dict(zip(pairs, medians))
 
 

@@ -1085,7 +1085,7 @@ def moved(critic, size):
 
 
 def usable(seed, attempt):
-    """Whether plain torch derives it twice, to gradients of a sensible length that noise of fp32's size moves little."""
+    """Whether plain torch derives it twice, to gradients of sensible length that noise of fp32's size moves little."""
     try:
         with quiet():
             critic, shape, labelled, _ = build(seed, attempt)
