@@ -884,17 +884,14 @@ def activation(r):
     return r.of(ACTIVATIONS)
 
 
-def construct(r, c, s):
-    if s and r.random() < 0.4:
-        name = r.choice(list(IMAGE))
-        body, held = IMAGE[name]
-        held = held(c, s) if held else {}
-    else:
-        name = r.choice(list(ANY))
-        body, held = ANY[name]
-        held = held(conv3(c, c) if s else nn.Linear(c, c)) if held else {}
+def construct(r, c, s, name=None):
+    name = name or r.choice(list(IMAGE) if s and r.random() < 0.4 else list(ANY))
     r.note(name)
-    return Do(body, **held)
+    if name in IMAGE:
+        body, held = IMAGE[name]
+        return Do(body, **(held(c, s) if held else {}))
+    body, held = ANY[name]
+    return Do(body, **(held(conv3(c, c) if s else nn.Linear(c, c)) if held else {}))
 
 
 def layer_and_norm(r, c, s):
@@ -902,12 +899,12 @@ def layer_and_norm(r, c, s):
     return layer, r.of(NORMS, c, s) if s else r.of(FLAT_NORMS, c)
 
 
-def block(r, c, s):
-    kind = r.choice(["plain", "before", "after", "construct", "construct"])
+def block(r, c, s, name=None):
+    kind = "construct" if name else r.choice(["plain", "before", "after", "construct", "construct"])
     r.note(f"[{kind}:")
     if kind == "construct":
         layer, norm = layer_and_norm(r, c, s)
-        parts = [layer, norm, activation(r), construct(r, c, s)]
+        parts = [layer, norm, activation(r), construct(r, c, s, name)]
         if r.random() < 0.5:
             parts = parts[:2] + parts[:1:-1]
         made = nn.Sequential(*parts)
@@ -926,10 +923,12 @@ def build(seed, attempt=0):
     """(critic in fp64, shape of a sample, whether it reads labels, description): the same for the same numbers."""
     r = Log(1000 * seed + attempt)
     torch.manual_seed(1000 * seed + attempt)
-    c, side = r.choice([4, 8]), r.choice([0, SIDE, SIDE])
+    constructs = [*ANY, *IMAGE]
+    name = None if seed % 2 else constructs[seed // 2 % len(constructs)]  # each of them in a few seeds
+    c, side = r.choice([4, 8]), SIDE if name in IMAGE else r.choice([0, SIDE, SIDE])
     blocks, s = [], side
-    for _ in range(r.choice([1, 2, 2, 3])):
-        blocks.append(block(r, c, s))
+    for i in range(r.choice([1, 2, 2, 3])):
+        blocks.append(block(r, c, s, None if i else name))
         if s > 4 and r.random() < 0.6:
             blocks.append(r.of(HALVES, c))
             s //= 2
@@ -1098,7 +1097,7 @@ def usable(seed, attempt):
                 _, beside, _ = plain("wgan_gp_step", moved(build(seed, attempt)[0], size), data)
                 if not distance(beside, wanted) < 5e-5:
                     return False
-            plain("r1", changed(build(seed, attempt)[0]), batch(seed, shape, labelled, 6))
+            plain("r1", changed(build(seed, attempt)[0], seed), batch(seed + 1, shape, labelled, 5 + seed % 2))
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return False
     return True
@@ -1109,8 +1108,8 @@ def find(seed):
     return next(attempt for attempt in range(1000) if usable(seed, attempt))
 
 
-def changed(critic):
-    """What users change between steps: weights, numbers in buffers and options, the mode."""
+def changed(critic, seed):
+    """What users change between steps: weights, numbers in buffers and options; of some critics the mode."""
     with torch.no_grad():
         for p in critic.parameters():
             p.mul_(1.03)
@@ -1121,7 +1120,12 @@ def changed(critic):
             module.opt.beta, module.opt.twice = 1.1, False
         if isinstance(module, nn.LeakyReLU):
             module.negative_slope = 0.3
-    return critic.train(not critic.training)
+    if seed % 3 == 0:
+        critic.train(not critic.training)
+    for module in critic.modules():
+        if isinstance(module, (nn.Dropout, nn.RReLU)):  # they draw in training
+            module.eval()
+    return critic
 
 
 # --- the judge --------------------------------------------------------------------------------------------------------
@@ -1166,11 +1170,11 @@ def faults(seed, attempt, name, kind, alive):
         truth = build(seed, attempt)[0]
         found(ours, critic, data)
         plain(name, truth, data)
-        data = batch(seed + 1, shape, labelled, 6)
+        data = batch(seed + 1, shape, labelled, 5 + seed % 2)
         state = {k: v.clone() for k, v in truth.state_dict().items()}
         critic.load_state_dict(state)  # a merged step may have made other running statistics
-        wanted = plain(name, changed(truth), data, of_samples)
-        critic = changed(critic)
+        wanted = plain(name, changed(truth, seed), data, of_samples)
+        critic = changed(critic, seed)
     else:
         wanted = plain(name, build(seed, attempt)[0], data, of_samples)
     limit = 1e-9
