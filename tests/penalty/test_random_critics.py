@@ -3,7 +3,7 @@
 import pytest
 from penalty import random_critics
 
-FEW, MANY = 150, 300
+FEW, MANY = 120, 300
 
 
 @pytest.fixture(scope="module", autouse=True)
