@@ -3,7 +3,7 @@
 import functools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ganfast import functional
 from ganfast.nn.conv import FusedConv
@@ -32,9 +32,11 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, input):
         if not self.chain and known_to_prefer_torch(self, input):
-            return nn.Sequential.forward(self, input)
+            for layer in self:
+                input = layer(input)
+            return input
         output, by_torch = _run(_steps(list(self)), input, self.chain)
-        if by_torch:
+        if by_torch and isinstance(input, Tensor):
             remember(self, input)
         return output
 
