@@ -8,6 +8,7 @@ last lines are the least, the median and the largest ratio of each mode and prec
 
 import argparse
 import copy
+import gc
 import statistics
 import time
 from itertools import pairwise
@@ -158,14 +159,17 @@ def calls(net, x, training, precision):
 
 def ratio(plain, fused, rounds):
     """(plain seconds, plain/fused): the medians of calls in turn, of which the first changes too."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter  # others on the machine count less
     ways, times = (plain, fused), ([], [])
+    gc.disable()
     for way in ways:
         way(), way()
     for i in range(2 * rounds):
         for k in (i % 2, 1 - i % 2):
-            start = time.perf_counter()
+            start = clock()
             ways[k]()
-            times[k].append(time.perf_counter() - start)
+            times[k].append(clock() - start)
+    gc.enable()
     medians = [statistics.median(each) for each in times]
     return medians[0], medians[0] / medians[1]
 

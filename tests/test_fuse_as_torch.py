@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ganfast
 from ganfast import functional
@@ -202,6 +203,36 @@ def test_operations_in_place(name, training, batch):
     assert (a is not None) == (b is not None) == passes
     if passes:
         assert_close(b, a)
+
+
+# --- double backward --------------------------------------------------------------------------------------------------
+
+
+def convolutions_backward(net, x):
+    """How many convolution_backward a gradient's norm takes, and the parameters' gradients."""
+    count = [0]
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            count[0] += "convolution_backward" in str(function)
+            return function(*args, **(kwargs or {}))
+
+    with Counter():
+        (dx,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        grads = torch.autograd.grad(dx.square().sum(), list(net.parameters()), materialize_grads=True)
+    return count[0], grads
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("inplace", [True, False])
+def test_a_leaky_relu_has_no_second_derivative(inplace, side):
+    """torch's is a tensor of zeros, with which each convolution below it is derived once more."""
+    plain, fused = pair(block(nn.LeakyReLU(0.2, inplace), nn.Conv2d(2, 2, 3), nn.LeakyReLU(0.2, inplace)))
+    x = torch.randn(4, 2, side, side, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(fused(x), plain(x))
+    (theirs, wanted), (ours, found) = (convolutions_backward(net, x) for net in (plain, fused))
+    assert ours < theirs
+    assert_close(found, wanted)
 
 
 # --- traces for others ------------------------------------------------------------------------------------------------
