@@ -33,7 +33,7 @@ class FusedConv(nn.Module):
     def forward(self, x):
         if self.fuses:
             return self.group()(x)
-        return run_group(x, self.conv, self.bn, self.activation and (self.activation, self.negative_slope))
+        return run_group(x, self.conv, self.bn, self.activation and (self.activation, self.negative_slope, False))
 
     def extra_repr(self):
         slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""

@@ -8,15 +8,21 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from ganfast import functional
 from ganfast.ops import _registry, _tuning
+from ganfast.ops._private import are_functorch_transforms_active, get_tracing_state
 from ganfast.ops.conv_link import conv_link, outputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
-_PLAIN = {"relu": lambda x, _: F.relu(x), "leaky_relu": F.leaky_relu, "tanh": lambda x, _: x.tanh()}
+_PLAIN = {
+    "relu": lambda x, _, inplace=False: F.relu(x, inplace),
+    "leaky_relu": F.leaky_relu,
+    "tanh": lambda x, *_: x.tanh(),
+}
 _IN_PLACE = {
     None: lambda x, _: x, "relu": lambda x, _: x.relu_(), "tanh": lambda x, _: x.tanh_(),
     "leaky_relu": lambda x, slope: F.leaky_relu(x, slope, inplace=slope >= 0),
@@ -55,13 +61,7 @@ class Group(NamedTuple):
         return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
 
     def __call__(self, x):
-        conv = self.conv
-        if conv_link.is_plain(x.device):  # no kernel but torch's own convolution
-            if self.uses_batch:
-                return self._normalised(conv.forward(x))
-            if self.bn is None and not self._may_be_derived_twice(x):  # costs less Python
-                return _IN_PLACE[self.activation](conv.forward(x), self.slope)
-        elif self.prefers_torch(x):
+        if not operators_do() or self.prefers_torch(x):
             return self.by_torch(x)
         return self.fused(x)
 
@@ -81,10 +81,13 @@ class Group(NamedTuple):
         return functional.conv_act(*arguments, self.activation, self.slope)
 
     def prefers_torch(self, x) -> bool:
-        """Whether torch's own layers are the faster ones in an eager loop on a GPU, where Python's time counts.
+        """Whether torch's own layers are the faster ones, or no slower.
 
-        They are for few numbers; for more, both are timed once for each shape, forward and backward.
+        They are on a CPU; and in an eager loop on a GPU, where Python's time counts, for few numbers. For more, both
+        are timed once for each shape, forward and backward.
         """
+        if conv_link.is_plain(x.device):
+            return True
         if not _host_counts(x):
             return False
         conv = self.conv
@@ -96,19 +99,6 @@ class Group(NamedTuple):
             "fused": functools.partial(trial, lambda groups, x: groups[0].fused(x)),
         }
         return _tuning.choose(trial.key("layer"), ways, x.device, by_host=True) == "torch"
-
-    def _may_be_derived_twice(self, x) -> bool:
-        """Whether a gradient penalty may go through it, in which the operator makes fewer convolutions than torch."""
-        if self.activation == "tanh" or not x.requires_grad or not torch.is_grad_enabled():
-            return False
-        return any(p.requires_grad for p in self.conv.parameters())
-
-    def _normalised(self, y):
-        """act(bn(y)) by the batch's statistics."""
-        if functional.is_small(y):
-            return _IN_PLACE[self.activation](self.bn.forward(y), self.slope)
-        gain, bias, mean, var, *rest = self.batch_norm(y)
-        return functional.batch_norm_act(y, mean, var, gain, bias, *rest, self.activation, self.slope)
 
 
 class Trial:
@@ -154,13 +144,20 @@ _BY_TORCH = weakref.WeakKeyDictionary()  # module → shapes of inputs for which
 
 
 def known_to_prefer_torch(module, x) -> bool:
-    """Whether :func:`remember` was told so of inputs like x; only speed depends on it."""
+    """Whether torch's own layers are no slower for inputs like x; only speed depends on it.
+
+    On a CPU they are: bench/fused.py. In an eager loop on a GPU :func:`remember` was told.
+    """
+    if not isinstance(x, Tensor):
+        return False
+    if conv_link.is_plain(x.device):  # first: what is asked at each call of a small network on a CPU shows
+        return True
     return _host_counts(x) and _inputs_like(x) in _BY_TORCH.get(module, ())
 
 
 def remember(module, x) -> None:
     """From now on ``module`` runs its layers one by one for inputs like x, in an eager loop on a GPU."""
-    if _host_counts(x):
+    if operators_do() and _host_counts(x):
         _BY_TORCH.setdefault(module, set()).add(_inputs_like(x))
 
 
@@ -169,7 +166,7 @@ def _inputs_like(x) -> tuple:
 
 
 def _host_counts(x) -> bool:
-    return isinstance(x, Tensor) and not torch.compiler.is_compiling() and _registry.host_counts(x.device)
+    return not torch.compiler.is_compiling() and _registry.host_counts(x.device)
 
 
 def group_at(layers, i):
@@ -220,7 +217,7 @@ def run_group(x, conv, bn, act):
     """act(bn(conv(x))) as one operator, or module by module where there is an :func:`obstacle` at this very call.
 
     So hooks, spectral norm or another norm may be added, and modules replaced, at any time. bn may be None;
-    act is a module, a pair as ("leaky_relu", 0.2) for a function's, or None.
+    act is a module, or (name, slope, whether in place) of a function as ("leaky_relu", 0.2, False), or None.
     """
     if not known_to_prefer_torch(conv, x) and takes(x) and not obstacle(conv, bn, act):
         group = group_of(conv, bn, act)
@@ -230,7 +227,7 @@ def run_group(x, conv, bn, act):
     x = conv(x) if bn is None else bn(conv(x))
     if act is None:
         return x
-    return act(x) if isinstance(act, nn.Module) else _PLAIN[act[0]](x, act[1])
+    return act(x) if isinstance(act, nn.Module) else _PLAIN[act[0]](x, *act[1:])
 
 
 def takes(x) -> bool:
@@ -241,7 +238,16 @@ def takes(x) -> bool:
     """
     if not isinstance(x, Tensor) or x.dim() != 4 or x.is_meta:
         return False
-    return not _has_any_global_hook() and not torch.compiler.is_exporting()
+    return not _has_any_global_hook() and not torch.compiler.is_exporting() and operators_do()
+
+
+def operators_do() -> bool:
+    """Whether operators of ours do what torch's own would: not in a trace for others to run, under torch.func's
+    transforms or in forward mode, which they have no rules for.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return get_tracing_state() is None and not are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def extras(module) -> str:
@@ -252,7 +258,7 @@ def extras(module) -> str:
 
 
 def _activation(act):
-    """(name, slope) of a module's activation, or as it was given."""
+    """(name, slope) of an activation that is a module or as :func:`run_group` has it."""
     if isinstance(act, nn.Module):
         return ACTIVATIONS[type(act)], act.negative_slope if type(act) is nn.LeakyReLU else 0.0
-    return (None, 0.0) if act is None else act
+    return (None, 0.0) if act is None else act[:2]

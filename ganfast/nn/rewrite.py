@@ -12,6 +12,7 @@ from ganfast.nn.group import ACTIVATIONS, group_at, obstacle, run_group
 from ganfast.nn.straight import Impossible, graph_of, names, syntax
 
 _FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.leaky_relu: "leaky_relu", F.tanh: "tanh", torch.tanh: "tanh"}
+_OPTIONS = {"relu": {"inplace": False}, "leaky_relu": {"negative_slope": 0.01, "inplace": False}, "tanh": {}}
 
 
 def fuse(module, reason=None):
@@ -158,17 +159,20 @@ def _called_between(conv, bn, modules) -> bool:
 
 
 def _activation(node, modules):
-    """The module that the node calls, or (name, slope) of the function; None where it is no activation."""
+    """The module that the node calls, or the function as run_group has it; None where it is no activation."""
     if node.op == "output" or not node.args:
         return None
     if node.op == "call_module":
         module = modules[node.target]
         return module if type(module) in ACTIVATIONS and len(node.args) == 1 and not node.kwargs else None
     name = node.target if node.op == "call_method" else _FUNCTIONS.get(node.target)
-    if name in ("relu", "tanh") and node.op in ("call_method", "call_function"):
-        return name, 0.0
-    slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
-    return ("leaky_relu", slope) if name == "leaky_relu" and isinstance(slope, (int, float)) else None
+    options = _OPTIONS.get(name)
+    if options is None or node.op not in ("call_method", "call_function"):
+        return None
+    options = options | dict(zip(options, node.args[1:])) | node.kwargs
+    if not all(isinstance(value, (int, float)) for value in options.values()):
+        return None
+    return name, options.get("negative_slope", 0.0), options.get("inplace", False)
 
 
 def _replace(graph, conv, bn, act, modules):

@@ -327,7 +327,12 @@ class Op:
 
     def is_plain(self, device) -> bool:
         """Whether the reference is all that can run on `device`, or the one that is forced."""
-        return _forced == "reference" or (_forced is None and not self._ready(device))
+        if _forced is not None:
+            return _forced == "reference"
+        try:
+            return not self._ready_on[device]
+        except KeyError:
+            return not self._ready(device)
 
     def _ready(self, device):
         """The backends that this machine can run on `device`, best first."""

@@ -3,7 +3,7 @@
     a = act(weight·(y − mean)/√(var + eps) + bias)     y: [N, C, ...]; weight, bias, mean, var: [C]
 
 mean and var (biased) are those of the batch, or the running ones; they are results, too: fp32 (fp64 for fp64). The
-derivatives are in ganfast/reference/batch_norm_act.py; a third one raises. The backward reads y again and makes
+derivatives are in ganfast/reference/batch_norm_act.py; a third one is torch's. The backward reads y again and makes
 act'(z) anew, so nothing but y is kept. The second derivative is made of torch's operators on every backend; that of
 ReLU and LeakyReLU is absent from it. y and the results have one order in memory: contiguous, or channels last.
 """
@@ -160,7 +160,9 @@ def _backward_setup(ctx, inputs, output):
 def _backward_backward(ctx, c, c_weight, c_bias):
     da, y, weight, bias, mean, var = ctx.saved_tensors
     options = ctx.use_batch, ctx.eps, ctx.activation, ctx.slope
-    out = batch_norm_act_double_backward(c, c_weight, c_bias, da, y, weight, bias, mean, var, *options)
+    further = torch.is_grad_enabled()  # create_graph: torch derives the formula, through the batch's mean and var, too
+    double = _plain_double if further else batch_norm_act_double_backward
+    out = double(c, c_weight, c_bias, da, y, weight, bias, mean, var, *options)
     given = None if weight is None else out[2], None if bias is None else out[3]
     return *out[:2], *given, *[None] * 6  # of mean and var: none, dy has what comes through them
 

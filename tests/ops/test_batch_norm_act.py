@@ -106,12 +106,30 @@ def test_derivatives_to_second_order(training, activation, device):
         assert gradgradcheck(all_results, arguments)
 
 
-def test_a_third_derivative_says_that_there_is_none():
-    y = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
-    (first,) = torch.autograd.grad(functional.batch_norm_act(y, training=True).sum(), y, create_graph=True)
-    (second,) = torch.autograd.grad(first.square().sum(), y, create_graph=True)
-    with pytest.raises(NotImplementedError, match=r"batch_norm_act_double_backward has no derivative: .* a third"):
-        second.sum().backward()
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [None, "leaky_relu", "tanh"])
+def test_a_third_derivative(activation, training):
+    """Against the formula: torch's own batch_norm takes the batch's statistics for constants in its third."""
+    mean, var = torch.rand(2, 1, dtype=torch.float64), torch.rand(2, 1, dtype=torch.float64)
+
+    def ours(y, weight, bias):
+        statistics = None if training else mean.flatten(), None if training else var.flatten()
+        return functional.batch_norm_act(y, *statistics, weight, bias, training, activation=activation)
+
+    def formula(y, weight, bias):
+        v, m = torch.var_mean(y, (0, 2), correction=0, keepdim=True) if training else (var, mean)
+        return reference.activate((y - m) / (v + 1e-5).sqrt() * weight[:, None] + bias[:, None], activation)
+
+    made = [torch.rand(shape, dtype=torch.float64) - 0.3 for shape in ((4, 2, 3), (2,), (2,))]
+    thirds = []
+    for function in (ours, formula):
+        leaves = [v.clone().requires_grad_() for v in made]
+        value = function(*leaves).pow(3).sum()
+        for _ in range(2):
+            value = sum(g.square().sum() for g in torch.autograd.grad(value, leaves, create_graph=True))
+        thirds.append(torch.autograd.grad(value, leaves))
+    for got, wanted in zip(*thirds):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
 
 
 # --- fast paths against the reference ---------------------------------------------------------------------------------
