@@ -3,7 +3,9 @@
 import functools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ganfast import functional
 
 
 def unwrapped(critic):
@@ -22,6 +24,13 @@ def unwrapped(critic):
 
 def as_tuple(inputs) -> tuple:
     return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+
+
+def between(real, fake, eps):
+    """x̂ = ε·real + (1 − ε)·fake; ε [B] or [B, 1, ...], drawn where it is None."""
+    if isinstance(eps, Tensor) and eps.dim() > 1 and eps.numel() == eps.shape[0]:
+        eps = eps.flatten()
+    return functional.interpolate(real, fake, eps)
 
 
 def uncompiled(function):

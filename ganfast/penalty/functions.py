@@ -49,6 +49,7 @@ SHAPES = frozenset(
     named("view", "reshape", "flatten", "unflatten", "expand", "squeeze", "unsqueeze", "new_zeros", "new_ones", "zeros",
           "ones", "empty", "new_empty", "full", "new_full")
 )  # fmt: skip
+CONSTANTS = frozenset(named("new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like"))
 REFUSED = frozenset(named("register_hook", "register_post_accumulate_grad_hook", "backward", "set_", "resize_"))
 
 
@@ -246,11 +247,6 @@ def _(r, input, approximate="none"):
 @rule(F.elu)
 def _(r, input, alpha=1.0, inplace=False):
     return smooth.ELU(alpha), [input]
-
-
-@rule(F.celu)
-def _(r, input, alpha=1.0, inplace=False):
-    return smooth.ELU(alpha, 1.0, 1.0 / alpha), [input]
 
 
 @rule("selu")

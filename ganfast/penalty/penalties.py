@@ -6,7 +6,7 @@ from torch import Tensor
 from ganfast import functional
 from ganfast.ops import _checks
 from ganfast.penalty import double_backward
-from ganfast.penalty.critics import as_tuple, uncompiled, unwrapped
+from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
 from ganfast.penalty.forward import forward
 from ganfast.penalty.plan import forget, plan_for
 from ganfast.penalty.rules import NoRuleError
@@ -35,7 +35,7 @@ def gradient_penalty(
     double backward may be (``ganfast.penalty.explain``).
     Raises ValueError or TypeError that names the argument. Gulrajani et al. 2017, arXiv:1704.00028.
     """
-    x = functional.interpolate(real, fake, eps)
+    x = between(real, fake, eps)
     return _penalty(critic, x, weight, "one_sided" if one_sided else "two_sided", target, inputs, strict)[0]
 
 
@@ -65,7 +65,7 @@ def zero_centered(critic, real, fake, weight=10.0, eps=None, inputs=(), *, stric
 
     Arguments as :func:`gradient_penalty`, γ = weight.
     """
-    x = functional.interpolate(real, fake, eps)
+    x = between(real, fake, eps)
     return _penalty(critic, x, weight, "zero_centered", None, inputs, strict)[0]
 
 
@@ -79,7 +79,7 @@ def dragan(critic, real, weight=10.0, target=1.0, scale=0.5, eps=None, inputs=()
     with torch.no_grad():
         deviation = real.double().std() if real.dtype == torch.float64 else real.float().std()
         moved = real + (scale * deviation * torch.rand_like(real)).to(real.dtype)
-    x = functional.interpolate(real, moved, eps)
+    x = between(real, moved, eps)
     return _penalty(critic, x, weight, "two_sided", target, inputs, strict)[0]
 
 

@@ -14,6 +14,7 @@ import weakref
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ganfast.penalty import functions
 from ganfast.penalty.rules import REGISTERED, Island, NoRuleError, NotMergedError
@@ -171,6 +172,8 @@ class _Recorder(TorchFunctionMode):
             raise NoRuleError(f"it calls {functions.name_of(function)} on what depends on x")
         if function is Tensor.size:
             return self._size(*args, **kwargs)
+        if function in functions.CONSTANTS:  # of the shape alone
+            return function(*self._mapped(args, self._plain), **kwargs)
         plain = functions.out_of_place(function, args, kwargs)
         target = args[0] if plain is not None and self.live(args[0]) else None
         if target is not None:
@@ -278,12 +281,11 @@ class _Recorder(TorchFunctionMode):
             raise NotMergedError("a part of it runs without gradients")
         if target is not None:
             raise NoRuleError("it changes in place, without gradients, what depends on x")
+        return function(*self._mapped(args, self._plain), **self._mapped(kwargs, self._plain))
 
-        def plain(tensor):
-            mark = self.mark_of(tensor)
-            return tensor if mark is None else mark.plain
-
-        return function(*self._mapped(args, plain), **self._mapped(kwargs, plain))
+    def _plain(self, tensor):
+        mark = self.mark_of(tensor)
+        return tensor if mark is None else mark.plain
 
     def _mapped(self, value, change):
         """Arguments with their tensors changed."""
@@ -357,6 +359,8 @@ class _Recorder(TorchFunctionMode):
 
     def check_nothing_kept(self):
         """What the critic has kept of this pass (``self.features = h``) would have no gradient in its own loss."""
+        if is_in_torch_dispatch_mode():  # which may hold what it has seen
+            return
         for handle in self._alive():
             if handle._ganfast.number not in self.captured and handle._ganfast.key is self.key:
                 raise NoRuleError("it keeps a tensor of its forward (self.features = h, or a hook that does)")

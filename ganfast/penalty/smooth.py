@@ -83,7 +83,7 @@ class GELU(Elementwise):
 
 
 class ELU(Elementwise):
-    """scale·x where x is positive, else scale·α·(e^(x·input_scale) − 1): SELU and CELU, too."""
+    """scale·x where x is positive, else scale·α·(e^(x·input_scale) − 1): SELU, too."""
 
     def __init__(self, alpha=1.0, scale=1.0, input_scale=1.0):
         self.arguments = float(alpha), float(scale), float(input_scale)

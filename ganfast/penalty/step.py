@@ -8,7 +8,7 @@ from torch import Tensor
 from ganfast import functional
 from ganfast.ops import _checks
 from ganfast.penalty import double_backward, penalties
-from ganfast.penalty.critics import as_tuple, uncompiled, unwrapped
+from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
 from ganfast.penalty.forward import forward, walks
 from ganfast.penalty.plan import forget, plan_for
 from ganfast.penalty.rules import NoRuleError, NotMergedError
@@ -45,7 +45,7 @@ def wgan_gp_step(
         return _uncompiled(critic, real, fake, weight, target, one_sided, eps, inputs, scale=scale, strict=strict)
     critic, inputs = unwrapped(critic), as_tuple(inputs)
     with torch.no_grad():
-        batches = [b.detach() for b in (real, fake, functional.interpolate(real, fake, eps))]
+        batches = [b.detach() for b in (real, fake, between(real, fake, eps))]
     if not real.shape[0]:
         raise ValueError("real: got an empty batch, needs a sample")
     scale = _checked_scale(scale, real)

@@ -40,10 +40,10 @@ def test_critics_of_every_kind(name):
     assert distance(gradients(mine, critic, x), wanted) < 1e-10
 
 
-def test_two_heads_count_as_their_sum():
+def test_of_two_heads_the_first_are_the_scores():
     critic = TwoHeads().double()
     real, fake, eps = samples((5, 6))
-    value, _ = double_backward(critic, between(real, fake, eps).requires_grad_(), wgan)
+    value, _ = double_backward(lambda x: critic(x)[0], between(real, fake, eps).requires_grad_(), wgan)
     mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
     assert distance(gradients(mine, critic), gradients(value, critic)) < 1e-10
 
@@ -226,7 +226,7 @@ def test_safe_where_the_gradient_is_zero():
 def test_no_second_derivative_of_the_penalty():
     critic = conv_critic()
     real, fake, _ = samples((5, 3, 8, 8), torch.float32)
-    value = penalty.gradient_penalty(critic, real, fake)
+    value = penalty.gradient_penalty(critic, real, fake, strict=True)
     with pytest.raises(NotImplementedError, match=r"has no second derivative: call backward"):
         value.backward(create_graph=True)
 
@@ -257,16 +257,12 @@ def test_wrong_use():
             function(critic, real, fake[:4])
         with pytest.raises(TypeError, match=r"real: got dtype torch.int64"):
             function(critic, real.long(), fake.long())
-        with pytest.raises(ValueError, match=r"epsilon: got shape \(5, 1, 1, 1\), needs \(5,\)"):
-            function(critic, real, fake, eps=torch.rand(5, 1, 1, 1))
+        with pytest.raises(ValueError, match=r"epsilon: got shape \(5, 2\), needs \(5,\)"):
+            function(critic, real, fake, eps=torch.rand(5, 2))
         with pytest.raises(ValueError, match=r"critic: has no parameters"):
             function(nn.Flatten(), real, fake)
-        with pytest.raises(TypeError, match=r"critic: got function, needs a torch.nn.Module"):
-            function(lambda x: x, real, fake)
-        with pytest.raises(ValueError, match=r"critic: returned shape \(20, 6\) for 5 samples, needs"):
-            function(nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 48)), nn.Linear(48, 6)), real, fake)
-        with pytest.raises(ValueError, match=r"critic: returned shape \(\d+, 1\) for \d+ samples, needs"):
-            function(nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 96)), nn.Linear(96, 1), Rows()), real, fake)
+        with pytest.raises(TypeError, match=r"critic: got int, needs a torch.nn.Module or a function of samples"):
+            function(3, real, fake)
     with pytest.raises(ValueError, match=r"real: got an empty batch, needs a sample"):
         penalty.wgan_gp_step(critic, real[:0], fake[:0])
     with pytest.raises(TypeError, match=r"fake: got dtype torch.int64"):

@@ -1,5 +1,7 @@
 """wgan_gp_step: the merged step against the loss written out, compiled and captured."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,17 +22,19 @@ from penalty.truth import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ganfast import nn as gnn
 from ganfast import penalty
-from ganfast.penalty.program import program_of
+from ganfast.penalty.forward import forward
+from ganfast.penalty.rules import NotMergedError
 
 
-def of_loss(critic, real, fake, eps, inputs=()):
-    """The loss of a step in plain torch and its gradients."""
+def of_loss(critic, real, fake, eps, inputs=(), of=None):
+    """The loss of a step in plain torch and its gradients, of the parameters of ``of`` where the critic is a function."""
     x = between(real, fake, eps).requires_grad_()
     value, norms = double_backward(critic, x, wgan, inputs)
     wasserstein = critic(real, *inputs).mean() - critic(fake, *inputs).mean()
     loss = value - wasserstein
-    return [t.detach() for t in (loss, wasserstein, value, norms.mean())], gradients(loss, critic)
+    return [t.detach() for t in (loss, wasserstein, value, norms.mean())], gradients(loss, of or critic)
 
 
 @pytest.mark.parametrize("name", CRITICS)
@@ -53,8 +57,8 @@ def test_shared_modules(layers):
     torch.manual_seed(0)
     shared = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.2))
     critic = nn.Sequential(nn.Conv2d(3, 4, 1), *[shared] * layers, nn.Flatten(), nn.Linear(64, 1)).double()
-    assert program_of(critic).flat
     real, fake, eps = samples((5, 3, 4, 4))
+    assert merged(critic, real).flat
     _, wanted = of_loss(critic, real, fake, eps)
     penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
     assert distance(grads(critic), wanted) < 1e-10
@@ -86,13 +90,22 @@ def test_merged_residual_networks():
     assert distance(grads(critic), wanted) < 1e-10
 
 
+def merged(critic, x):
+    """The tape of three batches like x as one."""
+    return forward(critic, torch.cat([x] * 3), start=2 * len(x))[0]
+
+
 def test_which_critics_are_merged():
-    assert program_of(conv_critic()).flat
-    for critic in (residual(), nn.Sequential(nn.Linear(6, 8), nn.PReLU(), nn.Linear(8, 1))):
-        assert not program_of(critic).merges  # it multiplies by a parameter
-    curved = program_of(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)))
-    assert curved.merges and not curved.flat
-    assert not program_of(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))).merges
+    images, rows = torch.randn(5, 3, 8, 8), torch.randn(5, 6)
+    assert merged(conv_critic(), images).flat
+    for critic, x in (
+        (residual(), images), (nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)), rows),
+        (nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)), rows),
+    ):  # fmt: skip
+        assert not merged(critic, x).flat
+    for layer in (nn.PReLU(), nn.BatchNorm1d(8, momentum=None), gnn.MinibatchDiscrimination(8, 8, 2)):
+        with pytest.raises(NotMergedError):
+            merged(nn.Sequential(nn.Linear(6, 8), layer, nn.LazyLinear(1)), rows)
 
 
 class Convolutions(TorchDispatchMode):
@@ -115,6 +128,7 @@ def units_of_a_layer(update, top):
     for layers in (2, 3):
         inner = [layer for _ in range(layers) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.LeakyReLU(0.2))]
         critic = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LeakyReLU(0.2), *inner, top(), nn.Flatten(), nn.Linear(64, 1))
+        update(critic, *samples((5, 3, 4, 4), torch.float32))  # the first call tries the ways
         with Convolutions() as counted:
             update(critic, *samples((5, 3, 4, 4), torch.float32))
         found.append(counted.count)
@@ -148,9 +162,9 @@ class Sizes(nn.Module):
 
 USES = {
     "size": (lambda h: h.view(h.size(0), -1), True), "shape": (lambda h: h.reshape(h.shape[0], 64), True),
-    "numel": (lambda h: h.view(-1, h.numel() // h.shape[0]), True), "flatten": (lambda h: h.flatten(1), True),
-    "mean": (lambda h: h.view(-1, 64) / h.size(0), False), "zeros": (lambda h: h.flatten(1) + h.new_ones(64), False),
-    "dtype": (lambda h: h.flatten(1).to(h.dtype), False),
+    "numel": (lambda h: h.view(-1, h.numel() // h.shape[0]), False), "flatten": (lambda h: h.flatten(1), True),
+    "mean": (lambda h: h.view(-1, 64) / h.size(0), False), "zeros": (lambda h: h.flatten(1) + h.new_ones(h.size(0), 64), True),
+    "dtype": (lambda h: h.flatten(1).to(h.dtype), True),
 }  # fmt: skip
 
 
@@ -159,8 +173,9 @@ def test_a_size_may_say_a_shape(use):
     torch.manual_seed(0)
     function, merges = USES[use]
     critic = Sizes(function).double()
-    assert program_of(critic).merges == merges
     real, fake, eps = samples((5, 3, 8, 8))
+    with contextlib.nullcontext() if merges else pytest.raises(NotMergedError):
+        merged(critic, real)
     scalars, wanted = of_loss(critic, real, fake, eps)
     step = penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
     assert distance(step, scalars) < 1e-10
@@ -201,7 +216,6 @@ def test_merged_curved_networks(norm, layout, frozen):
         for p in critic.parameters():
             p.add_(0.3 * torch.randn_like(p))
             p.requires_grad_(not frozen or p.dim() in (1, 4))
-    assert program_of(critic).merges
     real, fake, eps = samples((5, 3, 8, 8))
     real, fake = real.to(memory_format=layout), fake.to(memory_format=layout)
     scalars, wanted = of_loss(critic, real, fake, eps)
@@ -303,10 +317,13 @@ def test_what_is_no_scale():
         penalty.wgan_gp_step(critic, real, fake, scale="2")
 
 
-def test_a_step_wants_one_result():
-    real, fake, _ = samples((5, 6), torch.float32)
-    with pytest.raises(ValueError, match="critic: returned 2 tensors, needs one in a step"):
-        penalty.wgan_gp_step(TwoHeads(), real, fake)
+def test_the_first_of_several_results_is_the_scores():
+    torch.manual_seed(0)
+    critic = TwoHeads().double()
+    real, fake, eps = samples((5, 6))
+    _, wanted = of_loss(lambda x: critic(x)[0], real, fake, eps, of=critic)
+    penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+    assert distance(grads(critic), wanted) < 1e-10
 
 
 def normalised_critic():
