@@ -11,6 +11,7 @@ alone. ``register`` names the rule of a layer of one's own:
     ganfast.penalty.register(MySwish, Swish)
 """
 
+from ganfast.penalty.explain import explain
 from ganfast.penalty.penalties import dragan, gradient_penalty, lipschitz, r1, r2, zero_centered
 from ganfast.penalty.rules import Elementwise, LinearMap, NoRuleError, Rule, register
 from ganfast.penalty.step import WGANGPStep, wgan_gp_step
@@ -22,6 +23,7 @@ __all__ = [
     "Rule",
     "WGANGPStep",
     "dragan",
+    "explain",
     "gradient_penalty",
     "lipschitz",
     "r1",

@@ -91,7 +91,9 @@ def walks(critic) -> bool:
     """Whether the critic is a plain Sequential of layers with rules, without hooks."""
     if not isinstance(critic, nn.Module):
         return False
-    return all(_plain_type(leaf) in LAYERS or type(leaf) in REGISTERED for leaf in _leaves(critic)) and all(map(_is_plain, critic.modules()))
+    return all(_plain_type(leaf) in LAYERS or type(leaf) in REGISTERED for leaf in _leaves(critic)) and all(
+        map(_is_plain, critic.modules())
+    )
 
 
 def _walk(critic: nn.Module, x, start=0):

@@ -1,14 +1,13 @@
 """Gradient penalties on a critic: scalars that take part in any loss, at the cost of first-order code."""
 
 import torch
-from torch import Tensor
 
 from ganfast import functional
 from ganfast.ops import _checks
 from ganfast.penalty import double_backward
 from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
 from ganfast.penalty.forward import forward
-from ganfast.penalty.plan import forget, plan_for
+from ganfast.penalty.plan import failed, plan_for
 from ganfast.penalty.rules import NoRuleError
 from ganfast.penalty.scores import check_scores
 
@@ -22,7 +21,7 @@ def gradient_penalty(
                differentiated; of several results the first are the scores (``lambda x: critic(x)[1]`` for others)
     real, fake [B, ...] of one shape, dtype (fp32, fp16, bf16, fp64) and device
     weight     λ;  target  1 in the paper;  one_sided  max(0, ‖∇D‖ − target)² instead (Petzka et al. 2018)
-    eps        ε [B] or [B, 1, ...], fp32 (fp64 for fp64); without it ε ~ U[0, 1), one per sample, is drawn on the device
+    eps        ε [B] or [B, 1, ...], fp32 (fp64 for fp64); without it ε ~ U[0, 1), one per sample, drawn on the device
     inputs     further arguments of the critic, such as labels: constants of the penalty
     strict     take the sweeps whatever is faster, and raise NoRuleError for a critic that they cannot take
 
@@ -101,8 +100,8 @@ def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
             break
         try:
             return by_sweeps(critic, x, phi, inputs, plan.channels_last)[:2]
-        except NoRuleError:
-            forget(critic)  # its forward is another now
+        except NoRuleError as error:
+            failed(critic, plan, strict, error)
     return double_backward.penalty(critic, x, phi, inputs)
 
 

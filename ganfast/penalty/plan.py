@@ -38,7 +38,6 @@ class Plan:
     way: str
     channels_last: bool = False
     reasons: dict = field(default_factory=dict)
-    microseconds: dict = field(default_factory=dict)
 
 
 def plan_for(critic, name: str, x: Tensor, inputs: tuple, strict: bool, ways: dict) -> Plan:
@@ -54,10 +53,7 @@ def plan_for(critic, name: str, x: Tensor, inputs: tuple, strict: bool, ways: di
     )  # fmt: skip
     plans = _plans_of(owner)
     if key not in plans:
-        plan = _made(critic, name, x, strict, ways)
-        if "memory" in plan.reasons:  # one of them wanted more than there was now
-            return plan
-        plans[key] = plan
+        plans[key] = _made(critic, name, x, strict, ways)
     return plans[key]
 
 
@@ -68,9 +64,24 @@ def _plans_of(owner) -> dict:
         return {}
 
 
+def failed(critic, plan: Plan, strict: bool, error) -> None:
+    """A way that could not be taken after all: the critic's forward is another now, or is met for the first time."""
+    if strict:
+        raise NoRuleError(f"critic: {_name(critic)}: {error} (strict)") from None
+    if isinstance(critic, nn.Module):
+        forget(critic)
+    else:
+        plan.way = "autograd"
+        _warn(critic, str(error), _place(error))
+
+
 def forget(critic) -> None:
-    """A plan that held no longer: the critic's forward has changed."""
-    _PLANS.pop(critic if isinstance(critic, nn.Module) else getattr(critic, "__code__", critic), None)
+    """Its plans are made anew."""
+    _PLANS.pop(critic, None)
+
+
+def _name(critic) -> str:
+    return type(critic).__name__ if isinstance(critic, nn.Module) else getattr(critic, "__name__", str(critic))
 
 
 def _is_last(x) -> bool:
@@ -96,7 +107,7 @@ def _made(critic, name, x, strict, ways):
         except NoRuleError as error:
             reasons["sweeps"] = str(error)
             if strict:
-                raise NoRuleError(f"critic: {type(critic).__name__}: {error} (strict)") from None
+                raise NoRuleError(f"critic: {_name(critic)}: {error} (strict)") from None
             _warn(critic, str(error), _place(error))
             break
     if not candidates:
@@ -123,7 +134,7 @@ def _chosen(critic, way, tape, name, x, strict, ways, reasons):
     with undone(critic, x.device):
         choice = _tuning.choose(key, candidates, x.device, by_host=True)
     found = choice.partition(",")[0]
-    return Plan(found, choice.endswith("channels_last"), reasons, {})
+    return Plan(found, choice.endswith("channels_last"), reasons)
 
 
 def _measures(device, tape) -> bool:
@@ -211,11 +222,11 @@ def _place(error):
 
 
 def _warn(critic, reason, place):
-    if (type(critic), reason) in _WARNED:
+    if (_name(critic), reason) in _WARNED:
         return
-    _WARNED.add((type(critic), reason))
+    _WARNED.add((_name(critic), reason))
     warnings.warn(
-        f"ganfast.penalty: {type(critic).__name__} takes torch's double backward, since {reason}{place}; "
+        f"ganfast.penalty: {_name(critic)} takes torch's double backward, since {reason}{place}; "
         "ganfast.penalty.explain(critic, x) says more",
         stacklevel=6,
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ganfast.penalty import functions
+from ganfast.penalty import functions, of_layers, of_tensors  # noqa: F401 (they fill functions' tables)
 from ganfast.penalty.rules import REGISTERED, Island, NoRuleError, NotMergedError
 from ganfast.penalty.scores import first
 from ganfast.penalty.sweeps import CONSTANT, Tape
@@ -63,10 +63,11 @@ class _Rows(int):
     __hash__ = int.__hash__
 
 
-for _name in (
-    "add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod divmod rdivmod pow rpow lt le gt ge eq ne "
-    "neg pos abs float bool and rand or ror xor rxor lshift rshift rlshift rrshift invert round"
-).split():
+_ARITHMETIC = """
+    add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod divmod rdivmod pow rpow lt le gt ge eq ne
+    neg pos abs float bool and rand or ror xor rxor lshift rshift rlshift rrshift invert round
+"""
+for _name in _ARITHMETIC.split():
     setattr(_Rows, f"__{_name}__", _Rows._refuse)
 
 

@@ -1,8 +1,8 @@
 """What a critic returns."""
 
+import torch
 from torch import Tensor
 
-import torch
 from ganfast.errors import NonFiniteError
 from ganfast.ops._registry import launches
 

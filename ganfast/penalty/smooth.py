@@ -166,6 +166,4 @@ def log_sigmoid():
 
 
 def softsign():
-    return Function(
-        F.softsign, lambda x, y: (1 + x.abs()).pow(-2), lambda x, y: -2 * x.sign() * (1 + x.abs()).pow(-3)
-    )
+    return Function(F.softsign, lambda x, y: (1 + x.abs()).pow(-2), lambda x, y: -2 * x.sign() * (1 + x.abs()).pow(-3))

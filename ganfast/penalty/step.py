@@ -10,10 +10,9 @@ from ganfast.ops import _checks
 from ganfast.penalty import double_backward, penalties
 from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
 from ganfast.penalty.forward import forward, walks
-from ganfast.penalty.plan import forget, plan_for
+from ganfast.penalty.plan import failed, plan_for
 from ganfast.penalty.rules import NoRuleError, NotMergedError
 from ganfast.penalty.scores import check_scores, mean
-from ganfast.penalty.sweeps import autocast_dtype
 
 
 class WGANGPStep(NamedTuple):
@@ -71,8 +70,8 @@ def _planned(critic, batches, phi, inputs, scale, strict):
             if plan.way == "merged":
                 return _merged(critic, list(batches), phi, scale, plan.channels_last)[0]
             return _in_parts(critic, batches, phi, inputs, scale, plan.channels_last)[0]
-        except (NoRuleError, NotMergedError):
-            forget(critic)  # its forward is another now
+        except (NoRuleError, NotMergedError) as error:
+            failed(critic, plan, strict and isinstance(error, NoRuleError), error)
     return _together(critic, batches, phi, inputs, scale)
 
 

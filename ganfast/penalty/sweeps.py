@@ -132,9 +132,7 @@ class Tape:
 
     def signature(self) -> str:
         """What its time depends on: the calls, what they read, the shapes of their weights."""
-        calls = [
-            (type(node.rule).__name__, node.inputs, [tuple(w.shape) for w in node.weights]) for node in self.nodes
-        ]
+        calls = [(type(node.rule).__name__, node.inputs, [tuple(w.shape) for w in node.weights]) for node in self.nodes]
         return hashlib.sha256(repr(calls).encode()).hexdigest()[:16]
 
     def weights(self) -> list:

@@ -4,7 +4,6 @@ import gc
 import io
 import random
 import types
-import warnings
 import weakref
 
 import pytest
@@ -229,9 +228,7 @@ def test_any_function_is_a_critic():
     for form in (eps, eps[:, None]):
         mine = penalty.gradient_penalty(scores, real, fake, eps=form)
         assert distance(gradients(mine, critic), wanted) < 1e-10
-    wanted = gradients(
-        double_backward(scores, x, wgan)[0] + scores(fake).mean() - scores(real).mean(), critic
-    )
+    wanted = gradients(double_backward(scores, x, wgan)[0] + scores(fake).mean() - scores(real).mean(), critic)
     penalty.wgan_gp_step(scores, real, fake, eps=eps)
     assert distance(grads(critic), wanted) < 1e-10
 
@@ -477,7 +474,9 @@ def test_results_that_are_read_again():
     torch.manual_seed(0)
     critic = Transposed().double()
     real, fake, eps = samples((6, 5, 4))
-    wanted = gradients(double_backward(lambda x: critic(x)[0], between(real, fake, eps).requires_grad_(), wgan)[0], critic)
+    wanted = gradients(
+        double_backward(lambda x: critic(x)[0], between(real, fake, eps).requires_grad_(), wgan)[0], critic
+    )
     mine = penalty.gradient_penalty(critic, real, fake, eps=eps, strict=True)
     assert distance(gradients(mine, critic), wanted) < 1e-10
 

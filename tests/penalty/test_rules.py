@@ -11,7 +11,7 @@ from torch import nn
 
 from ganfast import nn as gnn
 from ganfast import penalty
-from ganfast.penalty.forward import LAYERS
+from ganfast.penalty import forward
 from ganfast.penalty.rules import REGISTERED
 
 SHAPE = (5, 6, 4, 4)
@@ -206,7 +206,7 @@ def test_random_critics(seed):
 def test_the_page_names_every_layer():
     page = Path(__file__).parents[2] / "docs" / "gradient_penalty.md"
     table = page.read_text().partition("## The rules")[2].partition("*Merged*")[0]
-    assert not [layer for layer in LAYERS if re.sub(r"[123]d$", "", layer.__name__) not in table]
+    assert not [layer for layer in forward.LAYERS if re.sub(r"[123]d$", "", layer.__name__) not in table]
 
 
 def test_a_rule_of_one_s_own():
@@ -228,8 +228,8 @@ def test_a_rule_of_one_s_own():
     try:
         check(critic, (5, 6))  # sin and + have rules
         penalty.register(Bent, BentRule)
-        for critic in (nn.Sequential(*critic), nn.Sequential(*critic, nn.Softsign())):  # walked, recorded
-            check(critic, (5, 6))
+        for again in (nn.Sequential(*critic), nn.Sequential(*critic, nn.Softsign())):  # walked, recorded
+            check(again, (5, 6))
     finally:
         REGISTERED.pop(Bent, None)
     with pytest.raises(TypeError, match=r"layer: got 3, needs a subclass of torch.nn.Module"):

@@ -29,7 +29,7 @@ from ganfast.penalty.rules import NotMergedError
 
 
 def of_loss(critic, real, fake, eps, inputs=(), of=None):
-    """The loss of a step in plain torch and its gradients, of the parameters of ``of`` where the critic is a function."""
+    """The loss of a step in plain torch and its gradients; ``of``: whose, where the critic is a function."""
     x = between(real, fake, eps).requires_grad_()
     value, norms = double_backward(critic, x, wgan, inputs)
     wasserstein = critic(real, *inputs).mean() - critic(fake, *inputs).mean()
@@ -163,7 +163,8 @@ class Sizes(nn.Module):
 USES = {
     "size": (lambda h: h.view(h.size(0), -1), True), "shape": (lambda h: h.reshape(h.shape[0], 64), True),
     "numel": (lambda h: h.view(-1, h.numel() // h.shape[0]), False), "flatten": (lambda h: h.flatten(1), True),
-    "mean": (lambda h: h.view(-1, 64) / h.size(0), False), "zeros": (lambda h: h.flatten(1) + h.new_ones(h.size(0), 64), True),
+    "mean": (lambda h: h.view(-1, 64) / h.size(0), False),
+    "zeros": (lambda h: h.flatten(1) + h.new_ones(h.size(0), 64), True),
     "dtype": (lambda h: h.flatten(1).to(h.dtype), True),
 }  # fmt: skip
 
