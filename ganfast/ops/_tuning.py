@@ -113,6 +113,7 @@ def not_now(device) -> bool:
 def measure(candidates: dict[str, Callable], device: torch.device, by_host: bool = False) -> dict:
     """Time each candidate in turns, after one call that may compile: the medians and the fastest.
 
+    One that took more than twice as long as another in the first round is not timed again.
     "memory" is there where one could not run for want of it.
     """
     seconds = {name: [] for name in candidates}
@@ -120,7 +121,7 @@ def measure(candidates: dict[str, Callable], device: torch.device, by_host: bool
     first = next(iter(candidates))
     for repeat in range(-1, REPEATS):
         for name, candidate in candidates.items():
-            if name in failed:
+            if name in failed or _is_lost(name, seconds):
                 continue
             try:
                 taken = _time(candidate, device, by_host) if repeat >= 0 else candidate()
@@ -136,6 +137,12 @@ def measure(candidates: dict[str, Callable], device: torch.device, by_host: bool
     row = {"choice": min(medians, key=medians.get), "microseconds": medians}
     row |= {"failed": failed} if failed else {}
     return row | {"memory": True} if wants_memory else row
+
+
+def _is_lost(name, seconds) -> bool:
+    """Whether a candidate took more than twice as long as another in the first round."""
+    taken = [s[0] for s in seconds.values() if s]
+    return bool(seconds[name]) and seconds[name][0] > 2 * min(taken)
 
 
 CALLS = 10  # of one measurement on a GPU
