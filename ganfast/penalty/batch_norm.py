@@ -95,13 +95,18 @@ class BatchNorm(Rule):
         parts, gamma, dtype, dtypes = saved
         needs = iter(need)
         mask = [below, *(w is not None and next(needs) for w in (self.weight, self.bias))]
-        found, at = [], 0
+        dx, found, at = torch.empty_like(p) if len(parts) > 1 else None, [], 0
         for part in parts:
             rows = slice(at, at + len(part["x"]))
-            found.append(self._pull(part, p[rows], gamma, mask))
+            d, *of_weights = self._pull(part, p[rows], gamma, mask)
+            found.append(of_weights)
             at = rows.stop
-        dx, *dw = zip(*found)
-        dx = None if dx[0] is None or not below else (dx[0] if len(dx) == 1 else torch.cat(dx)).to(dtype)
+            if dx is None or not below:
+                dx = d
+            else:
+                dx[rows] = d
+        dw = zip(*found)
+        dx = dx.to(dtype) if below else None
         dw = [sum(g) if wanted else None for g, wanted in zip(dw, mask[1:])]
         dw = [g for g, w in zip(dw, (self.weight, self.bias)) if w is not None]
         return (dx,), [None if g is None else g.to(dtype) for g, dtype in zip(dw, dtypes)]

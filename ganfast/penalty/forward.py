@@ -25,7 +25,9 @@ def _conv(module):
 
 
 def _dropout(module):
-    return layers.Masked(lambda ones: module(ones)) if module.training else linear.Keep()
+    return (
+        layers.Masked(lambda ones: module(ones), type(module) is not nn.Dropout) if module.training else linear.Keep()
+    )
 
 
 def _max_pool(module):

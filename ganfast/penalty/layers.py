@@ -154,16 +154,20 @@ class Sloped(Rule):
 
 
 class Masked(Sloped):
-    """Dropout: the mask of the forward pass, in all others too."""
+    """Dropout: the mask of the forward pass, in all others too; of whole channels it is [B, C, 1, …]."""
 
     fresh = True
 
-    def __init__(self, draw):
-        super().__init__(None, lambda x: draw(torch.ones_like(x)))
+    def __init__(self, draw, channels=False):
+        super().__init__(None, lambda x: draw(_ones(x, channels)))
 
     def forward(self, run, values, weights, overwrite):
         mask = self.slope(values[0])
         return values[0] * mask, mask
+
+
+def _ones(x, channels):
+    return x.new_ones(*x.shape[:2], *[1] * (x.dim() - 2)) if channels else torch.ones_like(x)
 
 
 class AvgPool2d(Rule):

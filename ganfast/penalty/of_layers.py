@@ -237,7 +237,12 @@ def _(r, input, dim=None, _stacklevel=3, dtype=None):
 
 
 def _dropout(function, input, p, training):
-    return layers.Masked(lambda ones: function(ones, p, True)) if training else linear.Keep(), [input]
+    if not training:
+        return linear.Keep(), [input]
+    dims = {F.dropout1d: 1, F.dropout2d: 2, F.dropout3d: 3}.get(function)
+    if dims is not None and input.dim() != dims + 2:
+        return None
+    return layers.Masked(lambda ones: function(ones, p, True), dims is not None), [input]
 
 
 # --- pooling, resizing, padding ---------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def _measures(device, tape) -> bool:
 def undone(critic: nn.Module, device: torch.device):
     """What calls of the critic change is afterwards as it was: attributes, buffers, random states.
 
-    Gives a list, then of the attributes that were written: "Critic.features".
+    Gives a list, then of what was written: "Critic.features".
     """
     buffers = [(b, b.clone()) for b in critic.buffers()]
     modules = [(m, {k: _copied(v) for k, v in vars(m).items()}) for m in critic.modules()]
@@ -168,9 +168,18 @@ def undone(critic: nn.Module, device: torch.device):
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        random.setstate(states[0])
-        if states[1] is not None:
-            sys.modules["numpy"].random.set_state(states[1])
+        written += _drawn(*states)
+
+
+def _drawn(python, numpy) -> list:
+    """Puts the random states back; says whether numbers were drawn."""
+    changed = random.getstate() != python
+    random.setstate(python)
+    if numpy is not None:
+        now = sys.modules["numpy"].random.get_state()
+        changed |= now[2] != numpy[2] or (now[1] != numpy[1]).any()
+        sys.modules["numpy"].random.set_state(numpy)
+    return ["the random state of Python or numpy"] if changed else []
 
 
 def _copied(value):

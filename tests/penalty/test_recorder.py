@@ -182,6 +182,20 @@ def test_what_a_forward_writes_is_written_as_often_as_in_plain_torch(keeps):
     check(Writes(False).double())
 
 
+def test_a_coin_is_tossed_for_each_batch():
+    """Of a merged step real, fake and x̂ would share it; Python's coin is restored after the trial."""
+    torch.manual_seed(0)
+    critic = Written(lambda self, x: self.g(self.f(x) if random.random() < 0.5 else -self.f(x).tanh())).double()
+    real, fake, eps = samples((5, 6))
+    random.seed(1)
+    x = between(real, fake, eps).requires_grad_()
+    wanted = critic(real).mean() - critic(fake).mean()
+    wanted = gradients(double_backward(critic, x, wgan)[0] - wanted, critic)
+    random.seed(1)
+    penalty.wgan_gp_step(critic, real, fake, eps=eps, strict=True)
+    assert distance(grads(critic), wanted) < 1e-10
+
+
 def test_what_a_critic_keeps_is_said_with_the_reason():
     with pytest.raises(penalty.NoRuleError, match="it keeps a tensor of its forward"):
         penalty.r1(Writes(True), torch.randn(5, 6), strict=True)
