@@ -91,7 +91,7 @@ def forward(critic, x, inputs=(), start=0, channels_last=False):
 
 def walks(critic) -> bool:
     """Whether the critic is a plain Sequential of layers with rules, without hooks."""
-    if not isinstance(critic, nn.Module):
+    if not isinstance(critic, nn.Module) or any(getattr(m, "mixes_samples", False) for m in critic.modules()):
         return False
     return all(_plain_type(leaf) in LAYERS or type(leaf) in REGISTERED for leaf in _leaves(critic)) and all(
         map(_is_plain, critic.modules())

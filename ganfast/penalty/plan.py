@@ -53,7 +53,10 @@ def plan_for(critic, name: str, x: Tensor, inputs: tuple, strict: bool, ways: di
     )  # fmt: skip
     plans = _plans_of(owner)
     if key not in plans:
-        plans[key] = _made(critic, name, x, strict, ways)
+        plan = _made(critic, name, x, strict, ways)
+        if _tuning.not_now(x.device) and plan.way != "autograd":
+            return plan  # a dry run, a capture: later it may be measured
+        plans[key] = plan
     return plans[key]
 
 
@@ -96,6 +99,8 @@ def _made(critic, name, x, strict, ways):
         if way == "autograd":
             continue
         try:
+            if way == "merged" and (mixing := [m for m in critic.modules() if getattr(m, "mixes_samples", False)]):
+                raise NotMergedError(f"{type(mixing[0]).__name__} says that it mixes samples")
             with undone(critic, x.device) as written:
                 tape = run(False)
             if way == "merged" and written:

@@ -8,8 +8,8 @@ from torch import nn
 
 from ganfast import fuse, penalty
 from ganfast import nn as gnn
-from ganfast.penalty.program import program_of
-from ganfast.penalty.rules import TABLE, LinearMap
+from ganfast.penalty.plan import _PLANS
+from ganfast.penalty.rules import REGISTERED, LinearMap
 from ganfast.recipes import Recipe
 
 
@@ -23,7 +23,7 @@ class Centred(nn.Module):
 
 
 class Declared(nn.Module):
-    """One that torch.fx traces through, to layers that do not mix."""
+    """One that is made of layers that do not mix."""
 
     mixes_samples = True
 
@@ -85,11 +85,11 @@ def test_recipes_score_real_and_fake_apart_where_samples_mix(name):
 
 @pytest.mark.parametrize("layer", [Centred, Declared])
 def test_a_step_with_penalty_merges_no_critic_that_says_it_mixes(layer, monkeypatch):
-    """Whatever rule its layers have: one by name that merges, or those that torch.fx finds within."""
+    """Whatever rules its layers have: one by name that merges, or those of the calls within."""
     if layer is Centred:
-        monkeypatch.setitem(TABLE, Centred, LinearMap)
+        monkeypatch.setitem(REGISTERED, Centred, LinearMap)
     module = critic(layer()).double()
-    assert not program_of(module).merges and not program_of(module).flat
     real, fake = torch.randn(2, 4, 6, dtype=torch.float64)
-    found = penalty.wgan_gp_step(module, real, fake)
+    found = penalty.wgan_gp_step(module, real, fake, strict=True)
+    assert [plan.way for plan in _PLANS[module].values()] == ["sweeps"]
     torch.testing.assert_close(found.wasserstein, (module(real).mean() - module(fake).mean()).detach())

@@ -1097,11 +1097,9 @@ def usable(seed, attempt):
                     _, beside, _ = plain(way, moved(build(seed, attempt)[0], size), data)
                     if not distance(beside, wanted) < 5e-5:
                         return False
-            plain(
-                "r1",
-                changed(build(seed, attempt)[0], seed),
-                batch(seed + 1, shape, labelled, 6 if seed % 4 == 0 else 5),
-            )
+            again = batch(seed + 1, shape, labelled, 6 if seed % 4 == 0 else 5)
+            if not length(plain("r1", changed(build(seed, attempt)[0], seed), again)[1]) > 1e-3:
+                return False
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return False
     return True
