@@ -10,7 +10,7 @@ from ganfast.ops import _checks
 from ganfast.penalty import double_backward, penalties
 from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
 from ganfast.penalty.forward import forward, walks
-from ganfast.penalty.plan import failed, plan_for
+from ganfast.penalty.plan import Plan, failed, plan_for
 from ganfast.penalty.rules import NoRuleError, NotMergedError
 from ganfast.penalty.scores import check_scores, mean
 
@@ -57,7 +57,7 @@ def wgan_gp_step(
 def _planned(critic, batches, phi, inputs, scale, strict):
     ways = {
         "merged": lambda last: _merged(critic, list(batches), phi, scale, last, into_grad=False)[1],
-        "sweeps": lambda last: _in_parts(critic, batches, phi, inputs, scale, last, into_grad=False)[1],
+        "sweeps": lambda last: _in_parts(critic, batches, phi, inputs, scale, Plan("sweeps", last), into_grad=False)[1],
         "autograd": lambda last: _together(critic, batches, phi, inputs, scale, into_grad=False),
     }
     if inputs:
@@ -66,10 +66,10 @@ def _planned(critic, batches, phi, inputs, scale, strict):
         plan = plan_for(critic, "step", batches[0], inputs, strict, ways)
         if plan.way == "autograd":
             break
+        if plan.way == "sweeps":
+            return _in_parts(critic, batches, phi, inputs, scale, plan, strict)[0]
         try:
-            if plan.way == "merged":
-                return _merged(critic, list(batches), phi, scale, plan.channels_last)[0]
-            return _in_parts(critic, batches, phi, inputs, scale, plan.channels_last)[0]
+            return _merged(critic, list(batches), phi, scale, plan.channels_last)[0]
         except (NoRuleError, NotMergedError) as error:
             failed(critic, plan, strict and isinstance(error, NoRuleError), error)
     return _together(critic, batches, phi, inputs, scale)
@@ -96,7 +96,7 @@ def _checked_scale(scale, real):
 
 
 @torch.enable_grad()
-def _in_parts(critic, batches, phi, inputs, scale, channels_last, into_grad=True):
+def _in_parts(critic, batches, phi, inputs, scale, plan, strict=False, into_grad=True):
     """Real and fake through autograd, x̂ through the sweeps; (the results, the tape)."""
     real, fake, x = batches
     inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
@@ -104,7 +104,13 @@ def _in_parts(critic, batches, phi, inputs, scale, channels_last, into_grad=True
     wasserstein = mean(check_scores(critic(real, *inputs))) - mean(check_scores(critic(fake, *inputs)))
     if wasserstein.requires_grad:  # at once: its graph is gone before the penalty's
         derive(-wasserstein * scale, critic)
-    penalty, norms, tape = penalties.by_sweeps(critic, x, phi, inputs, channels_last)
+    try:
+        penalty, norms, tape = penalties.by_sweeps(critic, x, phi, inputs, plan.channels_last)
+    except NoRuleError as error:
+        if not into_grad:
+            raise
+        failed(critic, plan, strict, error)
+        (penalty, norms), tape = double_backward.penalty(critic, x, phi, inputs), None  # the loss is in .grad already
     if penalty.requires_grad:
         derive(penalty * scale, critic)
     return _results(wasserstein.detach(), penalty.detach(), norms), tape

@@ -196,6 +196,25 @@ def test_a_coin_is_tossed_for_each_batch():
     assert distance(grads(critic), wanted) < 1e-10
 
 
+@pytest.mark.filterwarnings("ignore:ganfast.penalty:UserWarning")
+@pytest.mark.parametrize("as_function", [False, True], ids=["module", "function"])
+def test_a_way_that_fails_later_counts_nothing_twice(as_function):
+    torch.manual_seed(0)
+    critic = Writes(False).double()
+    real, fake, eps = samples((5, 6))
+    called = (lambda x: critic(x)) if as_function else critic
+    x = between(real, fake, eps).requires_grad_()
+    loss = double_backward(critic, x, wgan)[0] + critic(fake).mean() - critic(real).mean()
+    wanted = gradients(loss, critic)
+    for keeps in (False, True, True):  # at the second call the plan no longer holds
+        critic.keeps = keeps
+        critic.zero_grad()
+        penalty.wgan_gp_step(called, real, fake, eps=eps)
+        assert distance(grads(critic), wanted) < 1e-10
+        mine = penalty.gradient_penalty(called, real, fake, eps=eps)
+        assert distance(gradients(mine, critic), gradients(double_backward(critic, x, wgan)[0], critic)) < 1e-10
+
+
 def test_what_a_critic_keeps_is_said_with_the_reason():
     with pytest.raises(penalty.NoRuleError, match="it keeps a tensor of its forward"):
         penalty.r1(Writes(True), torch.randn(5, 6), strict=True)
