@@ -22,8 +22,10 @@ def unwrapped(critic):
     return critic
 
 
-def as_tuple(inputs) -> tuple:
-    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+def constants(inputs) -> tuple:
+    """The further arguments of a critic: they get no gradient."""
+    inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    return tuple(i.detach() if isinstance(i, Tensor) else i for i in inputs)
 
 
 def between(real, fake, eps):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ganfast.penalty.critics import as_tuple, unwrapped
+from ganfast.penalty.critics import constants, unwrapped
 from ganfast.penalty.layers import Affine
 from ganfast.penalty.plan import _PLANS, undone
 from ganfast.penalty.recorder import record
@@ -26,7 +26,7 @@ def explain(critic, x, inputs=()) -> Explanation:
     which take double backward alone; whether a WGAN-GP step takes real, fake and x̂ as one batch, and why not; the way
     that was chosen for each kind of call and shape so far. The critic is left as it was.
     """
-    critic, inputs = unwrapped(critic), as_tuple(inputs)
+    critic, inputs = unwrapped(critic), constants(inputs)
     if not isinstance(critic, nn.Module):
         raise TypeError("critic: explain needs a torch.nn.Module, whose state it can put back")
     name = type(critic).__name__

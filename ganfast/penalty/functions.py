@@ -95,8 +95,3 @@ def out_of_place(function, args, kwargs):
     if kwargs.get("inplace") or (len(args) > place and args[place]):
         return plain, args[:place], {k: v for k, v in kwargs.items() if k != "inplace"}
     return None
-
-
-def writes(function, args, kwargs) -> bool:
-    """Whether a call changes a tensor that is there."""
-    return out_of_place(function, args, kwargs) is not None or kwargs.get("out") is not None

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ganfast.penalty.rules import NotMergedError, Rule
+from ganfast.penalty.rules import NotMergedError, Rule, summed
 
 
 class Keep(Rule):
@@ -89,7 +89,7 @@ class Add(Rule):
     def vjp(self, saved, d):
         (a, kind_a), (b, kind_b), _ = saved
         db = d if self.c == 1 else d * self.c
-        return _summed(d, a).to(kind_a), _summed(db, b).to(kind_b)
+        return summed(d, a).to(kind_a), summed(db, b).to(kind_b)
 
     def jvp(self, saved, ts):
         a, b = ts
@@ -98,10 +98,6 @@ class Add(Rule):
             return a + b
         shape, dtype = saved[2]
         return (b if a is None else a).to(dtype).expand(shape)
-
-
-def _summed(d, shape):
-    return d if shape == d.shape else d.sum_to_size(shape)
 
 
 class Reshape(Rule):

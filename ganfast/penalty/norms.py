@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from ganfast.penalty.rules import Rule
+from ganfast.penalty.rules import Rule, is_channels_last
 
 aten = torch.ops.aten
 
@@ -99,7 +99,7 @@ class GroupNorm(Norm):
         self.groups = groups
 
     def _form(self, x):
-        last = x.dim() == 4 and x.device.type == "cpu" and _channels_last(x)  # torch's CUDA kernel takes NCHW alone
+        last = x.device.type == "cpu" and is_channels_last(x)  # torch's CUDA kernel takes NCHW alone
         return torch.channels_last if last else torch.contiguous_format
 
     def _laid_out(self, a, form):
@@ -172,7 +172,7 @@ class LayerNorm(Norm):
         if x.dim() <= len(shape) or x.shape[-len(shape) :] != shape:
             raise ValueError(f"critic: LayerNorm over {shape} got {tuple(x.shape)}, needs (batch, ..., *{shape})")
         groups = math.prod(x.shape[1 : x.dim() - len(shape)])
-        last = len(shape) == 3 and x.dim() == 4 and _channels_last(x)
+        last = len(shape) == 3 and is_channels_last(x)
         order = (0, 2, 3, 1) if last else tuple(range(x.dim()))
         return order, [x.shape[i] for i in order[1:]], groups
 
@@ -220,10 +220,6 @@ class LayerNorm(Norm):
 
     def _sum(self, a):
         return a.sum([0, 1])
-
-
-def _channels_last(x):
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _is_plain(order) -> bool:

@@ -195,45 +195,31 @@ def _(r, input, min=None, max=None):
 
 @rule(F.softmax)
 def _(r, input, dim=None, _stacklevel=3, dtype=None):
-    return _softmax(r, input, dim, dtype)
+    return _along(products.Softmax, input, dim, dtype)
 
 
 @rule(torch.softmax, Tensor.softmax)
 def _(r, input, dim, dtype=None):
-    return _softmax(r, input, dim, dtype)
-
-
-def _softmax(r, input, dim, dtype):
-    if dim is None or dtype is not None or dim % input.dim() == 0:
-        return None
-    return products.Softmax(dim % input.dim()), [input]
-
-
-@rule(F.dropout)
-def _(r, input, p=0.5, training=True, inplace=False):
-    return _dropout(F.dropout, input, p, training)
-
-
-@rule(F.dropout1d)
-def _(r, input, p=0.5, training=True, inplace=False):
-    return _dropout(F.dropout1d, input, p, training)
-
-
-@rule(F.dropout2d)
-def _(r, input, p=0.5, training=True, inplace=False):
-    return _dropout(F.dropout2d, input, p, training)
-
-
-@rule(F.dropout3d)
-def _(r, input, p=0.5, training=True, inplace=False):
-    return _dropout(F.dropout3d, input, p, training)
+    return _along(products.Softmax, input, dim, dtype)
 
 
 @rule(F.log_softmax)
 def _(r, input, dim=None, _stacklevel=3, dtype=None):
+    return _along(products.LogSoftmax, input, dim, dtype)
+
+
+def _along(made, input, dim, dtype):
+    """Along a dimension that is not the first."""
     if dim is None or dtype is not None or dim % input.dim() == 0:
         return None
-    return products.LogSoftmax(dim % input.dim()), [input]
+    return made(dim % input.dim()), [input]
+
+
+for _function in (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d):
+
+    @rule(_function)
+    def _(r, input, p=0.5, training=True, inplace=False, *, function=_function):
+        return _dropout(function, input, p, training)
 
 
 def _dropout(function, input, p, training):

@@ -44,11 +44,6 @@ def _(r, input, other, *, alpha=1):
     return _sum(r, input, other, -alpha)
 
 
-@rule(Tensor.__rsub__)
-def _(r, input, other):
-    return (linear.Times(-1), [input]) if _number(other) and other == 0 else None
-
-
 def _sum(r, a, b, c):
     if _constant(r, b) and isinstance(a, Tensor) and not _grows(a, b):
         return linear.Keep(lambda x: torch.add(x, b, alpha=c), views=False), [a]
@@ -258,10 +253,7 @@ def _(input, chunks, dim=0):
 
 @composite(torch.split, Tensor.split)
 def _(input, split_size_or_sections, dim=0):
-    return _split(input, split_size_or_sections, dim)
-
-
-def _split(input, sizes, dim):
+    sizes = split_size_or_sections
     sizes = [sizes] * -(-input.shape[dim] // sizes) if isinstance(sizes, int) else list(sizes)
     return _pieces(input, sizes, dim)
 

@@ -5,7 +5,7 @@ import torch
 from ganfast import functional
 from ganfast.ops import _checks
 from ganfast.penalty import double_backward
-from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
+from ganfast.penalty.critics import between, constants, uncompiled, unwrapped
 from ganfast.penalty.forward import forward
 from ganfast.penalty.plan import failed, plan_for
 from ganfast.penalty.rules import NoRuleError
@@ -89,10 +89,12 @@ def dragan(critic, real, weight=10.0, target=1.0, scale=0.5, eps=None, inputs=()
 def _penalty(critic, x, weight, kind, target, inputs, strict, name="real"):
     """(P, norms) at x."""
     _checks.samples(name, x)
-    critic, inputs, phi = unwrapped(critic), as_tuple(inputs), (weight, kind, target)
+    critic, inputs, phi = unwrapped(critic), constants(inputs), (weight, kind, target)
     ways = {
         "sweeps": lambda last: _tried(by_sweeps(critic, x.detach(), phi, inputs, last)),
-        "autograd": lambda last: _differentiated(critic, double_backward.penalty(critic, x.detach(), phi, inputs)[0]),
+        "autograd": lambda last: double_backward.aside(
+            double_backward.penalty(critic, x.detach(), phi, inputs)[0], critic
+        ),
     }
     for _ in range(2):
         plan = plan_for(critic, "penalty", x, inputs, strict, ways)
@@ -111,11 +113,6 @@ def _tried(found):
     if penalty.requires_grad:
         torch.autograd.grad(penalty, [w for w in tape.weights() if w.requires_grad], allow_unused=True)
     return tape
-
-
-def _differentiated(critic, penalty):
-    if penalty.requires_grad:
-        torch.autograd.grad(penalty, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
 
 
 def by_sweeps(critic, x, phi, inputs, channels_last):

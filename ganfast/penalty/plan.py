@@ -24,7 +24,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ganfast.ops import _tuning
 from ganfast.ops._registry import host_counts
-from ganfast.penalty.rules import NoRuleError, NotMergedError
+from ganfast.penalty.rules import NoRuleError, NotMergedError, is_channels_last
 from ganfast.penalty.sweeps import autocast_dtype
 
 _PLANS = weakref.WeakKeyDictionary()  # critic, or a function's code → {kind of call and shape: Plan}
@@ -48,8 +48,9 @@ def plan_for(critic, name: str, x: Tensor, inputs: tuple, strict: bool, ways: di
     """
     owner = critic if isinstance(critic, nn.Module) else getattr(critic, "__code__", critic)
     key = (
-        name, strict, x.shape, x.dtype, x.device, _is_last(x), autocast_dtype(x.device), torch.is_grad_enabled(),
-        getattr(critic, "training", None), *(type(i) if isinstance(i, Tensor) else repr(i) for i in inputs),
+        name, strict, x.shape, x.dtype, x.device, is_channels_last(x), autocast_dtype(x.device),
+        torch.is_grad_enabled(), getattr(critic, "training", None),
+        *(type(i) if isinstance(i, Tensor) else repr(i) for i in inputs),
     )  # fmt: skip
     plans = _plans_of(owner)
     if key not in plans:
@@ -87,10 +88,6 @@ def _name(critic) -> str:
     return type(critic).__name__ if isinstance(critic, nn.Module) else getattr(critic, "__name__", str(critic))
 
 
-def _is_last(x) -> bool:
-    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
 def _made(critic, name, x, strict, ways):
     if not isinstance(critic, nn.Module):  # nothing could be undone
         return Plan("sweeps")
@@ -123,7 +120,7 @@ def _made(critic, name, x, strict, ways):
 
 def _chosen(critic, way, tape, name, x, strict, ways, reasons):
     """The faster of a way, of it in channels_last on a CPU, and of autograd."""
-    lasts = x.device.type == "cpu" and x.dim() == 4 and tape.convolves and not _is_last(x)
+    lasts = x.device.type == "cpu" and x.dim() == 4 and tape.convolves and not is_channels_last(x)
     modelled = Plan("autograd" if tape.islands and not strict else way, lasts, reasons)
     if not _measures(x.device, tape):
         return modelled

@@ -2,7 +2,7 @@
 
 import torch
 
-from ganfast.penalty.rules import NotMergedError, Rule
+from ganfast.penalty.rules import NotMergedError, Rule, summed
 
 
 class _Bilinear(Rule):
@@ -62,10 +62,10 @@ class Product(_Bilinear):
         return a * b
 
     def of_a(self, d, a, b):
-        return _summed(d * b, a)
+        return summed(d * b, a.shape)
 
     def of_b(self, d, a, b):
-        return _summed(d * a, b)
+        return summed(d * a, b.shape)
 
 
 class Matmul(_Bilinear):
@@ -77,14 +77,10 @@ class Matmul(_Bilinear):
         return a @ b
 
     def of_a(self, d, a, b):
-        return _summed(d @ b.mT, a)
+        return summed(d @ b.mT, a.shape)
 
     def of_b(self, d, a, b):
-        return _summed(a.mT @ d, b)
-
-
-def _summed(d, like):
-    return d if d.shape == like.shape else d.sum_to_size(like.shape)
+        return summed(a.mT @ d, b.shape)
 
 
 class Reciprocal(Rule):
@@ -117,11 +113,11 @@ class Softmax(Rule):
 
     curved = merges = True
 
-    def __init__(self, dim, dtype=None):
-        self.dim, self.dtype = dim, dtype
+    def __init__(self, dim):
+        self.dim = dim
 
     def forward(self, run, values, weights, overwrite):
-        dtype = torch.float32 if run.dtype is not None and values[0].dtype != torch.float64 else self.dtype
+        dtype = torch.float32 if run.dtype is not None and values[0].dtype != torch.float64 else None
         y = values[0].softmax(self.dim, dtype)
         return y, (y, values[0].dtype)
 

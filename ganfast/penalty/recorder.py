@@ -78,7 +78,6 @@ def record(critic, x: Tensor, inputs=(), start=0, lines=False) -> tuple[Tape, Te
     the critic's code each call is.
     """
     recorder = _Recorder(Tape(x, start), lines)
-    inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
     try:
         with torch.enable_grad(), _registered(critic, recorder):
             handles = [recorder.handle(x, 0)]

@@ -126,6 +126,15 @@ def form_rows(form, rows: slice):
     return (len(range(*rows.indices(shape[0]))), *shape[1:]), *form[1:]
 
 
+def summed(d, shape):
+    """d of what was broadcast, of the shape it had."""
+    return d if d.shape == shape else d.sum_to_size(shape)
+
+
+def is_channels_last(x) -> bool:
+    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def like(form):
     """A tensor of that shape and order in memory, its numbers of no matter."""
     return torch.empty_strided(form[0], form[1], dtype=form[2], device=form[3])

@@ -8,7 +8,7 @@ from torch import Tensor
 from ganfast import functional
 from ganfast.ops import _checks
 from ganfast.penalty import double_backward, penalties
-from ganfast.penalty.critics import as_tuple, between, uncompiled, unwrapped
+from ganfast.penalty.critics import between, constants, uncompiled, unwrapped
 from ganfast.penalty.forward import forward, walks
 from ganfast.penalty.plan import Plan, failed, plan_for
 from ganfast.penalty.rules import NoRuleError, NotMergedError
@@ -42,7 +42,7 @@ def wgan_gp_step(
     """
     if torch.compiler.is_compiling() and (inputs or not walks(unwrapped(critic))):
         return _uncompiled(critic, real, fake, weight, target, one_sided, eps, inputs, scale=scale, strict=strict)
-    critic, inputs = unwrapped(critic), as_tuple(inputs)
+    critic, inputs = unwrapped(critic), constants(inputs)
     with torch.no_grad():
         batches = [b.detach() for b in (real, fake, between(real, fake, eps))]
     if not real.shape[0]:
@@ -99,8 +99,7 @@ def _checked_scale(scale, real):
 def _in_parts(critic, batches, phi, inputs, scale, plan, strict=False, into_grad=True):
     """Real and fake through autograd, x̂ through the sweeps; (the results, the tape)."""
     real, fake, x = batches
-    inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
-    derive = _into_grad if into_grad else _aside
+    derive = _into_grad if into_grad else double_backward.aside
     wasserstein = mean(check_scores(critic(real, *inputs))) - mean(check_scores(critic(fake, *inputs)))
     if wasserstein.requires_grad:  # at once: its graph is gone before the penalty's
         derive(-wasserstein * scale, critic)
@@ -120,25 +119,19 @@ def _in_parts(critic, batches, phi, inputs, scale, plan, strict=False, into_grad
 def _together(critic, batches, phi, inputs, scale, into_grad=True):
     """All by autograd; real and fake in one call where no layer lets samples see each other."""
     real, fake, x = batches
-    inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
     if not inputs and walks(critic):
         of_real, of_fake = check_scores(critic(torch.cat([real, fake]))).chunk(2)
     else:
         of_real, of_fake = check_scores(critic(real, *inputs)), check_scores(critic(fake, *inputs))
     wasserstein = mean(of_real) - mean(of_fake)
     penalty, norms = double_backward.penalty(critic, x, phi, inputs)
-    (_into_grad if into_grad else _aside)((penalty - wasserstein) * scale, critic)
+    (_into_grad if into_grad else double_backward.aside)((penalty - wasserstein) * scale, critic)
     return _results(wasserstein.detach(), penalty.detach(), norms)
 
 
 def _into_grad(loss, critic):
     if loss.requires_grad:
         loss.backward()
-
-
-def _aside(loss, critic):
-    if loss.requires_grad:
-        torch.autograd.grad(loss, [p for p in critic.parameters() if p.requires_grad], allow_unused=True)
 
 
 def _results(wasserstein, penalty, norms):
