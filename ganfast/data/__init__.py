@@ -1,13 +1,24 @@
 """Data sets: open one from where it lies, pack it once, draw endless seeded batches from it.
 
 ``open_dataset(source)`` reads ``digits``, ``gaussians:ring8``, ``gaussians:grid25``, a folder or .zip of images, IDX
-files, .npy/.npz arrays and packed .safetensors files; ``pack`` writes the last; ``Stream`` gives batches,
-``Feed`` brings them to a device for training.
+files, .npy/.npz arrays and packed .safetensors files; ``pack`` writes the last. A ``Dataset`` has named columns; recipes
+ask for them with ``Images``, ``Labels`` and so on. ``Sampler`` draws batches, ``Loader`` brings them to a device.
 """
 
-from ganfast.data.dataset import Dataset
-from ganfast.data.feed import Feed
-from ganfast.data.sources import open_dataset, pack
-from ganfast.data.stream import Stream
+import importlib
 
-__all__ = ["Dataset", "Feed", "Stream", "open_dataset", "pack"]
+from ganfast.data.columns import Attributes, Audio, Clips, Column, Images, Labels, Points, Spec, Tokens, match
+from ganfast.data.dataset import Dataset
+from ganfast.data.loader import Loader
+from ganfast.data.sampler import Sampler
+
+__all__ = [
+    "Attributes", "Audio", "Clips", "Column", "Dataset", "Images", "Labels", "Loader", "Points", "Sampler", "Spec",
+    "Tokens", "match", "open_dataset", "pack",
+]  # fmt: skip
+
+
+def __getattr__(name: str):
+    if name in ("open_dataset", "pack"):  # what reads files needs Pillow and tqdm, which a recipe's columns do not
+        return getattr(importlib.import_module("ganfast.data.sources"), name)
+    raise AttributeError(f"module 'ganfast.data' has no attribute {name!r}")

@@ -111,7 +111,8 @@ def open_array(path: Path) -> Rows | Dataset:
     if array.ndim == 2 and array.dtype.kind == "f" and array.size:
         _range(source, array)
         points = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        return Dataset(slug(path.stem), points, None if labels is None else torch.from_numpy(labels))
+        labels = None if labels is None else torch.from_numpy(labels)
+        return Dataset(slug(path.stem), points=points, labels=labels)
     return ArrayRows(slug(path.stem), source, _as_nhwc(source, array), labels)
 
 

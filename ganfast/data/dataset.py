@@ -1,58 +1,117 @@
-"""What every source becomes: samples, perhaps labels, and a name."""
+"""What every source becomes: named columns of one length."""
 
 import hashlib
 import re
-from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from ganfast.data.columns import COLUMNS, Spec
+from ganfast.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in memory or memory-mapped.
+    """Columns of one length, in memory or memory-mapped: ``Dataset("mine", images=images, labels=labels)``.
 
     Args:
-        name: short slug for run directories, such as ``digits`` or ``noto-emoji-64``.
-        samples: images as uint8 [N, H, W, C] with H == W, or points as float32 [N, D].
-        labels: int64 [N], or None.
+        name: short name for run directories, such as ``digits`` or ``noto-emoji-64``.
+        columns: images, targets (the images' partners) uint8 [N, H, W, C] with H == W; points, attributes float32
+            [N, D]; labels int64 [N] in 0 … K−1; tokens int64 [N, T]; audio int16 or float32 [N, T];
+            clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
+        names: of the classes (``{"labels": ("cat", "dog")}``) or of the attributes.
         skipped: names of the files that ``skip_bad`` left out.
+        absent: why a column that the source seemed to have cannot be used: ``{"labels": "…"}``.
+
+    Raises InputError where lengths, dtypes or ranks are others.
     """
 
-    name: str
-    samples: torch.Tensor
-    labels: torch.Tensor | None = None
-    skipped: tuple[str, ...] = ()
+    def __init__(
+        self,
+        name: str,
+        *,
+        names: dict[str, tuple[str, ...]] | None = None,
+        skipped: tuple[str, ...] = (),
+        absent: dict[str, str] | None = None,
+        **columns: Tensor | None,
+    ):
+        self.name, self.skipped, self.absent = name, tuple(skipped), dict(absent or {})
+        self.columns = {column: values for column, values in columns.items() if values is not None}
+        if not self.columns:
+            raise InputError(f"{name}: a data set needs a column: {', '.join(COLUMNS)}.")
+        self.names = dict(names or {})
+        for column, values in self.columns.items():
+            _check(f"{name}: {column}", column, values, len(self))
+        if self.labels is not None and "labels" not in self.names:
+            self.names["labels"] = tuple(map(str, range(int(self.labels.max()) + 1))) if len(self) else ()
+
+    def __repr__(self):
+        held = ", ".join(f"{column} {tuple(values.shape)}" for column, values in self.columns.items())
+        return f"Dataset({self.name!r}: {held})"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def samples(self) -> Tensor:
+        """The first column."""
+        return next(iter(self.columns.values()))
+
+    @property
+    def labels(self) -> Tensor | None:
+        return self.columns.get("labels")
 
     @property
     def kind(self) -> str:
-        """``"images"`` or ``"points"``."""
-        return "images" if self.samples.ndim == 4 else "points"
+        """``"images"``, ``"points"``, … of the first column."""
+        return COLUMNS[next(iter(self.columns))][0]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """One sample as a network sees it: (C, H, W), or (D,)."""
-        if self.kind == "points":
-            return tuple(self.samples.shape[1:])
-        _, height, width, channels = self.samples.shape
-        return channels, height, width
-
-    def __len__(self) -> int:
-        return self.samples.shape[0]
+        """One sample as a network sees it: (C, H, W) of images, (D,) of points."""
+        return self.spec(next(iter(self.columns))).shape
 
     @property
     def num_classes(self) -> int:
-        """The largest label + 1; 0 without labels."""
-        return 0 if self.labels is None else int(self.labels.max()) + 1
+        """How many classes the labels have; 0 without labels."""
+        return len(self.names.get("labels", ()))
+
+    def spec(self, column: str) -> Spec:
+        """What a network has to know of a column."""
+        kind, shape = COLUMNS[column][0], tuple(self.columns[column].shape[1:])
+        if kind == "images":
+            shape = (shape[2], *shape[:2])
+        elif kind == "clips":
+            shape = (shape[3], *shape[:3])
+        elif kind == "audio":
+            shape = (1, *shape)
+        return Spec(kind, shape, tuple(self.names.get(column, ())))
 
     def fingerprint(self) -> str:
-        """Count, shape and a hash of 16 evenly spaced rows and all labels, such as ``1797x1x32x32-0f3a…``.
+        """Count, shape and a hash of 16 evenly spaced rows of each column and all labels, as ``1797x1x32x32-0f3a…``.
 
         Cheap on a memory-mapped file, the same packed and unpacked, so that a resumed run can refuse other data.
         """
         rows = torch.linspace(0, len(self) - 1, min(16, len(self)), dtype=torch.float64).round().long()
-        digest = hashlib.sha256(self.samples[rows].contiguous().numpy().tobytes())
-        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
+        digest = hashlib.sha256()
+        for column, values in self.columns.items():
+            digest.update((values if column == "labels" else values[rows]).contiguous().numpy().tobytes())
         return "x".join(map(str, (len(self), *self.shape))) + "-" + digest.hexdigest()[:16]
+
+
+def _check(title: str, column: str, values: Tensor, count: int) -> None:
+    if column not in COLUMNS:
+        raise InputError(f"{title} is no column: give {', '.join(COLUMNS)}.")
+    _, dtypes, axes = COLUMNS[column]
+    if values.dtype not in dtypes or values.dim() != axes:
+        wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise InputError(
+            f"{title}: got {str(values.dtype).removeprefix('torch.')} {list(values.shape)}, needs {wanted} with "
+            f"{axes} axes."
+        )
+    if len(values) != count:
+        raise InputError(f"{title}: got {len(values)} rows beside {count} of the first column: give one for each.")
+    if column == "labels" and count and int(values.min()) < 0:
+        raise InputError(f"{title}: the label {int(values.min())} is negative; classes count from 0.")
 
 
 def slug(name: str) -> str:

@@ -25,4 +25,4 @@ def gaussians(name: str) -> Dataset:
     random = np.random.RandomState(0)  # its stream is the one that numpy promises never to change
     labels = torch.from_numpy(random.randint(len(centres), size=POINTS, dtype=np.int64))
     noise = torch.from_numpy(random.standard_normal((POINTS, 2)).astype(np.float32))
-    return Dataset(f"gaussians-{name}", centres[labels] + std * noise, labels)
+    return Dataset(f"gaussians-{name}", points=centres[labels] + std * noise, labels=labels)

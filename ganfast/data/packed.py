@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,7 +38,9 @@ def write(rows: Rows, dest: Path, size: int, channels: int, skip_bad: bool, prog
             file.write(labels.astype("<i8").tobytes())
         file.seek(0)
         file.write(header(shape, labels is not None, rows.name, len(rows)))
-    return replace(open_packed(dest), skipped=missing(rows, np.array(kept)))
+    packed = open_packed(dest)
+    packed.skipped = missing(rows, np.array(kept))
+    return packed
 
 
 def header(shape: tuple[int, ...], labelled: bool, name: str, source: int) -> bytes:
@@ -112,7 +113,8 @@ def open_packed(path: Path) -> Dataset:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, or no safetensors file ({error}); pack it again") from error
     _check(path, samples, labels)
-    return Dataset(slug(metadata.get("name", path.stem)), samples, labels)
+    kind = "images" if samples.ndim == 4 else "points"
+    return Dataset(slug(metadata.get("name", path.stem)), **{kind: samples}, labels=labels)
 
 
 def _check(path: Path, samples: torch.Tensor, labels: torch.Tensor | None) -> None:

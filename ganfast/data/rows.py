@@ -168,12 +168,8 @@ def in_ram(rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool)
             kept.append(index)
         array, kept = array[: len(kept)], np.array(kept)
     labels = rows.labels(kept)
-    return Dataset(
-        rows.name,
-        torch.from_numpy(array),
-        None if labels is None else torch.from_numpy(labels),
-        missing(rows, kept),
-    )
+    labels = None if labels is None else torch.from_numpy(labels)
+    return Dataset(rows.name, images=torch.from_numpy(array), labels=labels, skipped=missing(rows, kept))
 
 
 def check_ram(what: str, size: int) -> None:

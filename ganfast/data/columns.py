@@ -1,0 +1,128 @@
+"""The kinds of columns that a data set has and a recipe asks for."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ganfast.errors import InputError
+
+# column of a data set → (kind, dtypes, axes); x and y of one row belong together
+COLUMNS = {
+    "images": ("images", (torch.uint8,), 4),
+    "targets": ("images", (torch.uint8,), 4),
+    "points": ("points", (torch.float32,), 2),
+    "labels": ("labels", (torch.int64,), 1),
+    "attributes": ("attributes", (torch.float32,), 2),
+    "tokens": ("tokens", (torch.int64,), 2),
+    "audio": ("audio", (torch.int16, torch.float32), 2),
+    "clips": ("clips", (torch.uint8,), 5),
+}
+
+# what to do where a data set has no such column
+ADVICE = {
+    "images": "give a folder, zip, IDX or array of images",
+    "targets": "give pairs: pictures side by side with --layout ab, or --data A --data-b B with equal names",
+    "points": "give a .npy of floats [N, D], or gaussians:ring8",
+    "labels": "put each class into a folder of its own, or add dataset.json",
+    "attributes": "add dataset.json with a vector for each file",
+    "tokens": "give an .npz with tokens int64 [N, T]",
+    "audio": "give an .npz with audio int16 [N, T]",
+    "clips": "give an .npz with clips uint8 [N, T, H, W, C]",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a network has to know of a column: ``shape`` of one sample as it sees it, and the ``names`` of classes."""
+
+    kind: str
+    shape: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """How many classes the labels have."""
+        return len(self.names)
+
+    def to_json(self) -> dict:
+        return {"kind": self.kind, "shape": list(self.shape), "names": list(self.names)}
+
+    @staticmethod
+    def from_json(found: dict) -> "Spec":
+        return Spec(str(found["kind"]), tuple(map(int, found["shape"])), tuple(map(str, found["names"])))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A recipe's request for a column: ``column`` of the data set number ``source`` (0: --data, 1: --data-b)."""
+
+    kind: ClassVar[str]
+    column: str = ""
+    source: int = 0
+
+    def __post_init__(self):
+        if not self.column:
+            object.__setattr__(self, "column", self.kind)
+
+
+class Images(Column):
+    """fp32 [B, C, H, W] in [−1, 1], channels_last."""
+
+    kind = "images"
+
+
+class Points(Column):
+    """fp32 [B, D]."""
+
+    kind = "points"
+
+
+class Labels(Column):
+    """int64 [B], classes 0 … K−1."""
+
+    kind = "labels"
+
+
+class Attributes(Column):
+    """fp32 [B, A]: numbers that go with a sample."""
+
+    kind = "attributes"
+
+
+class Tokens(Column):
+    """int64 [B, T]."""
+
+    kind = "tokens"
+
+
+class Audio(Column):
+    """fp32 [B, 1, T] in [−1, 1]."""
+
+    kind = "audio"
+
+
+class Clips(Column):
+    """fp32 [B, C, T, H, W] in [−1, 1]."""
+
+    kind = "clips"
+
+
+def match(recipe: str, columns: dict[str, Column], sources: list) -> dict[str, Spec]:
+    """The Spec of each of a recipe's columns in its sources (data sets); ``InputError`` where one does not fit."""
+    needed = 1 + max(column.source for column in columns.values())
+    if len(sources) < needed:
+        raise InputError(f"recipe {recipe} needs two data sets, got one: give the second one as --data-b.")
+    if len(sources) > needed:
+        raise InputError(f"recipe {recipe} uses one data set, got two: leave out --data-b ({sources[1].name}).")
+    specs = {}
+    for name, column in columns.items():
+        data = sources[column.source]
+        if column.column not in data.columns:
+            why = data.absent.get(column.column, "")
+            raise InputError(
+                f"recipe {recipe} needs {column.column}, and {data.name} has none{f' ({why})' if why else ''}: "
+                f"{ADVICE[column.column]}."
+            )
+        specs[name] = data.spec(column.column)
+    return specs
