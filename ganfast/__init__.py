@@ -14,7 +14,8 @@ _SUBMODULES = {
     "ops", "penalty", "recipes", "reference", "training",
 }  # fmt: skip
 _NAMES = {
-    "InputError": "errors", "capture": "graphs", "gradient_penalty": "penalty", "Trainer": "training", "load": "models",
+    "InputError": "errors", "capture": "graphs", "gradient_penalty": "penalty", "Trainer": "training",
+    "load": "recipes",
 }  # fmt: skip
 
 __all__ = ["__version__", "fuse", *sorted(_SUBMODULES), *sorted(_NAMES)]

@@ -100,7 +100,8 @@ def train(argv: list[str]) -> None:
         print("ganfast train RECIPE --data SRC [options], where RECIPE is one of\n")
         for name, each in RECIPES.items():
             width = max(shutil.get_terminal_size().columns, 40)
-            print(textwrap.fill(each.__doc__, width, initial_indent=f"  {name:<11}", subsequent_indent=" " * 13))
+            said = " ".join((each.__doc__ or "").split())
+            print(textwrap.fill(said, width, initial_indent=f"  {name:<11}", subsequent_indent=" " * 13))
         print("\n`ganfast train RECIPE -h` lists the options of a recipe.")
         return
 
@@ -112,7 +113,7 @@ def train(argv: list[str]) -> None:
             ("recipe", bare[recipe_class]),
             (
                 "dry_run",
-                Annotated[bool, tyro.conf.arg(aliases=["-n"], help="say what would be done, and do nothing")],
+                Annotated[bool, tyro.conf.arg(aliases=["-n"], help="print what would be done, and do nothing")],
                 False,
             ),
         ],
@@ -123,11 +124,13 @@ def train(argv: list[str]) -> None:
     default = command(run=stored[0], recipe=stored[1]) if stored else None
     chosen = read_options(command, argv[1:], f"ganfast train {argv[0]}", default)
     options = dataclasses.asdict(chosen.run)
+    sources = [options.pop("data")]
     if stored and options["steps"] is None and options["kimg"] is None:
         options["steps"] = stored[2]
-    trainer = Trainer(chosen.recipe, **options)
+    trainer = Trainer(chosen.recipe, *sources, **options)
     if chosen.dry_run:
-        run = trainer.resumed or Path(options["outdir"], next_name(Path(options["outdir"]), trainer.label))
+        begun = trainer.resumed and trainer.resumed.run
+        run = begun or Path(options["outdir"], next_name(Path(options["outdir"]), trainer.label))
         print(f"{trainer.describe()}. It would write to {run}.")
     else:
         trainer.train()
@@ -145,7 +148,7 @@ def stored_defaults(argv: list[str], recipe_class, options_class):
             path = word.partition("=")[2]
     if path is None:
         return None
-    name, recipe, options = stored_options(Path(path))
+    name, recipe, options, steps = stored_options(Path(path))
     if name != recipe_class.name:
         raise InputError(
             f"{path} is of recipe {name}, not {recipe_class.name}: give ganfast train {name} --resume {path}."
@@ -155,7 +158,6 @@ def stored_defaults(argv: list[str], recipe_class, options_class):
         recipe = recipe_class(**recipe)
     except TypeError as error:
         raise InputError(f"{path} has options that this version of ganfast does not know ({error}).") from None
-    steps = options.total_steps(recipe.d_steps)
     return dataclasses.replace(options, kimg=None, steps=None), recipe, steps
 
 

@@ -18,7 +18,12 @@ class NonFiniteError(ValueError):
 def check_choices(options) -> None:
     """``InputError`` where a field of a dataclass is none of the words that its ``Literal`` lists."""
     for field in dataclasses.fields(options):
-        value, words = getattr(options, field.name), typing.get_args(field.type)
-        if typing.get_origin(field.type) is typing.Literal and value not in words:
+        value, kinds = getattr(options, field.name), typing.get_args(field.type) or ()
+        literal = field.type if typing.get_origin(field.type) is typing.Literal else None
+        literal = literal or next((kind for kind in kinds if typing.get_origin(kind) is typing.Literal), None)
+        if literal is None or (value is None and type(None) in kinds):
+            continue
+        words = typing.get_args(literal)
+        if value not in words:
             flag = field.name.replace("_", "-")
             raise InputError(f"{field.name} must be {' or '.join(words)}, got {value!r} (--{flag}).")

@@ -14,9 +14,9 @@ class Loader:
     """The real batches of training steps, ``per_step`` at a time, in static buffers on the device.
 
     ``load()`` brings those of the next step; ``batch(k)`` makes the k-th by operations on the device alone, so that a
-    CUDA graph may hold it. Columns of at most ``resident`` bytes in all live on the device and only indices are sent; of
-    larger ones the rows themselves. On a GPU a thread prepares the step after in pinned memory and sends it on a stream
-    of its own, while this step runs.
+    CUDA graph may hold it. Columns of at most ``resident`` bytes in all live on the device and only indices are sent;
+    of larger ones the rows themselves. On a GPU a thread prepares the step after in pinned memory and sends it on a
+    stream of its own, while this step runs.
 
     Args:
         sampler: its ``position`` counts the rows that were loaded; assigning it resumes exactly.

@@ -43,6 +43,7 @@ class Recorded:
     ):
         self.function, self.stream, self.generators = function, stream, tuple(generators)
         self.to_warm = WARM_UP
+        self.pool = None  # of another graph's memory to share
         self.graph: torch.cuda.CUDAGraph | None = None
         self.results: Any = None
 
@@ -64,7 +65,7 @@ class Recorded:
         try:
             # thread_local: other threads, such as a loader's that pins memory or NCCL's, go on meanwhile;
             # the outer stream: where ending a failed capture fails, torch.cuda.graph leaves its own current
-            captured = torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local")
+            captured = torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local")
             with for_graph(), beside(self.stream), captured:
                 self.results = self.function()
         except RuntimeError as error:

@@ -1,6 +1,5 @@
-"""Generators and discriminators, one file per architecture, and how a generator is saved and loaded."""
+"""Generators and discriminators, one file per architecture, and latent vectors from seeds."""
 
-from ganfast.models.io import GENERATORS, describe, load, save
 from ganfast.models.latents import latents
 
-__all__ = ["GENERATORS", "describe", "latents", "load", "save"]
+__all__ = ["latents"]

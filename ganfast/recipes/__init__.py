@@ -1,12 +1,28 @@
-"""One file per published GAN: its networks, its objective and its defaults."""
+"""One file per published GAN: its networks, its players and their losses, and its defaults.
 
-from ganfast.recipes.base import OriginalGAN, Recipe
-from ganfast.recipes.dcgan import DCGAN
-from ganfast.recipes.gan import GAN
-from ganfast.recipes.r3gan import R3GAN
-from ganfast.recipes.wgan import WGAN
-from ganfast.recipes.wgan_gp import WGANGP
+``RECIPES`` has all of this folder, and those that other packages offer as entry points of the group
+``ganfast.recipes``.
+"""
 
-RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DCGAN, GAN, WGAN, WGANGP, R3GAN)}
+import importlib
+import importlib.metadata
+import pkgutil
+import warnings
 
-__all__ = ["DCGAN", "GAN", "R3GAN", "RECIPES", "WGAN", "WGANGP", "OriginalGAN", "Recipe"]
+from ganfast.recipes.base import Player, Recipe, Stage
+from ganfast.recipes.trained import Trained, load
+
+RECIPES: dict[str, type[Recipe]] = {}
+
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    for _found in vars(importlib.import_module(f"{__name__}.{_module}")).values():
+        if isinstance(_found, type) and issubclass(_found, Recipe) and "name" in vars(_found):
+            RECIPES[_found.name] = globals()[_found.__name__] = _found
+
+for _entry in importlib.metadata.entry_points(group="ganfast.recipes"):
+    try:
+        RECIPES[_entry.name] = _entry.load()
+    except Exception as error:  # whatever another package's module does wrong
+        warnings.warn(f"recipe {_entry.name} ({_entry.value}) cannot be loaded: {error}", stacklevel=2)
+
+__all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "load"]

@@ -1,102 +1,160 @@
-"""What the trainer asks of a recipe, and the answers of the original GAN game."""
+"""What a recipe says of a GAN: its data, its networks, its players and their losses, and how it samples."""
 
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ganfast.data.columns import Column, Images, Spec
 from ganfast.errors import InputError, check_choices
 from ganfast.nn import mixes_samples
-from ganfast.objectives import LOSSES, discriminator_bce
+
+if TYPE_CHECKING:
+    from ganfast.training.turn import Turn
+
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Player:
+    """One side of the game: the networks that it trains, and the loss that it minimises.
+
+    Args:
+        trains: the names of its networks; all others are frozen while it moves.
+        loss: a function of the turn that returns a scalar; None: the player only does what ``after`` says.
+        optimizer: makes an optimiser of a list of parameters; the recipe's ``adam()`` by default. Players that train
+            the same networks share the optimiser of the first of them.
+        times: updates a step, each on a fresh batch; a later player sees the last one.
+        every: the player moves at every how many steps (lazy regularisation).
+        after: is called with the turn after each update, without gradients (clip weights, move a state).
+        own_gradients: the loss has filled ``.grad`` itself, of ``t.scale`` times the loss, as ``wgan_gp_step`` does.
+        keeps: networks of later players whose graph the last update keeps, so that they can use what it leaves, such
+            as ``t.fake``; by default all that later players train.
+        name: of its figures ``loss_<name>`` and ``grad_norm_<name>``; by default that of its networks, in lower case.
+    """
+
+    trains: tuple[str, ...]
+    loss: Callable[["Turn"], Tensor] | None
+    optimizer: MakeOptimizer | None = None
+    times: int = 1
+    every: int = 1
+    after: Callable[["Turn"], None] | None = None
+    own_gradients: bool = False
+    keeps: tuple[str, ...] | None = None
+    name: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "trains", tuple(self.trains))
+        object.__setattr__(self, "name", self.name or "_".join(self.trains).lower().replace("-", "_"))
+        for what in ("times", "every"):
+            if getattr(self, what) < 1:
+                raise InputError(f"player {self.name}: {what} must be at least 1, got {getattr(self, what)}.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run: a game that is played for ``steps`` steps."""
+
+    steps: int
+    game: "Recipe"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A method: two networks for a data shape, their losses and their optimisers."""
+    """A method: networks for a data set, the players that train them, and what is sampled. Its fields are its options.
+
+    A recipe only describes. Losses get the turn ``t``: networks (``t.G``), columns (``t.x``), random numbers
+    (``t.normal``), state (``t.state``), what earlier players left (``t.fake``) and ``t.log``; see ``training/turn.py``.
+    """
 
     name: ClassVar[str]
-    data_kind: ClassVar[Literal["images", "points"]]
-    figures: ClassVar[tuple[str, str]]
-    """two numbers that tell how the game goes, beside the losses"""
+    columns: ClassVar[Mapping[str, Column]] = {"x": Images()}
+    """the columns of the data, by the name that the turn gives them"""
+    averaged: ClassVar[tuple[str, ...]] = ("G",)
+    """the networks that ``sample`` needs: exponential moving averages of them are shown, saved and exported"""
+    given: ClassVar[Mapping[str, Column | Spec]] = {}
+    """what ``sample`` needs besides z: a column of the data (y: Labels()), or a Spec of the recipe's own (codes)"""
+    telling: ClassVar[tuple[str, ...]] = ()
+    """the figures that the progress bar shows beside the losses"""
+    lr_decay: ClassVar[str] = "none"
+    """the default of --lr-decay"""
+    latent_dim: ClassVar[int] = 0
+    """numbers in a latent vector z; 0 where nothing is drawn"""
 
-    d_steps: int = 1
-    """discriminator updates for each generator update"""
     lr: float = 2e-4
-    """Adam's step size, both networks"""
+    """Adam's learning rate"""
     beta1: float = 0.5
-    """Adam's decay of the mean gradient"""
+    """Adam's decay rate of the first moment"""
     beta2: float = 0.999
-    """Adam's decay of the mean squared gradient"""
+    """Adam's decay rate of the second moment"""
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("d_steps", "latent_dim", "width"):  # the latter where a recipe has them
-            value = getattr(self, name, 1)
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value} (--{name.replace('_', '-')}).")
-        if not self.lr > 0:
-            raise InputError(f"lr must be above 0, got {self.lr} (--lr).")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise InputError(
-                f"beta1 and beta2 must lie in [0, 1), got {self.beta1} and {self.beta2} (--beta1, --beta2)."
-            )
+        for name in ("d_steps", "latent_dim", "width"):  # where a recipe has them
+            self.require(vars(self).get(name, 1) >= 1, name, "be at least 1")
+        self.require(self.lr > 0, "lr", "be above 0")
+        self.require(0 <= self.beta1 < 1, "beta1", "lie in [0, 1)")
+        self.require(0 <= self.beta2 < 1, "beta2", "lie in [0, 1)")
 
-    def networks(self, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
-        """A generator and a discriminator for samples of ``shape``: (C, H, W) of images or (D,) of points."""
+    def require(self, holds: bool, name: str, what: str) -> None:
+        """``InputError`` that names an option where a condition on it does not hold."""
+        if not holds:
+            raise InputError(f"{name} must {what}, got {getattr(self, name)} (--{name.replace('_', '-')}).")
+
+    # -- what a recipe says ------------------------------------------------------------------------------------------
+
+    def networks(self, data: Mapping[str, Spec]) -> dict[str, nn.Module]:
+        """The networks by name; ``data["x"].shape`` is one sample's shape, ``data["y"].classes`` how many there are."""
         raise NotImplementedError(f"{type(self).__name__} names no networks")
 
-    def discriminator_gradients(self, discriminator: nn.Module, real: Tensor, fake: Tensor, step) -> Tensor:
-        """Add the gradients of the discriminator's loss to its parameters' ``.grad``.
+    def players(self) -> list[Player]:
+        """Who moves, in this order, at each step."""
+        raise NotImplementedError(f"{type(self).__name__} has no players")
 
-        Returns [loss, *figures], fp32 on the device. Forward passes run under ``step.autocast()``, the loss goes to
-        ``step.backward``, which scales it for fp16; random numbers come from ``step.uniform(len(real), *shape)``.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no discriminator's loss")
+    def state(self, data: Mapping[str, Spec]) -> dict[str, Tensor | float]:
+        """Numbers that last from step to step and are saved, by the name that ``t.state`` gives them."""
+        return {}
 
-    @staticmethod
-    def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = False) -> tuple[Tensor, Tensor]:
-        """D(real) and D(fake), in one pass where that is the same, or with ``merge``: layers that mix then see both."""
-        if merge or not mixes_samples(discriminator):
-            return discriminator(torch.cat([real, fake])).chunk(2)
-        return discriminator(real), discriminator(fake)
+    def sample(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
+        """Samples from latents z [B, latent_dim] and what is ``given``, by the averaged networks in evaluation mode."""
+        return nets["G"](z)
 
-    def constrain(self, discriminator: nn.Module) -> None:
-        """What is done to the discriminator's weights after each of its updates: nothing."""
+    def reconstruct(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """What the averaged networks make of samples x; for recipes with an autoencoder or an encoder."""
+        raise NotImplementedError(f"{type(self).__name__} does not reconstruct")
 
-    def generator_loss(self, discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
-        """A scalar; ``real`` is the discriminator's last batch, for losses that compare the two."""
-        raise NotImplementedError(f"{type(self).__name__} has no generator's loss")
+    def stages(self, steps: int) -> list[Stage]:
+        """The games of a run of ``steps`` steps, one after the other; networks carry over by name."""
+        return [Stage(steps, self)]
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(network.parameters(), self.lr, (self.beta1, self.beta2), fused=True)
+    # -- for recipes -------------------------------------------------------------------------------------------------
+
+    def adam(self, lr: float | None = None) -> MakeOptimizer:
+        """Adam with the recipe's rates."""
+        return functools.partial(torch.optim.Adam, lr=lr or self.lr, betas=(self.beta1, self.beta2), fused=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OriginalGAN(Recipe):
-    """The game of Goodfellow et al. 2014 with logits; its recipes only name their networks."""
+def batches_per_step(players: list[Player]) -> int:
+    """How many batches a step sees: each further update of a player has a fresh one."""
+    return 1 + sum(player.times - 1 for player in players)
 
-    figures = ("accuracy_real", "accuracy_fake")
 
-    loss: Literal["non-saturating", "minimax"] = "non-saturating"
-    """the generator's side of the game"""
-    real_target: float = 1.0
-    """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
-    merge: bool = False
-    """real and fake are one batch for the discriminator even where its layers mix samples, as BatchNorm does"""
+def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = False) -> tuple[Tensor, Tensor]:
+    """D(real) and D(fake), in one pass where that is the same, or with ``merge``: layers that mix then see both."""
+    if merge or not mixes_samples(discriminator):
+        return discriminator(torch.cat([real, fake])).chunk(2)
+    return discriminator(real), discriminator(fake)
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.real_target <= 1:
-            raise InputError(f"real_target must lie in [0, 1], got {self.real_target} (--real-target).")
 
-    def discriminator_gradients(self, discriminator, real, fake, step):
-        with step.autocast():
-            real_logits, fake_logits = self.scores(discriminator, real, fake, self.merge)
-            loss = discriminator_bce(real_logits, fake_logits, self.real_target)
-        step.backward(loss)
-        with torch.no_grad():
-            return torch.stack([loss.float(), (real_logits > 0).float().mean(), (fake_logits < 0).float().mean()])
+def one_hot(classes: Tensor, count: int) -> Tensor:
+    """int64 [B] → fp32 [B, count]; device operations alone."""
+    return (classes.unsqueeze(1) == torch.arange(count, device=classes.device)).float()
 
-    def generator_loss(self, discriminator, fake, real):
-        return LOSSES[self.loss](discriminator(fake))
+
+def spec_of(recipe: Recipe, name: str, specs: Mapping[str, Spec]) -> Spec:
+    """The Spec of what sampling is given under ``name``."""
+    wanted = recipe.given[name]
+    return wanted if isinstance(wanted, Spec) else specs[name]

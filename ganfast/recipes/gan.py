@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from ganfast.data.columns import Points
 from ganfast.models import mlp
-from ganfast.recipes.base import OriginalGAN
+from ganfast.recipes.original import OriginalGAN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,19 +12,18 @@ class GAN(OriginalGAN):
     """Fully connected networks for points, as in PacGAN's ring and grid (Lin et al. 2018)."""
 
     name = "gan"
-    data_kind = "points"
+    columns = {"x": Points()}
 
     latent_dim: int = 2
     """numbers in a latent vector"""
     width: int = 400
     """units in each hidden layer of the generator; the discriminator has half"""
     lr: float = 1e-4
-    """Adam's step size, both networks"""
+    """Adam's learning rate"""
     beta1: float = 0.8
-    """Adam's decay of the mean gradient"""
+    """Adam's decay rate of the first moment"""
 
-    def networks(self, shape):
-        (features,) = shape
-        return mlp.Generator(features, self.latent_dim, self.width), mlp.Discriminator(
-            features, max(self.width // 2, 1)
-        )
+    def networks(self, data):
+        (features,) = data["x"].shape
+        generator = mlp.Generator(features, self.latent_dim, self.width)
+        return {"G": generator, "D": mlp.Discriminator(features, max(self.width // 2, 1))}

@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from ganfast import penalty
-from ganfast.errors import InputError
 from ganfast.models import resnet
 from ganfast.objectives import relativistic_pairing
-from ganfast.recipes.base import Recipe
+from ganfast.recipes.base import Player, Recipe, scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,41 +13,39 @@ class R3GAN(Recipe):
     """Pairs of real and fake compared, R1 and R2 at every step, networks without normalisation (Huang et al. 2024)."""
 
     name = "r3gan"
-    data_kind = "images"
-    figures = ("accuracy_pairs", "penalty")
+    telling = ("accuracy_pairs", "penalty")
 
     latent_dim: int = 64
     """numbers in a latent vector"""
     width: int = 64
-    """features of the widest picture; they double with every halving, up to eight times"""
+    """features at the largest resolution; they double with every halving, up to eight times"""
     gamma: float = 1.0
-    """γ of R1 and of R2: γ/2·E‖∇D‖², on real and on fake; more where the discriminator wins (accuracy_pairs near 1)"""
-    lr: float = 2e-4
-    """Adam's step size, both networks"""
+    """γ of the penalties R1 on real and R2 on fake samples, γ/2·E‖∇D‖²; raise it where accuracy_pairs nears 1"""
+    d_steps: int = 1
+    """discriminator updates for each generator update"""
     beta1: float = 0.0
-    """Adam's decay of the mean gradient"""
+    """Adam's decay rate of the first moment"""
     beta2: float = 0.99
-    """Adam's decay of the mean squared gradient"""
+    """Adam's decay rate of the second moment"""
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.gamma >= 0:
-            raise InputError(f"gamma must be 0 or more, got {self.gamma} (--gamma).")
+        self.require(self.gamma >= 0, "gamma", "be 0 or more")
 
-    def networks(self, shape):
-        channels, size, _ = shape
+    def networks(self, data):
+        channels, size, _ = data["x"].shape
         generator = resnet.Generator(size, channels, self.latent_dim, self.width, norm="none")
-        return generator, resnet.Discriminator(size, channels, self.width, norm="none")
+        return {"G": generator, "D": resnet.Discriminator(size, channels, self.width, norm="none")}
 
-    def discriminator_gradients(self, discriminator, real, fake, step):
-        with step.autocast():
-            real_scores, fake_scores = self.scores(discriminator, real, fake)
-            r1 = penalty.r1(discriminator, real, self.gamma)
-            r2 = penalty.r2(discriminator, fake, self.gamma)
-            loss = relativistic_pairing(real_scores, fake_scores) + r1 + r2
-        step.backward(loss)
-        with torch.no_grad():
-            return torch.stack([loss.float(), (real_scores > fake_scores).float().mean(), (r1 + r2).float()])
+    def players(self):
+        return [Player(("D",), self.discriminator, times=self.d_steps), Player(("G",), self.generator)]
 
-    def generator_loss(self, discriminator, fake, real):
-        return relativistic_pairing(discriminator(fake), discriminator(real))  # apart: real needs no gradient
+    def discriminator(self, t):
+        t.fake = t.G(t.normal(self.latent_dim))
+        real, fake = scores(t.D, t.x, t.fake.detach())
+        r1, r2 = penalty.r1(t.D, t.x, self.gamma), penalty.r2(t.D, t.fake.detach(), self.gamma)
+        t.log(accuracy_pairs=(real > fake).float().mean(), penalty=r1 + r2)
+        return relativistic_pairing(real, fake) + r1 + r2
+
+    def generator(self, t):
+        return relativistic_pairing(t.D(t.fake), t.D(t.x))  # apart: real needs no gradient

@@ -2,60 +2,54 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from ganfast.errors import InputError
-from ganfast.models import dcgan
 from ganfast.objectives import wasserstein
-from ganfast.recipes.base import Recipe
+from ganfast.recipes.base import Player, Recipe, scores
+from ganfast.recipes.dcgan import DCGAN
 
 
 @dataclass(frozen=True, kw_only=True)
 class WGAN(Recipe):
-    """The earth mover's distance by a critic with clipped weights, on DCGAN's networks (Arjovsky et al. 2017)."""
+    """The Wasserstein distance by a critic with clipped weights, on DCGAN's networks (Arjovsky et al. 2017)."""
 
     name = "wgan"
-    data_kind = "images"
-    figures = ("score_real", "score_fake")
+    telling = ("score_real", "score_fake")
 
     latent_dim: int = 100
     """numbers in a latent vector"""
     width: int = 64
-    """features of the widest picture; they double with every halving, up to eight times"""
+    """features at the largest resolution; they double with every halving, up to eight times"""
     clip: float = 0.01
-    """the critic's weights are kept in [-clip, clip]"""
+    """the critic's weights are clipped to [-clip, clip] after each of its updates"""
     merge: bool = False
-    """real and fake are one batch for the discriminator even where its layers mix samples, as BatchNorm does"""
+    """real and fake are one batch for the critic even where its layers mix samples, as BatchNorm does"""
     d_steps: int = 5
     """critic updates for each generator update"""
     lr: float = 5e-5
-    """Adam's step size, both networks"""
+    """Adam's learning rate"""
     beta1: float = 0.0
-    """Adam's decay of the mean gradient; 0 is RMSProp, which the paper uses because momentum made it unstable"""
+    """Adam's decay rate of the first moment; 0 is RMSProp, which the paper uses because momentum made it unstable"""
     beta2: float = 0.99
-    """Adam's decay of the mean squared gradient"""
+    """Adam's decay rate of the second moment"""
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.clip > 0:
-            raise InputError(f"clip must be above 0, got {self.clip} (--clip).")
+        self.require(self.clip > 0, "clip", "be above 0")
 
-    def networks(self, shape):
-        channels, size, _ = shape
-        generator = dcgan.Generator(size, channels, self.latent_dim, self.width)
-        return generator, dcgan.Discriminator(size, channels, self.width)
+    networks = DCGAN.networks
 
-    def discriminator_gradients(self, discriminator, real, fake, step):
-        with step.autocast():
-            real_scores, fake_scores = self.scores(discriminator, real, fake, self.merge)
-            loss = -wasserstein(real_scores, fake_scores)
-        step.backward(loss)
-        return torch.stack([loss.detach(), real_scores.detach().mean(), fake_scores.detach().mean()]).float()
+    def players(self):
+        critic = Player(("D",), self.critic, times=self.d_steps, after=self.clip_weights)
+        return [critic, Player(("G",), self.generator)]
 
-    @torch.no_grad()
-    def constrain(self, discriminator):
-        for parameter in discriminator.parameters():
+    def critic(self, t):
+        t.fake = t.G(t.normal(self.latent_dim))
+        real, fake = scores(t.D, t.x, t.fake.detach(), self.merge)
+        t.log(score_real=real.mean(), score_fake=fake.mean())
+        return -wasserstein(real, fake)
+
+    def clip_weights(self, t):
+        for parameter in t.D.parameters():
             parameter.clamp_(-self.clip, self.clip)
 
-    def generator_loss(self, discriminator, fake, real):
-        return -discriminator(fake).mean()
+    def generator(self, t):
+        return -t.D(t.fake).mean()

@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -17,24 +16,26 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
-from torch import nn
 
-from ganfast import models
 from ganfast.errors import InputError
+from ganfast.files import flush
+from ganfast.recipes import trained as recipes
+from ganfast.recipes.trained import Trained
 
-FORMAT = "ganfast-checkpoint-2"
+FORMAT = "ganfast-checkpoint-3"
 MANIFEST = "checkpoint.json"
 
 
-def save(directory: Path, networks: dict[str, nn.Module], state: dict, about: dict, keep: int) -> None:
+def save(directory: Path, state: dict, trained: Trained, about: dict, keep: int) -> None:
     """Write ``directory`` beside its older siblings and drop all but the newest ``keep``.
 
-    Everything goes to a temporary directory, is flushed to the disk and then renamed, so that a checkpoint that
-    bears its name is complete. The manifest holds a SHA-256 of each file. Raises ``OSError`` where that cannot be done;
-    what was saved before stays.
+    ``state`` is a RunState's ``state_dict()``. Everything goes to a temporary directory, is flushed to the disk and
+    then renamed, so that a checkpoint that bears its name is complete. The
+    manifest holds a SHA-256 of each file. Raises
+    ``OSError`` where that cannot be done; what was saved before stays.
     """
     try:
-        write(directory, networks, state, about)
+        write(directory, state, trained, about)
     except OSError as error:
         with contextlib.suppress(OSError):
             clean(directory.parent)  # room for whoever needs it
@@ -43,18 +44,17 @@ def save(directory: Path, networks: dict[str, nn.Module], state: dict, about: di
         remove(old)
 
 
-def write(directory: Path, networks: dict[str, nn.Module], state: dict, about: dict) -> None:
+def write(directory: Path, state: dict, trained: Trained, about: dict) -> None:
+    """A network a file, generator.safetensors with the averages, and state.pt with the rest."""
     clean(directory.parent)
     partial = directory.parent / f".partial-{directory.name}"
     partial.mkdir()
-    for name, network in networks.items():
-        if type(network) in models.GENERATORS.values():
-            models.save(network, partial / f"{name}.safetensors", recipe=about["recipe"]["name"])
-        else:
-            tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-            (partial / f"{name}.safetensors").write_bytes(serialise(tensors))
+    for name, tensors in state["networks"].items():
+        dense = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        (partial / f"{name}.safetensors").write_bytes(serialise(dense))
+    recipes.save(trained, partial / recipes.FILE, step=str(state["step"]))
     content = io.BytesIO()  # on a full disk torch.save to a file fails with an error that does not say so
-    torch.save(state, content)
+    torch.save({name: value for name, value in state.items() if name not in ("networks", "averages")}, content)
     (partial / "state.pt").write_bytes(content.getbuffer())
     digests = {file.name: sha256(file) for file in sorted(partial.iterdir())}
     manifest = {"format": FORMAT, **about, "files": digests}
@@ -67,8 +67,8 @@ def write(directory: Path, networks: dict[str, nn.Module], state: dict, about: d
     flush(directory.parent)
 
 
-def read(directory: Path, device: torch.device) -> tuple[dict, dict[str, dict], dict]:
-    """(manifest, network name → state dict, state) of a checkpoint; ``InputError`` names what is missing or damaged."""
+def read(directory: Path, device: torch.device) -> tuple[dict, dict]:
+    """(manifest, state) of a checkpoint; ``InputError`` names what is missing or damaged."""
     manifest = read_manifest(directory)
     for name, digest in manifest["files"].items():
         file = directory / name
@@ -81,13 +81,18 @@ def read(directory: Path, device: torch.device) -> tuple[dict, dict[str, dict], 
         if what:
             raise InputError(f"{file} is {what}: go on from another checkpoint (--resume CHECKPOINT).")
     try:
-        weights = {Path(name).stem: load_file(directory / name) for name in manifest["files"] if name != "state.pt"}
         state = torch.load(directory / "state.pt", map_location=device, weights_only=True)
+        own = [name for name in manifest["files"] if name not in ("state.pt", recipes.FILE)]
+        state["networks"] = {Path(name).stem: load_file(directory / name) for name in own}
+        state["averages"] = {}
+        for key, value in load_file(directory / recipes.FILE).items():
+            name, _, rest = key.partition(".")
+            state["averages"].setdefault(name, {})[rest] = value
     except UnpicklingError:  # weights_only refuses a pickle that would run code
         raise damaged(directory, "state.pt holds something other than numbers, and is not loaded") from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
         raise damaged(directory, error) from None
-    return manifest, weights, state
+    return manifest, state
 
 
 def read_manifest(directory: Path) -> dict:
@@ -148,25 +153,6 @@ def remove(directory: Path) -> None:
     shutil.rmtree(doomed)
 
 
-@contextlib.contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """``with whole(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing."""
-    partial = file.with_name(f".{file.name}.partial")
-    yield partial
-    flush(partial)
-    os.replace(partial, file)
-    flush(file.parent)
-
-
-def flush(path: Path) -> None:
-    """fsync a file or a directory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -195,25 +181,3 @@ def set_rng_state(state: dict) -> None:
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))  # noqa: NPY002
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict) -> None:
-    """Load ``saved`` into the memory that is there: a CUDA graph may read and write it.
-
-    Moments come in their parameters' memory layout, which the next step's bits depend on. Of the options only the rate
-    is taken: a run that was on a CPU has others (``capturable``).
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    before = [dict(optimizer.state[p]) if p in optimizer.state else {} for p in parameters]
-    for index, moments in saved["state"].items():
-        for key, value in moments.items():
-            if torch.is_tensor(value) and value.shape == parameters[index].shape:
-                moments[key] = torch.empty_like(parameters[index]).copy_(value)
-    optimizer.load_state_dict(saved)
-    for group, own in zip(optimizer.param_groups, options):
-        group.update(own, lr=own["lr"].copy_(group["lr"]))
-    for parameter, moments in zip(parameters, before):
-        for key, value in moments.items():
-            if torch.is_tensor(value):
-                optimizer.state[parameter][key] = value.copy_(optimizer.state[parameter][key])

@@ -1,4 +1,4 @@
-"""The averaged generator."""
+"""Exponential moving averages of networks."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,6 @@
-"""The gradients of a network in one piece of memory."""
+"""The gradients of some parameters in one piece of memory."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -7,23 +9,29 @@ ALIGNMENT = 16  # numbers: each parameter's gradient begins at 64 bytes
 
 
 class FlatGradients:
-    """``.grad`` of every parameter of ``network`` is a view of one ``buffer`` and stays it.
+    """``.grad`` of every parameter is a view of one ``buffer`` and stays it.
 
     One call sets them to zero, one all-reduce sums them over ranks, one norm is that of all. Optimisers must keep them
     (``zero_grad(set_to_none=False)``, or ``zero()`` here). Each view has its parameter's strides. Numbers between two
     views are 0.
     """
 
-    def __init__(self, network: nn.Module):
-        self.parameters = list(network.parameters())
+    def __init__(self, parameters: Iterable[nn.Parameter]):
+        self.parameters = list(parameters)
         sizes = [-(-p.numel() // ALIGNMENT) * ALIGNMENT for p in self.parameters]
         first = self.parameters[0]
         self.buffer = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
-        offset = 0
+        self.views, offset = [], 0
         for parameter, size in zip(self.parameters, sizes):
             strides = torch.empty_like(parameter).stride()  # the parameter's, without gaps
-            parameter.grad = self.buffer.as_strided(parameter.shape, strides, offset)
+            self.views.append(self.buffer.as_strided(parameter.shape, strides, offset))
             offset += size
+        self.attach()
+
+    def attach(self) -> None:
+        """Where parameters have several: from now on ``.grad`` is these."""
+        for parameter, view in zip(self.parameters, self.views):
+            parameter.grad = view
 
     def zero(self) -> None:
         self.buffer.zero_()

@@ -8,20 +8,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ganfast.files import flush, replacing
 from ganfast.terminal import Watched
-from ganfast.training import checkpoint, run_directory
+from ganfast.training import run_directory
+from ganfast.training.figures import families
+
+TIMES = ("images_per_second", "step_ms", "data_wait_ms", "gpu_memory_mb", "rollbacks")  # are not in losses.png
 
 
 class Monitor:
     """Opened over a run directory at ``step`` of ``total``; closed when the run ends, however it ends.
 
-    ``figures`` are the names of the numbers beside the losses, the recipe's two first. ``tick`` after each step times
-    the steps, without what is done here and just before, a picture or a checkpoint.
+    ``batch`` real samples are seen in a step; the progress bar shows losses and the figures that are ``telling``.
+    ``tick`` after each step times the steps, without what is done here and just before, a picture or a checkpoint.
     """
 
-    def __init__(self, run: Path, step: int, total: int, batch: int, figures: tuple[str, ...], progress: bool = True):
-        self.run, self.batch = run, batch
-        self.columns = ("loss_d", "loss_g", *figures)
+    def __init__(
+        self, run: Path, step: int, total: int, batch: int, telling: tuple[str, ...] = (), progress: bool = True
+    ):
+        self.run, self.batch, self.telling = run, batch, telling
         self.extra: dict[str, float] = {}  # further figures of every row
         self.log = open(run / "log.txt", "a", buffering=1, encoding="utf-8")  # noqa: SIM115, closed in __exit__
         self.stats = open(run / "stats.jsonl", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
@@ -65,7 +70,7 @@ class Monitor:
 
     def flush(self) -> None:
         """Have the rows on the disk before the checkpoint that follows them."""
-        checkpoint.flush(self.stats.name)
+        flush(Path(self.stats.name))
 
     def rewind(self, step: int) -> None:
         """Go on from ``step`` again; stats.jsonl has been cut there."""
@@ -83,6 +88,7 @@ class Monitor:
         now = time.perf_counter()
         self.ticks.append((now, now - self.began))
         self.began = now
+        self.bar.update()
 
     def row(self, step: int, images: int, figures: dict[str, float]) -> None:
         """A row of stats.jsonl and TensorBoard: the figures since the last row by name, the pace, and the step's time.
@@ -96,7 +102,8 @@ class Monitor:
         times = percentiles([seconds for _, seconds in own])
         figures = {**figures, "images_per_second": round(pace, 1), **times, **self.extra}
         self.write(self.stats, json.dumps({"step": step, "images": images, **figures}) + "\n")
-        numbers = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in self.columns[:4])
+        shown = [name for name in figures if name.startswith("loss_") or name in self.telling]
+        numbers = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.3g}" for name in shown)
         self.bar.set_postfix_str(f"{numbers}, {pace:.0f} images/s", refresh=False)
         if self.events:
             for name, value in figures.items():
@@ -126,19 +133,19 @@ class Monitor:
         except ImportError:
             self.say("No losses.png: matplotlib is not installed (pip install 'ganfast[demo]').")
             return
-        parts = [self.columns[a:b] for a, b in ((0, 2), (2, 3), (3, 4), (4, None)) if self.columns[a:b]]
+        names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "images"))
+        parts = families(name for name in names if not name.startswith(TIMES))
         figure = Figure(figsize=(8, 2.7 * len(parts)), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(parts), 1, sharex=True)
-        steps = [row["step"] for row in rows]
-        for axes, columns in zip(panels, parts):
-            for column in columns:  # rows from before a column was there have none
-                values = [row.get(column, float("nan")) for row in rows]
-                axes.plot(steps, values, label=column.replace("_", " "), linewidth=1)
+        panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, members in zip(panels, parts.values()):
+            for name in members:  # a lazy player's figures are in some rows only
+                points = [(row["step"], row[name]) for row in rows if name in row]
+                axes.plot(*zip(*points), label=name.replace("_", " "), linewidth=1)
             axes.legend(loc="upper right")
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
-        with checkpoint.whole(self.run / "losses.png") as partial:
+        with replacing(self.run / "losses.png") as partial:
             figure.savefig(partial, dpi=110, format="png")
         self.began = time.perf_counter()
 
@@ -152,22 +159,40 @@ class Monitor:
                     each.close()
 
 
-class Silence:
-    """The monitor of a process that tells nothing: another one tells of the whole job."""
+class NoMonitor:
+    """The monitor of a process that shows and writes nothing: the first one does, for the whole job."""
 
-    def __getattr__(self, name):
-        return self
-
-    def __call__(self, *args, **kwargs):
-        return self
-
-    def __setitem__(self, key, value):
-        pass
+    def __init__(self):
+        self.extra: dict[str, float] = {}
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def tick(self) -> None:
+        pass
+
+    def row(self, step: int, images: int, figures: dict[str, float]) -> None:
+        pass
+
+    def gradient_norms(self, step: int, network: str, norms) -> None:
+        pass
+
+    def picture(self, step: int, picture) -> None:
+        pass
+
+    def plot(self) -> None:
         pass
 
 

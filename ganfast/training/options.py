@@ -17,8 +17,12 @@ class TrainOptions:
 
     data: str
     """digits, gaussians:ring8, gaussians:grid25, or a folder, zip, IDX, .npy, .npz or packed file"""
+    data_b: str | None = None
+    """the second set of unpaired images, or a folder or zip of the images' partners by equal names"""
+    layout: Literal["ab", "ba"] | None = None
+    """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
     outdir: str = "runs"
-    """where the run's own directory is made"""
+    """where the run directory is created"""
     size: int | None = None
     """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
     channels: int | None = None
@@ -26,31 +30,31 @@ class TrainOptions:
     batch: int = 64
     """samples in a batch"""
     kimg: float | None = None
-    """train until the discriminator has seen this many thousand real samples (1000 when --steps is not given either)"""
+    """train until the networks have seen this many thousand real samples (1000 when --steps is not given either)"""
     steps: int | None = None
-    """train for this many generator updates, instead of --kimg"""
+    """train for this many steps (of a GAN: generator updates), instead of --kimg"""
     seed: int = 0
-    """of the weights, the data's order and the latents"""
+    """random seed of weights, data order and latents"""
     sync_bn: bool = False
-    """with torchrun: BatchNorm's statistics in training are those of all processes"""
+    """with torchrun: synchronise BatchNorm's statistics across processes"""
     flip: bool = False
-    """mirror half of the images"""
+    """flip half of the images left to right"""
     ema_decay: float = 0.999
-    """decay per step of the averaged generator, the one that is saved and sampled; shorter while training is young"""
+    """decay rate of the exponential moving average that is saved and sampled; smaller in the first steps"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """arithmetic of convolutions and matrix products; weights stay fp32, fp16 scales its losses"""
     deterministic: bool = False
-    """on a GPU the same bits in every run and after --resume, by slower kernels; a CPU always gives them"""
+    """bit-exact runs and --resume on a GPU, with slower kernels; a CPU is always bit-exact"""
     graph: bool = True
-    """on a GPU the step is captured in a CUDA graph and replayed; --no-graph runs it as it is"""
+    """capture the step in a CUDA graph on a GPU; --no-graph runs it eagerly"""
     compile: bool = False
-    """run the networks under torch.compile, which takes a while to start"""
-    lr_decay: Literal["none", "linear", "cosine"] = "none"
-    """how the learning rates fall to 0 until the last step"""
+    """run losses and networks under torch.compile, which takes a while to start"""
+    lr_decay: Literal["none", "linear", "late-linear", "cosine"] | None = None
+    """how learning rates decay to 0 (late-linear: in the second half); by default as the recipe says"""
     gpu_data_gib: float = 1.0
-    """a data set up to this size lives on the GPU, a larger one is sent batch by batch"""
+    """keep data sets up to this size in GPU memory; larger ones are copied batch by batch"""
     log_every: int = 20
     """steps between two rows of stats.jsonl"""
     sample_every: int = 500
@@ -58,17 +62,17 @@ class TrainOptions:
     checkpoint_every: int = 1000
     """steps between two checkpoints"""
     on_nan: Literal["stop", "rollback"] = "stop"
-    """when a loss or weight is no number: stop, or go back to the newest checkpoint and on with other data and noise"""
+    """on a loss or weight that is NaN or infinite: stop, or continue from the newest checkpoint with other batches"""
     keep: int = 3
-    """how many checkpoints stay; older ones are deleted"""
+    """how many checkpoints are kept; older ones are deleted"""
     skip_bad: bool = False
-    """leave out files that cannot be decoded, and count them"""
+    """skip files that cannot be decoded, and count them"""
     resume: str | None = None
-    """go on with this run directory, or from this checkpoint of it"""
+    """continue this run directory, or from one of its checkpoints"""
 
     def __post_init__(self):
         check_choices(self)
-        for name in ("data", "outdir", "resume"):  # words, as options.json has them
+        for name in ("data", "data_b", "outdir", "resume"):  # words, as options.json has them
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.kimg is not None and self.steps is not None:
@@ -86,11 +90,11 @@ class TrainOptions:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {self.seed} (--seed).")
 
-    def total_steps(self, d_steps: int) -> int:
-        """Generator updates until the end; each discriminator update sees ``batch`` real samples."""
+    def total_steps(self, batches: int) -> int:
+        """Steps until the end, each of which sees ``batches`` batches of real samples."""
         if self.steps is not None:
             return self.steps
-        return math.ceil((self.kimg or 1000) * 1000 / (self.batch * d_steps))
+        return math.ceil((self.kimg or 1000) * 1000 / (self.batch * batches))
 
     def torch_device(self) -> torch.device:
         name = local_device(self.device)
@@ -110,12 +114,13 @@ class TrainOptions:
         return device
 
 
-# what may differ between a run and its continuation, whose data is compared by its fingerprint; anything else would
-# make it another run
+# what may differ between a run and its continuation, whose data is compared by its fingerprint, besides learning rates
+# (fields lr, lr_…); anything else would silently change the method
 MAY_CHANGE = {
     "size",
     "channels",
     "data",
+    "data_b",
     "outdir",
     "kimg",
     "steps",
@@ -124,6 +129,7 @@ MAY_CHANGE = {
     "graph",
     "compile",
     "gpu_data_gib",
+    "log_every",
     "sample_every",
     "checkpoint_every",
     "keep",
@@ -136,9 +142,11 @@ MAY_CHANGE = {
 def refuse_changes(stored: dict, given: dict, run: str) -> None:
     """``InputError`` where ``given`` options or recipe fields differ from the ``stored`` ones of ``run``."""
     for name, value in given.items():
-        if name not in MAY_CHANGE and name in stored and stored[name] != value:
+        rate = name == "lr" or (name.startswith("lr_") and name != "lr_decay")
+        if name not in MAY_CHANGE and not rate and name in stored and stored[name] != value:
             flag = "--" + name.replace("_", "-")
             raise InputError(
-                f"{run} was trained with {flag} {stored[name]}, not {value}: leave {flag} out to go on with it, "
-                "or leave --resume out to start a new run."
+                f"{run} was trained with {flag} {stored[name]}, not {value}, which would change the method: leave "
+                f"{flag} out to go on with it (learning rates and the intervals of rows, pictures and checkpoints may "
+                "change), or leave --resume out to start a new run."
             )

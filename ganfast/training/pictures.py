@@ -4,13 +4,23 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
+
+from ganfast.files import replacing
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
     """[B, C, H, W] in [−1, 1] → uint8 [B, H, W, C]."""
     scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
     return scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def alike(batches: list[Tensor]) -> list[Tensor]:
+    """[B, C, H, W] each → all in colour and of the largest side, so that they can stand in one grid."""
+    side = max(batch.shape[-1] for batch in batches)
+    wide = [batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch for batch in batches]
+    return [batch if batch.shape[-1] == side else F.interpolate(batch, (side, side)) for batch in wide]
 
 
 GAP = 2  # pixels between the cells of a grid
@@ -65,7 +75,5 @@ def to_image(picture: np.ndarray):
 
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     """uint8 [H, W, C] → PNG as :func:`to_image` makes it; replaced as a whole."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    to_image(picture).save(partial, "png")
-    os.replace(partial, path)
+    with replacing(Path(path)) as partial:
+        to_image(picture).save(partial, "png")

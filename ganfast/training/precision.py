@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganfast.errors import InputError
 
@@ -35,9 +35,9 @@ class Precision:
         """What the loss is multiplied by, a scalar on the device; None: by nothing."""
         return None if self.scaler is None else self.scaler.scale(torch.ones((), device=self.device))
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of scale·loss to ``.grad``."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+    def backward(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
+        """Add the gradients of scale·loss to ``.grad`` of these parameters alone."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward(inputs=parameters)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimiser's step on gradients of scale·loss."""

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ import torch
 
 from ganfast import __version__
 from ganfast.errors import InputError
+from ganfast.files import flush, replacing
 from ganfast.training import checkpoint
 from ganfast.training.distributed import job
 
@@ -33,7 +35,7 @@ def create(outdir: Path, label: str) -> Path:
         run = outdir / next_name(outdir, label)
         try:
             run.mkdir(parents=True)
-            checkpoint.flush(outdir)
+            flush(outdir)
             return run
         except FileExistsError:
             if not run.is_dir():
@@ -86,16 +88,19 @@ def take_lock(file) -> str:
 
 
 def find(resume: Path) -> tuple[Path, list[Path]]:
-    """(run, its checkpoints to try, newest first) for what a person resumes: a run directory or a checkpoint."""
+    """(run, its checkpoints to try, newest first) for what a person resumes: a run directory or a checkpoint.
+
+    A run that was killed before its first checkpoint has none.
+    """
     try:
         if (resume / checkpoint.MANIFEST).is_file():
             return resume.parent, [resume]
         checkpoints = checkpoint.all_in(resume)
     except OSError as error:
         raise InputError(f"{resume} cannot be read ({error.strerror}): make it readable (--resume).") from None
-    if not checkpoints:
-        what = "holds no checkpoint" if resume.is_dir() else "is not there"
-        raise InputError(f"{resume} {what}: give a run directory that has saved one (--resume).")
+    if not checkpoints and not (resume / "options.json").is_file():
+        what = "is no run, it has neither options.json nor a checkpoint" if resume.is_dir() else "is not there"
+        raise InputError(f"{resume} {what}: give a run directory (--resume).")
     return resume, checkpoints[::-1]
 
 
@@ -105,8 +110,8 @@ def of(path: Path) -> Path | None:
     return next((place for place in (path, *path.parents[:2]) if (place / "options.json").is_file()), None)
 
 
-def newest_sound(candidates: list[Path], device: torch.device) -> tuple[Path, dict, dict, dict, dict[Path, str]]:
-    """(checkpoint, manifest, weights, state, {damaged: why}) of the first sound one; ``InputError`` where none is."""
+def newest_sound(candidates: list[Path], device: torch.device) -> tuple[Path, dict, dict, dict[Path, str]]:
+    """(checkpoint, manifest, state, {damaged: why}) of the first sound one; ``InputError`` where none is."""
     damaged = {}
     for directory in candidates:
         try:
@@ -118,17 +123,36 @@ def newest_sound(candidates: list[Path], device: torch.device) -> tuple[Path, di
     raise InputError("there is no checkpoint to go on from.")
 
 
-def stored_options(resume: Path) -> tuple[str, dict, dict]:
-    """(recipe name, recipe fields, options) of the run that a person resumes, from its newest readable manifest."""
-    _, candidates = find(resume)
-    for directory in candidates:
+def stored_options(resume: Path) -> tuple[str, dict, dict, int]:
+    """(recipe name, its fields, options, steps) of the run that a person resumes, from its newest readable manifest."""
+    run, candidates = find(resume)
+    for directory in candidates or [run]:
         try:
-            manifest = checkpoint.read_manifest(directory)
+            manifest = checkpoint.read_manifest(directory) if candidates else read_options(run)
             recipe = dict(manifest["recipe"])
-            return recipe.pop("name"), recipe, dict(manifest["options"])
+            return recipe.pop("name"), recipe, dict(manifest["options"]), int(manifest["total_steps"])
         except (InputError, KeyError, TypeError, ValueError) as error:
             reason = error
-    raise reason if isinstance(reason, InputError) else checkpoint.damaged(candidates[-1], repr(reason))
+    raise reason if isinstance(reason, InputError) else checkpoint.damaged((candidates or [run])[-1], repr(reason))
+
+
+def read_options(run: Path) -> dict:
+    """options.json; ``InputError`` where it cannot be read."""
+    try:
+        found = json.loads((run / "options.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{run} has no readable options.json ({error}): start a new run.") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{run} has no readable options.json: start a new run.")
+    return found
+
+
+def empty(run: Path) -> None:
+    """Remove what a run that had no checkpoint wrote, but its log."""
+    named = [run / name for name in ("stats.jsonl", "losses.png", "reals.png", "generator.safetensors")]
+    for file in (*named, *run.glob("fakes*.png")):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(run / "tensorboard", ignore_errors=True)
 
 
 def environment(device: torch.device) -> dict:
@@ -159,7 +183,7 @@ def of_job(outdir: Path, total_steps: int) -> Path | None:
             continue
         if theirs and theirs["id"] == this["id"]:
             saved = checkpoint.all_in(run)
-            return run if saved and saved[-1].name != checkpoint.name(total_steps) else None
+            return run if not saved or saved[-1].name != checkpoint.name(total_steps) else None
     return None
 
 
@@ -171,7 +195,7 @@ def cut_stats(source: Path, target: Path, step: int) -> None:
 
 def replace_text(file: Path, text: str) -> None:
     """Write ``file`` whole or not at all."""
-    with checkpoint.whole(file) as partial:
+    with replacing(file) as partial:
         partial.write_text(text)
 
 

@@ -1,27 +1,40 @@
-"""From a generator and seeds to samples."""
+"""From a trained recipe and seeds to samples."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganfast import models
+from ganfast.recipes import Trained
 
-# Latents in every call of a network, empty places filled with zeros: the vendor's kernels, and with them a sample's
+# Rows in every call of a network, empty places filled with zeros: the vendor's kernels, and with them a sample's
 # last bits, depend on how many there are and on its place among them, never on its neighbours
 BLOCK = 16
 
 
-def sample(generator: nn.Module, seeds: Sequence[int], truncation: float | None, device) -> Tensor:
-    """One sample per seed, by ``generator`` in evaluation mode, on the CPU: the same bits whatever the other seeds."""
-    z = models.latents(seeds, generator.latent_dim, truncation)
+def sample(
+    trained: Trained,
+    seeds: Sequence[int],
+    truncation: float | None = None,
+    given: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """One sample per seed, on the CPU: the same bits whatever the other seeds are.
+
+    ``given`` has a row for each seed of what the recipe needs besides latents.
+    """
+    tensors = dict(given or {})
+    if trained.latent_dim:
+        tensors = {"z": models.latents(seeds, trained.latent_dim, truncation), **tensors}
     rows = places(seeds)
-    blocks = z.new_zeros(max(rows, default=-1) + 1, generator.latent_dim)
-    blocks[rows] = z
-    return decode(generator, blocks, device)[rows]
+    blocks = {}
+    for name, tensor in tensors.items():
+        blocks[name] = tensor.new_zeros(max(rows, default=-1) + 1, *tensor.shape[1:])
+        blocks[name][rows] = tensor
+    return decode(trained, blocks)[rows]
 
 
 def places(seeds: Iterable[int]) -> list[int]:
@@ -36,27 +49,52 @@ def places(seeds: Iterable[int]) -> list[int]:
 
 
 @torch.no_grad()
-def decode(generator: nn.Module, z: Tensor, device) -> Tensor:
-    """The samples of latents [B, latent_dim], a block at a time, on the CPU."""
-    parts = z.split(BLOCK)
-    padded = [F.pad(part, (0, 0, 0, BLOCK - len(part))).to(device) for part in parts]
-    return torch.cat([generator(block)[: len(part)].cpu() for block, part in zip(padded, parts)])
+def decode(trained: Trained, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The samples of ``tensors`` by the names of the arguments, a block of rows at a time, on the CPU.
+
+    Of images that are given, which are large and lie where nobody counts seeds, one at a time.
+    """
+    count = len(next(iter(tensors.values())))
+    block = 1 if any(spec.kind == "images" for spec in trained.given.values()) else BLOCK
+    parts = []
+    for start in range(0, count, block):
+        rows = {name: tensor[start : start + block] for name, tensor in tensors.items()}
+        have = min(block, count - start)
+        padded = {name: pad(part, block - have).to(trained.device) for name, part in rows.items()}
+        parts.append(trained(**padded)[:have].cpu())
+    return torch.cat(parts)
+
+
+def pad(rows: Tensor, missing: int) -> Tensor:
+    """``rows`` and as many of zeros as are ``missing``."""
+    return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
 
 
 def batches(
-    generator: nn.Module, seeds: Iterable[int], truncation: float | None, device, batch: int
+    trained: Trained, seeds: Iterable[int], truncation: float | None, batch: int
 ) -> Iterator[tuple[list[int], Tensor]]:
     """(seeds, their samples), ``batch`` at a time: memory does not grow with the number of seeds."""
     seeds = iter(seeds)
     while part := list(islice(seeds, batch)):
-        yield part, sample(generator, part, truncation, device)
+        yield part, sample(trained, part, truncation, fill(trained, part))
 
 
-def walk(generator: nn.Module, seeds: Sequence[int], truncation: float | None, frames: int) -> Iterator[Tensor]:
-    """From each seed to the next: latents [frames, latent_dim], both ends included."""
-    corners = models.latents(seeds, generator.latent_dim, truncation)
-    for a, b in pairwise(corners):
-        yield slerp(a, b, torch.linspace(0, 1, frames))
+def fill(trained: Trained, seeds: Sequence[int]) -> dict[str, Tensor]:
+    """What a recipe needs besides latents where nobody says what: each class in turn, attributes of 0."""
+    found = {}
+    for name, spec in trained.given.items():
+        if spec.kind == "labels":
+            found[name] = torch.tensor([seed % max(spec.classes, 1) for seed in seeds])
+        else:
+            found[name] = torch.zeros(len(seeds), *spec.shape)
+    return found
+
+
+def walk(trained: Trained, seeds: Sequence[int], truncation: float | None, frames: int) -> Iterator[dict[str, Tensor]]:
+    """From each seed to the next: latents z [frames, latent_dim], both ends included, and what is given the first."""
+    corners = models.latents(seeds, trained.latent_dim, truncation)
+    for seed, (a, b) in zip(seeds, pairwise(corners)):
+        yield {"z": slerp(a, b, torch.linspace(0, 1, frames)), **fill(trained, [seed] * frames)}
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

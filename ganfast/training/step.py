@@ -1,189 +1,195 @@
-"""One training step: ``d_steps`` updates of the discriminator, one of the generator, and the average."""
+"""One training step: every player that is due moves in its turn, then the averages follow."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ganfast.data.feed import Feed
-from ganfast.errors import NonFiniteError
-from ganfast.recipes import Recipe
-from ganfast.training import checkpoint
-from ganfast.training.ema import Average
+from ganfast.errors import InputError, NonFiniteError
+from ganfast.recipes.base import Player
 from ganfast.training.gradients import FlatGradients
-from ganfast.training.precision import Precision
+from ganfast.training.state import RunState, key, parameters_of
+from ganfast.training.turn import Turn
 
 FACTORS: dict[str, Callable[[Tensor], Tensor]] = {  # of the learning rate, by the share of the run that is over
     "linear": lambda share: 1 - share,
+    "late-linear": lambda share: (2 - 2 * share).clamp(max=1),
     "cosine": lambda share: (1 + torch.cos(math.pi * share)) / 2,
 }
 
 
-class Step:
-    """``step()`` trains: device operations over static memory, none of which waits for the device.
+@dataclass
+class Update:
+    """One update of a player, and what changes before it."""
 
-    So the same code runs as it is, under torch.compile, and as a CUDA graph. What changes from step to step is on the
-    device: batches (``feed``, loaded before), the count of steps, learning rates, the loss scale, the state of random
-    generators. Losses add up in ``sums``. Recipes get the step as an argument: ``autocast``, ``backward``, ``scale``
-    and ``uniform`` are for them.
+    player: Player
+    batch: int
+    """which batch of the step it sees"""
+    needs: list[tuple[nn.Parameter, bool]]
+    """each parameter of all networks, and whether it needs a gradient meanwhile"""
+
+
+class Step:
+    """``step(due)`` trains: device operations over static memory, none of which waits for the device.
+
+    So the same code runs as it is, under torch.compile, and as a CUDA graph, one for each set of players that are
+    ``due``. What changes from step to step is on the device: batches (loaded before), the count of steps, learning
+    rates, the loss scale, the state of random generators. Figures add up in ``state.means``.
 
     Args:
-        feed: real batches; its ``share`` says which part of the batch is this process's.
-        lr_decay: "none", "linear" or "cosine": the learning rates fall to 0 over ``total`` steps.
-        average: makes its argument the mean over all processes, in place.
+        lr_decay: "none", "linear", "late-linear" (in the second half) or "cosine": learning rates fall to 0 over
+            ``total`` steps.
+        average: makes its argument the mean over all processes, in place; ``gather`` returns the rows of all.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
-        networks: tuple[nn.Module, nn.Module, nn.Module],
-        feed: Feed,
-        precision: Precision,
-        seed: int = 0,
-        ema_decay: float = 0.999,
+        state: RunState,
         lr_decay: str = "none",
         total: int = 1,
         average: Callable[[Tensor], None] = lambda numbers: None,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     ):
-        self.recipe, self.feed, self.precision, self.average_ranks = recipe, feed, precision, average
-        self.generator, self.discriminator, mean = networks
-        device = feed.device
-        self.gradients_g, self.gradients_d = FlatGradients(self.generator), FlatGradients(self.discriminator)
-        self.optimizer_g, self.optimizer_d = recipe.optimizer(self.generator), recipe.optimizer(self.discriminator)
-        self.average = Average(mean, self.generator, ema_decay)
-        self.noise = torch.Generator(device).manual_seed(seed)
-        self.rates = [_on_device(self.optimizer_g, device), _on_device(self.optimizer_d, device)]
-        self.lr_decay, self.total = lr_decay, total
-        self.count = torch.zeros((), device=device)  # of steps, exact up to 2^24
-        self.columns = ("loss_d", "loss_g", *recipe.figures, "grad_norm_d", "grad_norm_g")
-        self.sums = torch.zeros(len(self.columns) + 1, device=device)  # over steps; the last is how many
-        self.generate, self.gradients_of_d, self.loss_of_g = (
-            self.generator, recipe.discriminator_gradients, recipe.generator_loss,
+        self.state, self.lr_decay, self.total, self.average_ranks = state, lr_decay, total, average
+        loader = state.loaders[0]
+        self.turn = Turn(
+            state.networks, state.game.columns, state.tensors, state.noise, loader.sampler.batch, loader.rows,
+            lambda: state.precision.scale, average, gather,
         )  # fmt: skip
+        self.losses = {player.name: player.loss for player in state.players}
+        self.apart: dict[str, Callable] = {}  # compiled networks, for players that do not train them
+        self.updates = list(plan(state.players, state.networks))
+        trained = [set(map(id, gradients.parameters)) for gradients in state.gradients.values()]
+        self.shared = len(set().union(*trained)) < sum(map(len, trained))  # a parameter has several optimisers
 
     def compile(self) -> None:
-        """From now on the recipe's functions and the generator run under torch.compile."""
-        self.generate = torch.compile(self.generator, dynamic=False)
-        self.gradients_of_d = torch.compile(self.recipe.discriminator_gradients, dynamic=False)
-        self.loss_of_g = torch.compile(self.recipe.generator_loss, dynamic=False)
+        """From now on losses and networks run under torch.compile.
 
-    # -- saving ----------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict:
-        """What the steps to come depend on, besides the networks and the position in the data."""
-        return {
-            "sums": self.sums,
-            "optimizer_g": self.optimizer_g.state_dict(),
-            "optimizer_d": self.optimizer_d.state_dict(),
-            "noise": self.noise.get_state(),
-            "precision": self.precision.state(),
-        }
-
-    def load_state(self, state: dict, count: int) -> None:
-        """Take it up in place, after ``count`` steps."""
-        checkpoint.load_optimizer(self.optimizer_g, state["optimizer_g"])
-        checkpoint.load_optimizer(self.optimizer_d, state["optimizer_d"])
-        self.noise.set_state(state["noise"].cpu())
-        self.precision.load_state(state["precision"])
-        self.sums.copy_(state["sums"])
-        self.count.fill_(count)
-
-    # -- for recipes -----------------------------------------------------------------------------------------------
-
-    @property
-    def scale(self) -> Tensor | None:
-        return self.precision.scale
-
-    def autocast(self):
-        return self.precision.autocast()
-
-    def backward(self, loss: Tensor) -> None:
-        self.precision.backward(loss)
-
-    def uniform(self, count: int, *shape: int) -> Tensor:
-        """[count, *shape] ~ U[0, 1), fp32; ``count`` is that of this process's samples.
-
-        They are this process's rows of one draw for the whole batch, so that N processes draw what one does.
-        ``ValueError`` for another count.
+        What a player's loss calls of its own networks is compiled with it; a network of others is compiled apart, so
+        that its graph outlives the player's: a later one differentiates through ``t.fake``.
         """
-        drawn = self._draw(torch.rand, *shape)
-        if count != len(drawn):
-            raise ValueError(f"count: got {count}, needs {len(drawn)}, the samples of a batch in this process")
-        return drawn
+        disable = torch.compiler.disable
+        for name, loss in self.losses.items():
+            self.losses[name] = loss and torch.compile(loss, dynamic=False)
+        self.apart = {name: Apart(network) for name, network in self.state.networks.items()}
+        for draw in ("normal", "uniform", "categorical"):
+            setattr(self.turn, draw, disable(getattr(self.turn, draw)))
+        self.turn._kept |= {"normal", "uniform", "categorical"}
 
-    # -- the step --------------------------------------------------------------------------------------------------
+    def due(self) -> tuple[bool, ...]:
+        """Which players move in the step to come."""
+        return tuple(self.state.step % player.every == 0 for player in self.state.players)
 
-    def __call__(self) -> None:
+    def __call__(self, due: tuple[bool, ...] | None = None) -> None:
+        state, turn = self.state, self.turn
+        moving = {id(p) for p, moves in zip(state.players, due or self.due()) if moves}
+        self.set_rates()
+        losses: dict[str, Tensor] = {}
+        batch = None
+        for update in self.updates:
+            if id(update.player) not in moving:
+                continue
+            if update.batch != batch:
+                batch = update.batch
+                self.show(batch)
+            for parameter, needs in update.needs:
+                if parameter.requires_grad is not needs:
+                    parameter.requires_grad_(needs)
+            loss = self.move(update)
+            if loss is not None:
+                losses[update.player.name] = loss
+        state.count += 1
+        for average in state.ema:
+            average.update(state.count)
+        norms = {p.name: self.norm(state.gradients[key(p)]) for p in state.players if p.name in losses}
+        figures, turn._figures = turn._figures, {}
+        state.means.add(
+            {f"loss_{name}": loss for name, loss in losses.items()}
+            | figures
+            | {f"grad_norm_{name}": norm for name, norm in norms.items()}
+        )
+        turn._clear()
+
+    def show(self, k: int) -> None:
+        """The turn gets the columns of the k-th batch."""
+        batches = [loader.batch(k) for loader in self.state.loaders]
+        for name, column in self.state.game.columns.items():
+            setattr(self.turn, name, batches[column.source][column.column])
+
+    def move(self, update: Update) -> Tensor | None:
+        """One update of a player; its loss, where it has one."""
+        player, state, turn = update.player, self.state, self.turn
+        loss = None
+        if player.loss is not None:
+            gradients = state.gradients[key(player)]
+            for name, network in self.apart.items():
+                setattr(turn, name, state.networks[name] if name in player.trains else network)
+            if self.shared:
+                gradients.attach()
+            gradients.zero()
+            try:
+                loss = self.differentiate(player, gradients)
+            except NonFiniteError:  # penalties look at the scores on a CPU; the losses tell everywhere, and all ranks
+                gradients.buffer.fill_(torch.nan)
+                loss = gradients.buffer.new_full((), torch.nan)
+            self.average_ranks(gradients.buffer)
+            state.precision.update(state.optimizers[key(player)])
+        if player.after is not None:
+            with torch.no_grad():
+                player.after(turn)
+        return loss
+
+    def differentiate(self, player: Player, gradients: FlatGradients) -> Tensor:
+        """Add the gradients of a player's loss to those of its networks."""
+        with self.state.precision.autocast():
+            loss = self.losses[player.name](self.turn)
+        if loss.dim():
+            raise InputError(f"player {player.name}: its loss has shape {tuple(loss.shape)}, needs a scalar.")
+        if not player.own_gradients:
+            if not loss.requires_grad:
+                raise InputError(
+                    f"player {player.name}: its loss does not depend on {', '.join(player.trains)}, which it trains: "
+                    "where it uses what an earlier player made, that player needs keeps=."
+                )
+            self.state.precision.backward(loss, gradients.parameters)
+        return loss.detach()
+
+    def set_rates(self) -> None:
         if self.lr_decay != "none":
-            factor = FACTORS[self.lr_decay](self.count / self.total)
-            for rates in self.rates:
-                for rate, base in rates:
-                    rate.copy_(factor * base)
-        self.discriminator.requires_grad_(True)
-        for k in range(self.recipe.d_steps):
-            last = k == self.recipe.d_steps - 1
-            real, fake, figures = self.update_discriminator(k, last)
-        self.discriminator.requires_grad_(False)
-        loss_g = self.update_generator(real, fake)
-        self.count += 1
-        self.average.update(self.count)
-        loss_d, *others = figures.unbind()
-        if len(others) != len(self.recipe.figures):
-            raise ValueError(
-                f"{type(self.recipe).__name__} names figures {self.recipe.figures} and returned {len(others)}"
-            )
-        norms = self.norm(self.gradients_d), self.norm(self.gradients_g)
-        self.sums += torch.stack([loss_d, loss_g, *others, *norms, torch.ones_like(loss_d)])
-
-    def update_discriminator(self, k: int, last: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The k-th update: (real, fake, figures); of the last the fakes keep their graph for the generator's update."""
-        real = self.feed.batch(k)
-        with self.autocast(), torch.set_grad_enabled(last):
-            fake = self.generate(self.latents())
-        self.gradients_d.zero()
-        try:
-            figures = self.gradients_of_d(self.discriminator, real, fake.detach(), self)
-        except NonFiniteError:  # penalties look at the scores on a CPU; the losses tell everywhere, and all ranks
-            self.gradients_d.buffer.fill_(torch.nan)
-            figures = self.gradients_d.buffer.new_full((1 + len(self.recipe.figures),), torch.nan)
-        self.average_ranks(self.gradients_d.buffer)
-        self.precision.update(self.optimizer_d)
-        self.recipe.constrain(self.discriminator)
-        return real, fake, figures
-
-    def update_generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """With the discriminator's last fakes; no gradients of its weights are made."""
-        with self.autocast():
-            loss = self.loss_of_g(self.discriminator, fake, real)
-        self.gradients_g.zero()
-        self.backward(loss)
-        self.average_ranks(self.gradients_g.buffer)
-        self.precision.update(self.optimizer_g)
-        return loss.detach().float()
-
-    def latents(self) -> Tensor:
-        """z [samples of this process, latent_dim] ~ N(0, 1)."""
-        return self._draw(torch.randn, self.generator.latent_dim)
-
-    def _draw(self, numbers: Callable, *shape: int) -> Tensor:
-        """This process's rows of ``numbers`` for the whole batch."""
-        size = self.feed.stream.batch, *shape
-        return numbers(size, generator=self.noise, device=self.noise.device)[self.feed.rows]
+            factor = FACTORS[self.lr_decay](self.state.count / self.total)
+            for rate, base in self.state.rates:
+                rate.copy_(factor * base)
 
     def norm(self, gradients: FlatGradients) -> Tensor:
         """‖∇loss‖₂, after the update, which takes the scale off; 0 where fp16 overflowed and it was left out."""
         norm = gradients.norm()
-        return norm if self.scale is None else norm.nan_to_num(0, 0, 0)
+        return norm if self.state.precision.scale is None else norm.nan_to_num(0, 0, 0)
 
 
-def _on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> list[tuple[Tensor, float]]:
-    """Turn the learning rates into tensors that a CUDA graph reads anew: (tensor, its first value) of each group."""
-    rates = []
-    for group in optimizer.param_groups:
-        base = float(group["lr"])
-        group["lr"] = torch.tensor(base, device=device)
-        if "capturable" in group:
-            group["capturable"] = device.type == "cuda"
-        rates.append((group["lr"], base))
-    return rates
+def plan(players: list[Player], networks: dict[str, nn.Module]) -> Iterator[Update]:
+    """The updates of a step in which all players move."""
+    batch, everything = 0, list(parameters_of(networks.values()))
+    for place, player in enumerate(players):
+        later = players[place + 1 :]
+        keeps = player.keeps if player.keeps is not None else {name for other in later for name in other.trains}
+        for k in range(player.times):
+            batch += k > 0
+            trains = {*player.trains, *(keeps if k == player.times - 1 else ())}
+            own = set(parameters_of([networks[name] for name in trains]))
+            yield Update(player, batch, [(parameter, parameter in own) for parameter in everything])
+
+
+class Apart:
+    """A network that is compiled by itself, also when a compiled function calls it."""
+
+    def __init__(self, network: nn.Module):
+        self.network, self.compiled = network, torch.compile(network, dynamic=False)
+        self.call = torch.compiler.disable(self.compiled, recursive=False)
+
+    def __call__(self, *inputs, **named):
+        return self.call(*inputs, **named)
+
+    def __getattr__(self, name: str):
+        return getattr(self.network, name)

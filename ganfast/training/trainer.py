@@ -1,50 +1,64 @@
 """The training loop."""
 
-import copy
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ganfast import models
-from ganfast.data import Dataset, Feed, Stream, open_dataset
+from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
 from ganfast.errors import InputError
+from ganfast.nn import ranks as of_ranks
 from ganfast.nn import synchronize
-from ganfast.recipes import Recipe
-from ganfast.training import checkpoint, faults, pictures, run_directory, sampling, saving
+from ganfast.recipes import Recipe, Trained
+from ganfast.recipes.base import batches_per_step
+from ganfast.training import checkpoint, faults, pictures, run_directory, sampling
+from ganfast.training.cuda_graph import CUDAGraphs
 from ganfast.training.distributed import Ranks
-from ganfast.training.monitor import Monitor, Silence
+from ganfast.training.monitor import Monitor, NoMonitor
 from ganfast.training.options import TrainOptions
 from ganfast.training.precision import Precision
-from ganfast.training.rollback import NotFinite, Rollback
-from ganfast.training.runner import Runner
+from ganfast.training.rollback import NotFinite, roll_back
+from ganfast.training.running_means import Reading
+from ganfast.training.saving import Resumed, Saver
+from ganfast.training.showing import Show
+from ganfast.training.state import RunState
 from ganfast.training.step import Step
 from ganfast.training.stop import Stop, raise_for
-from ganfast.training.window import Window
 
-GRID_SEEDS = range(64)  # the latents of every fakes*.png
-GRID_POINTS = range(2500)
+
+@dataclasses.dataclass
+class Row:
+    """A row of stats.jsonl that is on its way from the device: the figures of the steps up to ``step``."""
+
+    reading: Reading
+    step: int
+    images: int
+    waited: float
+    steps: int
 
 
 class Trainer:
     """Train ``recipe`` on ``data``: ``Trainer(DCGAN(width=32), "digits", steps=2000).train()``.
 
-    ``data`` is a source as the command line takes it, or a ``ganfast.data.Dataset``; ``options`` are the fields of
-    ``TrainOptions``. Construction opens the data and builds the networks; nothing is written before ``train``.
-    Raises ``InputError`` (a ``ValueError``) where data, options and recipe do not fit together.
+    ``data`` is a source as the command line takes it, a ``ganfast.data.Dataset``, or a pair of them for unpaired
+    translation; ``options`` are the fields of ``TrainOptions``. Construction opens the data and builds the networks;
+    nothing is written before ``train``. Raises ``InputError`` (a ``ValueError``) where data, options and recipe do not
+    fit together.
     """
 
     @faults.room_explained()
-    def __init__(self, recipe: Recipe, data: str | os.PathLike | Dataset, **options):
+    def __init__(self, recipe: Recipe, data, **options):
         if not isinstance(recipe, Recipe):
             raise InputError(f"recipe must be made, as in Trainer(DCGAN(), ...), got {recipe!r}.")
         self.recipe = recipe
-        opts = TrainOptions(data=data.name if isinstance(data, Dataset) else data, **options)
+        given = list(data) if isinstance(data, (tuple, list)) else [data]
+        names = [each.name if isinstance(each, Dataset) else each for each in given]
+        self.options = opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
         self.device = opts.torch_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -53,152 +67,255 @@ class Trainer:
             raise InputError(
                 f"batch {opts.batch} cannot be shared by {self.ranks.count} processes: give a multiple (--batch)."
             )
-        if not isinstance(data, Dataset):
-            with faults.moved_explained(opts):
-                data = open_dataset(opts.data, size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad)
-        for name, given, own in zip(("channels", "size"), (opts.channels, opts.size), data.shape):
-            if given not in (None, own):
-                raise InputError(f"{name} is {own} in {data.name}, got {given}: leave it out (--{name}).")
-        if data.kind != recipe.data_kind:
-            raise InputError(
-                f"recipe {recipe.name} needs {recipe.data_kind}, and {data.name} holds {data.kind}: "
-                "give other --data or another recipe."
-            )
-        self.data, self.options = data, opts
-        self.total_steps = opts.total_steps(recipe.d_steps)
+        self.sources = self.open(given)
+        self.specs = match(recipe.name, recipe.columns, self.sources)
+        per_step = batches_per_step(recipe.players())
+        self.total_steps = opts.total_steps(per_step)
+        self.stages = recipe.stages(self.total_steps)
+        self.ends = list(accumulate(stage.steps for stage in self.stages))
+        self.total_steps = self.ends[-1]
+        wanted = [dict.fromkeys(c.column for c in recipe.columns.values() if c.source == k)
+                  for k in range(len(self.sources))]  # fmt: skip
+        loaders = [
+            Loader(Sampler(source, opts.batch, opts.seed + k, opts.flip), per_step, self.device,
+                   int(opts.gpu_data_gib * 2**30), self.ranks.share, columns)
+            for k, (source, columns) in enumerate(zip(self.sources, wanted))
+        ]  # fmt: skip
+        precision = Precision(opts.precision, self.device, opts.deterministic)
+        self.state = RunState(loaders, precision, opts.seed, opts.ema_decay, self.place)
         torch.manual_seed(opts.seed)
-        networks = recipe.networks(data.shape)
-        models.describe(networks[0])  # what checkpoints say of it; now, and not at the first of them
-        generator, discriminator = map(self.place, networks)
+        self.begin_stage(0)
         torch.manual_seed(opts.seed + self.ranks.rank)  # what networks draw in training, such as dropout
-        average = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.networks = {"G": generator.train(), "D": discriminator.train(), "G_ema": average}
-        self.feed = Feed(
-            Stream(data, opts.batch, opts.seed, opts.flip), recipe.d_steps, self.device,
-            int(opts.gpu_data_gib * 2**30), self.ranks.share,
-        )  # fmt: skip
-        self.precision = Precision(opts.precision, self.device, opts.deterministic)
-        self.update = Step(
-            recipe, tuple(self.networks.values()), self.feed, self.precision, opts.seed, opts.ema_decay, opts.lr_decay,
-            self.total_steps, self.ranks.average,
-        )  # fmt: skip
-        if opts.compile:
-            self.update.compile()
-        self.runner = Runner(self.update, graph=opts.graph and self.device.type == "cuda")
         self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
-        self.step = 0
-        self.rollback = Rollback(opts.on_nan)
-        self.in_step = False  # or stopped in the midst of one, which leaves networks that nothing should go on from
         self.failed = False
-        self.saved: int | None = None  # the step whose checkpoint the run directory has
-        self.windows: list[Window] = []  # rows of stats.jsonl that are still on their way from the device
-        self.run: Path | None = None
-        self.resumed: Path | None = None
-        self.damaged: dict[Path, str] = {}  # checkpoints that resuming had to pass over, and why
+        self.rows: list[Row] = []  # those that are still on their way
+        self.row_step = 0  # the last step that a row tells of
+        self.saver: Saver | None = None
+        self.resumed: Resumed | None = None
         begun = opts.resume or self.ranks.from_first(lambda: run_directory.of_job(Path(opts.outdir), self.total_steps))
         if begun:
-            saving.resume(self, Path(begun))
+            self.resume(Path(begun))
+
+    # -- what is trained ---------------------------------------------------------------------------------------------
+
+    def open(self, given: list) -> list[Dataset]:
+        """The data sets, one for each source that the recipe's columns name."""
+        opts = self.options
+        paired = any(column.column == "targets" for column in self.recipe.columns.values())
+        if opts.data_b is not None and len(given) == 1 and not paired:
+            given = [*given, opts.data_b]
+        opened = []
+        for source in given:
+            if not isinstance(source, Dataset):
+                with faults.moved_explained(opts):
+                    source = open_dataset(
+                        os.fspath(source), size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad,
+                        **({"layout": opts.layout} if opts.layout else {}), **({"targets": opts.data_b} if paired and opts.data_b else {}),
+                    )  # fmt: skip
+            for name, wanted, own in zip(("channels", "size"), (opts.channels, opts.size), source.shape):
+                if wanted not in (None, own):
+                    raise InputError(f"{name} is {own} in {source.name}, got {wanted}: leave it out (--{name}).")
+            opened.append(source)
+        return opened
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
         network = network.to(self.device, memory_format=torch.channels_last)
         self.ranks.same(network)
         return synchronize(network) if self.options.sync_bn else network
 
+    def begin_stage(self, stage: int) -> None:
+        """Build the networks of a stage, and its step."""
+        opts, recipe = self.options, self.recipe
+        self.state.begin(self.stages[stage].game, self.specs, stage)
+        self.trained = Trained(
+            self.state.game, self.specs, self.state.averages, (recipe, self.total_steps, stage)
+        ).eval()  # fmt: skip
+        self.show = Show(self.trained, self.sources, opts.seed)
+        self.update = Step(
+            self.state, opts.lr_decay or recipe.lr_decay, self.total_steps, self.ranks.average,
+            lambda rows: of_ranks.gather(rows).flatten(0, 1),
+        )  # fmt: skip
+        if opts.compile:
+            self.update.compile()
+        self.run_step = CUDAGraphs(self.update, graph=opts.graph and self.device.type == "cuda")
+
+    def stage_of(self, step: int) -> int:
+        """The stage that the step after ``step`` belongs to."""
+        return next((k for k, end in enumerate(self.ends) if step < end), len(self.ends) - 1)
+
+    def next_stage(self, monitor) -> None:
+        """From the end of a stage to the next: its networks are new, but for what carries over."""
+        stage = self.state.stage + 1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed + 1_000_003 * stage)
+            self.begin_stage(stage)
+        self.run_step.log = monitor.say
+        monitor.say(f"Stage {stage + 1} of {len(self.stages)}: {self.networks_in_words()}.")
+
+    def restore(self, state: dict) -> None:
+        """Take up what a checkpoint holds, of whatever stage."""
+        if int(state["stage"]) != self.state.stage:
+            with torch.random.fork_rng(devices=[]):
+                self.begin_stage(int(state["stage"]))
+        self.state.load_state_dict(state)
+        self.rows.clear()
+        self.row_step = self.state.step - self.state.step % self.options.log_every
+        if self.ranks.rank < len(self.state.random):  # else there are more processes than there were
+            self.random = self.state.random[self.ranks.rank]
+            checkpoint.set_rng_state(self.random)
+
+    def resume(self, path: Path) -> None:
+        """Take up the state of ``path``, a checkpoint or a run's newest sound one; writes nothing."""
+        self.resumed = Resumed(path, self.ranks)
+        self.resumed.refuse_others(self.about())
+        if self.resumed.begins_again:
+            return
+        try:
+            self.restore(self.resumed.state)
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise checkpoint.damaged(self.resumed.source, error) from None
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        return self.state.step
+
+    @property
+    def run(self) -> Path | None:
+        """The run directory, once there is one."""
+        return self.saver and self.saver.run
+
     @property
     def label(self) -> str:
         """What the name of a run directory says after its number."""
-        return f"{self.recipe.name}-{self.data.name}"
+        return "-".join([self.recipe.name, *dict.fromkeys(source.name for source in self.sources)])
 
     @property
     def images(self) -> int:
-        """Real samples the discriminator has seen."""
-        return self.feed.position
+        """Real samples that the networks have seen."""
+        return self.state.loaders[0].position
 
     def about(self) -> dict:
         """What a run is, for options.json and the checkpoints."""
-        options = dataclasses.asdict(self.options) | {"resume": None}
-        data = {"name": self.data.name, "count": len(self.data), "shape": list(self.data.shape)}
-        return {
+        found = {
             "recipe": {"name": self.recipe.name, **dataclasses.asdict(self.recipe)},
-            "options": options,
-            "data": data | {"fingerprint": self.data.fingerprint(), "skipped": len(self.data.skipped)},
+            "options": dataclasses.asdict(self.options) | {"resume": None},
+            "total_steps": self.total_steps,
         }
+        for which, data in zip(("data", "data_b"), self.sources):
+            found[which] = {
+                "name": data.name,
+                "count": len(data),
+                "kind": data.kind,
+                "shape": list(data.shape),
+                "columns": list(data.columns),
+                "fingerprint": data.fingerprint(),
+                "skipped": len(data.skipped),
+            }
+        return found
 
-    # -- the loop ------------------------------------------------------------------------------------------------
+    def networks_in_words(self) -> str:
+        sizes = [(name, sum(p.numel() for p in net.parameters())) for name, net in self.state.networks.items()]
+        return "networks " + ", ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes) + " parameters"
+
+    def describe(self) -> str:
+        """One paragraph on what is about to happen."""
+        held = []
+        for data in self.sources:
+            shape = "×".join(map(str, data.shape))
+            skipped = f" ({len(data.skipped)} files that cannot be decoded left out)" if data.skipped else ""
+            held.append(f"{data.name}: {len(data)} {data.kind} of {shape}{skipped}")
+        start = f"from step {self.step} " if self.step else ""
+        return (
+            f"{self.recipe.name} on {' and '.join(held)}; {self.networks_in_words()}; "
+            f"{start}to step {self.total_steps}, batch {self.options.batch}, {self.options.precision} on {self.device}"
+            + (f"; run directory {self.run}" if self.run else "")
+        )
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self, progress: bool = True) -> Path:
         """Train to the last step; returns the run directory.
 
         Ctrl-C (or SIGTERM, SIGHUP) finishes the step, saves a checkpoint, says how to go on and raises
         ``KeyboardInterrupt`` (``SystemExit``); a second one does so without saving. What cannot be written, memory that
-        is not there and a loss that is no number raise ``InputError``; what was saved before stays.
+        is not there and a loss that is NaN or infinite raise ``InputError``; what was saved before stays.
         """
         if self.step >= self.total_steps:
             raise InputError(f"the run has its {self.step} steps already: give more --steps or --kimg.")
         if self.failed:
             raise InputError(f"this trainer has failed: make another one (resume={str(self.run)!r}).")
-        again, self.run = self.run is not None, self.run or self.ranks.from_first(lambda: saving.choose_run(self))
-        with saving.locked(self) as unlocked, faults.explained(self):
+        again = self.saver is not None  # it goes on after an interruption
+        if not again:
+            run = self.ranks.from_first(self.choose_run)
+            self.saver = Saver(run, self.about(), self.options.keep, self.ranks, self.device, lambda: self.trained)
+        saver, resumed = self.saver, self.resumed
+        self.failed = True  # unless it ends well
+        with saver.locked() as unlocked, faults.explained(saver, self.state, self.options):
             checkpoint.set_rng_state(self.random)
-            if not again:  # else it goes on after an interruption
-                self.ranks.from_first(lambda: saving.prepare(self))
-                self.saved = self.step if self.run == self.resumed else None
-            with Stop(self.ranks.count > 1) as stop, self.monitor(progress) as monitor, self.precision.settings():
-                for said in (*self.damaged.values(), *filter(None, [unlocked]), self.describe()):
+            if not again:
+                self.ranks.from_first(lambda: saver.prepare(self.state, resumed))
+                saver.saved = self.step if resumed and saver.run == resumed.run and not resumed.begins_again else None
+            with Stop(self.ranks.count > 1) as stop, self.monitor(progress) as monitor, self.state.precision.settings():
+                notes = resumed.notes if resumed and not again else []
+                for said in (*notes, *filter(None, [unlocked]), self.describe()):
                     monitor.say(said)
-                self.damaged = {}
                 told = self.loop(monitor, stop)
+        self.failed = False
         raise_for(told)
-        return self.run
+        return saver.run
 
-    def monitor(self, progress: bool) -> Monitor | Silence:
+    def choose_run(self) -> Path:
+        """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""
+        if self.resumed and self.resumed.is_newest():
+            return self.resumed.run
+        return run_directory.create(Path(self.options.outdir), self.label)
+
+    def monitor(self, progress: bool) -> Monitor | NoMonitor:
         """Only the first process says and writes something."""
         if not self.ranks.first:
-            return Silence()
-        batch = self.options.batch * self.recipe.d_steps
-        return Monitor(self.run, self.step, self.total_steps, batch, self.update.columns[2:], progress)
+            return NoMonitor()
+        batch = self.options.batch * self.state.loaders[0].per_step
+        return Monitor(self.run, self.step, self.total_steps, batch, self.recipe.telling, progress)
 
-    def loop(self, monitor: Monitor, stop: Stop) -> int:
+    def loop(self, monitor, stop: Stop) -> int:
         """Steps until the last, or until a signal to any process: its number."""
-        self.runner.log = monitor.say
-        self.rollback.count_in(monitor)
+        self.run_step.log = monitor.say
+        if self.state.rollbacks["count"]:
+            monitor.extra["rollbacks"] = self.state.rollbacks["count"]
         if self.ranks.first and not (self.run / "reals.png").exists():
-            pictures.write_png(self.run / "reals.png", pictures.picture_of(self.reals(), extent=self.extent))
+            pictures.write_png(self.run / "reals.png", self.show.reals())
             self.sample(monitor)
         told = 0
         while True:
             try:
                 while self.step < self.total_steps and not told:
+                    if self.stage_of(self.step) != self.state.stage:
+                        self.next_stage(monitor)
                     self.advance()
                     monitor.tick()
                     self.after_step(monitor)
-                    monitor.bar.update()
                     told = self.ranks.agree(stop.signal, self.step)
                 self.ranks.settle()
                 self.finish(monitor)
                 return told
             except NotFinite as error:
-                self.rollback(self, monitor, error)
+                roll_back(self.state, self.restore, self.saver, monitor, error, self.options.on_nan == "rollback")
 
     def advance(self) -> None:
         """One training step."""
-        self.in_step = True
-        self.runner()
-        self.step += 1
-        self.in_step = False
+        self.run_step()
 
-    def after_step(self, monitor: Monitor) -> None:
+    def after_step(self, monitor) -> None:
         """What is due after this step: a row of numbers, a picture, a checkpoint."""
-        opts = self.options
+        opts, rollback = self.options, self.options.on_nan == "rollback"
         due = {name: self.step % every == 0 for name, every in
                (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
         if due["row"]:
-            self.write_rows(monitor, wait=self.rollback.on)  # where it goes back must not depend on the device's pace
-            self.ranks.average(self.update.sums)
-            self.windows.append(Window(self.update.sums, self.step, self.images, self.feed.waited))
-            self.update.sums.zero_()
-            self.feed.waited = 0.0
-        if not self.rollback.on:
+            self.write_rows(monitor, wait=rollback)  # where it goes back must not depend on the device's pace
+            self.rows.append(self.take_row())
+        if not rollback:
             self.write_rows(monitor)
         if self.step == self.total_steps:
             return  # finish() does the rest
@@ -208,13 +325,29 @@ class Trainer:
             self.save(monitor)
             monitor.plot()
 
-    def write_rows(self, monitor: Monitor, wait: bool = False) -> None:
-        """The rows that have arrived; all of them with ``wait``."""
-        while self.windows and (wait or self.windows[0].arrived()):
-            window = self.windows.pop(0)
-            monitor.row(window.step, window.images, self.figures(window))
+    def take_row(self) -> Row:
+        """The figures since the last row, on their way to the host."""
+        means, loaders = self.state.means, self.state.loaders
+        self.ranks.average(means.buffer)
+        waited = sum(loader.waited for loader in loaders)
+        row = Row(means.read(), self.step, self.images, waited, max(self.step - self.row_step, 1))
+        means.zero()
+        for loader in loaders:
+            loader.waited = 0.0
+        self.row_step = self.step
+        return row
 
-    def finish(self, monitor: Monitor) -> None:
+    def write_rows(self, monitor, wait: bool = False) -> None:
+        """The rows that have arrived; all of them with ``wait``."""
+        while self.rows and (wait or self.rows[0].reading.arrived()):
+            row = self.rows.pop(0)
+            figures = self.checked(row.reading, row.step)
+            figures["data_wait_ms"] = round(1e3 * row.waited / row.steps, 3)
+            if self.device.type == "cuda":
+                figures["gpu_memory_mb"] = torch.cuda.max_memory_reserved(self.device) >> 20
+            monitor.row(row.step, row.images, figures)
+
+    def finish(self, monitor) -> None:
         """The last checkpoint, after all else, so that who has it has all; and where everything lies."""
         self.settle(monitor)
         monitor.plot()
@@ -229,91 +362,51 @@ class Trainer:
             return
         monitor.say(f"Done: {self.step} steps, {self.images} samples. Everything lies in {self.run}")
 
-    def figures(self, window: Window) -> dict[str, float]:
-        """What a row of stats.jsonl says of the steps of a window."""
-        figures = dict(zip(self.update.columns, self.checked(window)))
-        figures["data_wait_ms"] = round(1e3 * window.waited / window.count, 3)
-        if self.device.type == "cuda":
-            figures["gpu_memory_mb"] = torch.cuda.max_memory_reserved(self.device) >> 20
-        return figures
-
-    def checked(self, window: Window) -> list[float]:
-        """The window's means; stops the run where a loss is no number."""
-        means = window.means()
-        if not all(map(math.isfinite, means)):
-            raise self.not_finite(f"a loss (D {means[0]}, G {means[1]})", window.step)
+    def checked(self, reading: Reading, step: int) -> dict[str, float]:
+        """The means of some steps; stops the run where one is NaN or infinite."""
+        means = reading.means()
+        bad = [f"{name} {value}" for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise self.not_finite(f"a figure ({', '.join(bad)})", step)
         return means
 
     def not_finite(self, what: str, step: int) -> NotFinite:
         advice = "start a new run with a smaller --lr"
         if checkpoint.all_in(self.run):
-            advice += f", or {faults.go_on(self)} --on-nan rollback"
+            advice += f", or {self.saver.go_on()} --on-nan rollback"
         return NotFinite(what, step, advice)
 
-    # -- samples -------------------------------------------------------------------------------------------------
+    # -- samples and checkpoints -------------------------------------------------------------------------------------
 
     def generate(self, seeds: Sequence[int], truncation: float | None = None) -> Tensor:
-        """Samples of the averaged generator, one per seed, on the CPU."""
-        return sampling.sample(self.networks["G_ema"], seeds, truncation, self.device)
+        """Samples of the averaged networks, one per seed, on the CPU."""
+        return sampling.sample(self.trained, seeds, truncation, sampling.fill(self.trained, seeds))
 
-    def reals(self) -> Tensor:
-        """As many real samples as a grid shows."""
-        count = min(len(GRID_SEEDS if self.data.kind == "images" else GRID_POINTS), len(self.data))
-        return Stream(self.data, count, self.options.seed).next()
-
-    @functools.cached_property
-    def extent(self) -> float:
-        """Half the side of the map that shows points."""
-        return 1.2 * self.data.samples[:10_000].abs().max().item() if self.data.kind == "points" else 1.0
-
-    def sample(self, monitor: Monitor) -> None:
+    def sample(self, monitor) -> None:
         """fakes-STEP.png, and the same as fakes.png; how large the gradients of each parameter are."""
         if not self.ranks.first:
             return
-        samples = self.generate(GRID_SEEDS if self.data.kind == "images" else GRID_POINTS)
-        picture = pictures.picture_of(samples, extent=self.extent)
+        picture = self.show.picture()
         for name in (f"fakes-{self.step:06d}.png", "fakes.png"):
             pictures.write_png(self.run / name, picture)
         monitor.picture(self.step, picture)
-        for name, gradients in (("G", self.update.gradients_g), ("D", self.update.gradients_d)):
-            monitor.gradient_norms(self.step, name, torch.stack([p.grad.norm() for p in gradients.parameters]).cpu())
+        for name, gradients in self.state.gradients.items():
+            monitor.gradient_norms(self.step, name, torch.stack([view.norm() for view in gradients.views]).cpu())
 
-    def describe(self) -> str:
-        """One paragraph on what is about to happen."""
-        shape = "×".join(map(str, self.data.shape))
-        sizes = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (self.networks["G"], self.networks["D"])]
-        skipped = f" ({len(self.data.skipped)} files that cannot be decoded left out)" if self.data.skipped else ""
-        start = f"from step {self.step} " if self.step else ""
-        return (
-            f"{self.recipe.name} on {self.data.name}: {len(self.data)} {self.data.kind} of {shape}{skipped}; "
-            f"generator {sizes[0]:.2f} M and discriminator {sizes[1]:.2f} M parameters; "
-            f"{start}to step {self.total_steps}, batch {self.options.batch}, {self.options.precision} on {self.device}"
-            + (f"; run directory {self.run}" if self.run else "")
-        )
-
-    # -- saving ------------------------------------------------------------------------------------------------------
-
-    def save(self, monitor: Monitor) -> Path:
+    def save(self, monitor) -> Path:
         """A complete checkpoint."""
         self.settle(monitor)
         monitor.flush()
-        return saving.save(self)
+        saved = self.saver.save(self.state)
+        self.random = self.state.random[self.ranks.rank]
+        return saved
 
-    def settle(self, monitor: Monitor) -> None:
+    def settle(self, monitor) -> None:
         """All rows are written, and all that would be saved is finite."""
         self.write_rows(monitor, wait=True)
-        self.ranks.average(self.update.sums)
-        self.checked(Window(self.update.sums, self.step, self.images))
-        self.check_weights()
-
-    def check_weights(self) -> None:
-        """Of all ranks: running statistics are each one's own."""
-        bad = self.weights_bad().float()
+        self.ranks.average(self.state.means.buffer)
+        self.checked(self.state.means.read(), self.step)
+        bad = (~self.state.finite()).float()  # of all ranks: running statistics are each one's own
         self.ranks.average(bad)
         if bad:
             raise self.not_finite("a weight", self.step)
-
-    def weights_bad(self) -> Tensor:
-        """Whether a number that this process would save is not finite, as a scalar on the device."""
-        values = [value for network in self.networks.values() for value in network.state_dict().values()]
-        return ~torch.stack([value.isfinite().all() for value in values]).all()

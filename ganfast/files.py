@@ -1,0 +1,28 @@
+"""Writing a file whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """``with replacing(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        yield partial
+        flush(partial)
+        os.replace(partial, file)
+        flush(file.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """fsync a file or a directory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,96 @@
+"""The pictures that a run shows of its samples, whatever its recipe needs to make them."""
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganfast.data import Dataset, Sampler
+from ganfast.recipes import Trained
+from ganfast.training import pictures, sampling
+
+SEEDS = 64  # samples of a grid
+POINTS = 2500  # samples of a map
+COLUMNS = 8
+ROWS = 10  # classes at most
+TRAVERSAL = torch.linspace(-2, 2, COLUMNS)  # of a code
+
+
+class Show:
+    """``picture()`` of what ``trained`` makes now, always of the same latents; ``reals()`` of the data.
+
+    Without conditions: a grid of 64 seeds, or a map of points. By labels: a row for each class, a column for each seed.
+    By attributes that are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the
+    data has it, target. Autoencoders: a row of real samples and one of their reconstructions below.
+    """
+
+    def __init__(self, trained: Trained, sources: list[Dataset], seed: int):
+        self.trained, self.sources, self.seed = trained, sources, seed
+
+    @functools.cached_property
+    def extent(self) -> float:
+        """Half the side of the map that shows points."""
+        data = self.sources[0]
+        return 1.2 * data.samples[:10_000].abs().max().item() if data.kind == "points" else 1.0
+
+    def data(self, source: int, count: int) -> dict[str, Tensor]:
+        """The first rows of a source in the order of training, every column."""
+        dataset = self.sources[source]
+        return Sampler(dataset, min(count, len(dataset)), self.seed).next()
+
+    def reals(self) -> np.ndarray:
+        count = POINTS if self.sources[0].kind == "points" else SEEDS
+        first = next(iter(self.trained.recipe.columns.values()))
+        return pictures.picture_of(self.data(first.source, count)[first.column], extent=self.extent)
+
+    def picture(self) -> np.ndarray:
+        kinds = {spec.kind: name for name, spec in self.trained.given.items()}
+        if "images" in kinds:
+            return self.translations(kinds["images"])
+        if "labels" in kinds or "attributes" in kinds:
+            samples = self.conditions(kinds)
+            return pictures.picture_of(samples, COLUMNS, self.extent)
+        points = self.sources[0].kind == "points"
+        samples = sampling.sample(self.trained, range(POINTS if points else SEEDS))
+        if self.trained.reconstructs:
+            samples = torch.cat([samples, self.reconstructions()])
+        return pictures.picture_of(samples, None if points else COLUMNS, self.extent)
+
+    def conditions(self, kinds: dict[str, str]) -> Tensor:
+        """[rows · COLUMNS, ...]: a row for each class, then one for each code of the recipe's own."""
+        trained, seeds, rows = self.trained, list(range(COLUMNS)), []
+        for k in spread(trained.given[kinds["labels"]].classes) if "labels" in kinds else []:
+            given = sampling.fill(trained, seeds) | {kinds["labels"]: torch.full((COLUMNS,), k)}
+            rows.append(sampling.sample(trained, seeds, None, given))
+        codes = trained.given[kinds["attributes"]].shape[0] if "attributes" in kinds else 0
+        for code in range(codes):
+            given = sampling.fill(trained, [0] * COLUMNS)
+            given[kinds["attributes"]][:, code] = TRAVERSAL
+            rows.append(sampling.sample(trained, [0] * COLUMNS, None, given))
+        return torch.cat(rows)
+
+    def translations(self, name: str) -> np.ndarray:
+        """Rows of input, output and, for pairs, target."""
+        trained = self.trained
+        column = trained.recipe.columns[name]
+        data = self.data(column.source, SEEDS // 2)
+        inputs = data[column.column]
+        outputs = sampling.sample(trained, range(len(inputs)), None, {name: inputs})
+        shown = [inputs, outputs]
+        if partner := {"images": "targets", "targets": "images"}.get(column.column):
+            shown += [data[partner]] if partner in data else []
+        images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
+        return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
+
+    def reconstructions(self) -> Tensor:
+        first = next(iter(self.trained.recipe.columns.values()))
+        x = self.data(first.source, COLUMNS)[first.column]
+        with torch.no_grad():
+            return torch.cat([x, self.trained.reconstruct(x.to(self.trained.device)).cpu()])
+
+
+def spread(classes: int) -> list[int]:
+    """At most ROWS classes, evenly spaced."""
+    count = min(classes, ROWS)
+    return [round(k * (classes - 1) / max(count - 1, 1)) for k in range(count)]
