@@ -5,6 +5,7 @@ from ganfast.objectives.adversarial import (
     discriminator_bce,
     generator_minimax,
     generator_non_saturating,
+    least_squares,
     relativistic_pairing,
     wasserstein,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "discriminator_bce",
     "generator_minimax",
     "generator_non_saturating",
+    "least_squares",
     "relativistic_pairing",
     "wasserstein",
 ]

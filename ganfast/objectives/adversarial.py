@@ -28,6 +28,11 @@ def wasserstein(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return real_scores.mean() - fake_scores.mean()
 
 
+def least_squares(scores: Tensor, target: float) -> Tensor:
+    """E[(D − target)²], a scalar: one side of least-squares GAN (Mao et al. 2017, arXiv:1611.04076)."""
+    return (scores - target).square().mean()
+
+
 def relativistic_pairing(better: Tensor, worse: Tensor) -> Tensor:
     """E[softplus(worse − better)], a scalar, over pairs of scores [B] (Jolicoeur-Martineau 2018, arXiv:1807.00734).
 

@@ -149,11 +149,6 @@ def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = F
     return discriminator(real), discriminator(fake)
 
 
-def one_hot(classes: Tensor, count: int) -> Tensor:
-    """int64 [B] → fp32 [B, count]; device operations alone."""
-    return (classes.unsqueeze(1) == torch.arange(count, device=classes.device)).float()
-
-
 def spec_of(recipe: Recipe, name: str, specs: Mapping[str, Spec]) -> Spec:
     """The Spec of what sampling is given under ``name``."""
     wanted = recipe.given[name]

@@ -38,8 +38,7 @@ class WGAN(Recipe):
     networks = DCGAN.networks
 
     def players(self):
-        critic = Player(("D",), self.critic, times=self.d_steps, after=self.clip_weights)
-        return [critic, Player(("G",), self.generator)]
+        return [Player(("D",), self.critic, times=self.d_steps, after=self.clamp), Player(("G",), self.generator)]
 
     def critic(self, t):
         t.fake = t.G(t.normal(self.latent_dim))
@@ -47,7 +46,7 @@ class WGAN(Recipe):
         t.log(score_real=real.mean(), score_fake=fake.mean())
         return -wasserstein(real, fake)
 
-    def clip_weights(self, t):
+    def clamp(self, t):
         for parameter in t.D.parameters():
             parameter.clamp_(-self.clip, self.clip)
 

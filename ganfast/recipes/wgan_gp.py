@@ -45,8 +45,7 @@ class WGANGP(Recipe):
         return {"G": generator, "D": dcgan.Discriminator(size, channels, self.width, batch_norm=False)}
 
     def players(self):
-        critic = Player(("D",), self.critic, times=self.d_steps, own_gradients=True)
-        return [critic, Player(("G",), self.generator)]
+        return [Player(("D",), self.critic, times=self.d_steps, own_gradients=True), Player(("G",), self.generator)]
 
     def critic(self, t):
         t.fake = t.G(t.normal(self.latent_dim))

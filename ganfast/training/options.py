@@ -117,6 +117,7 @@ class TrainOptions:
 # what may differ between a run and its continuation, whose data is compared by its fingerprint, besides learning rates
 # (fields lr, lr_…); anything else would silently change the method
 MAY_CHANGE = {
+    "direction",
     "size",
     "channels",
     "data",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
 from ganfast.errors import InputError
-from ganfast.nn import ranks as of_ranks
 from ganfast.nn import synchronize
+from ganfast.nn.ranks import gather
 from ganfast.recipes import Recipe, Trained
 from ganfast.recipes.base import batches_per_step
 from ganfast.training import checkpoint, faults, pictures, run_directory, sampling
@@ -133,7 +133,7 @@ class Trainer:
         self.show = Show(self.trained, self.sources, opts.seed)
         self.update = Step(
             self.state, opts.lr_decay or recipe.lr_decay, self.total_steps, self.ranks.average,
-            lambda rows: of_ranks.gather(rows).flatten(0, 1),
+            lambda rows: gather(rows).flatten(0, 1),
         )  # fmt: skip
         if opts.compile:
             self.update.compile()

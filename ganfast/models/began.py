@@ -1,0 +1,61 @@
+"""BEGAN's networks: a decoder, and an autoencoder that ends in the same (Berthelot et al. 2017, arXiv:1703.10717)."""
+
+from torch import Tensor, nn
+
+from ganfast.errors import InputError
+
+
+def stages(size: int) -> int:
+    """How often 8×8 doubles up to ``size``."""
+    if size not in (16, 32, 64, 128, 256):
+        raise InputError(f"BEGAN makes images of 16, 32, 64, 128 or 256 pixels a side, not {size} (--size).")
+    return size.bit_length() - 4
+
+
+def convolutions(inside: int, outside: int, stride: int = 1) -> list[nn.Module]:
+    """Two 3×3 convolutions with ELU; the second one has the stride and the features that follow."""
+    return [
+        nn.Conv2d(inside, inside, 3, padding=1), nn.ELU(),
+        nn.Conv2d(inside, outside, 3, stride, 1), nn.ELU(),
+    ]  # fmt: skip
+
+
+class Decoder(nn.Module):
+    """h [B, hidden] → images [B, channels, size, size]: 8×8, then two convolutions and nearest upsampling a stage."""
+
+    def __init__(self, size: int = 64, channels: int = 3, hidden: int = 64, width: int = 128):
+        super().__init__()
+        layers = [nn.Linear(hidden, 64 * width), nn.Unflatten(1, (width, 8, 8))]
+        for _ in range(stages(size)):
+            layers += [*convolutions(width, width), nn.Upsample(scale_factor=2.0)]
+        self.layers = nn.Sequential(*layers, *convolutions(width, width), nn.Conv2d(width, channels, 3, padding=1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.layers(h)
+
+
+class Encoder(nn.Module):
+    """images [B, channels, size, size] → h [B, hidden]: features grow by ``width`` with every halving."""
+
+    def __init__(self, size: int = 64, channels: int = 3, hidden: int = 64, width: int = 128):
+        super().__init__()
+        halvings = stages(size)
+        layers = [nn.Conv2d(channels, width, 3, padding=1), nn.ELU()]
+        for k in range(1, halvings + 1):
+            layers += convolutions(k * width, (k + 1) * width, 2)
+        last = (halvings + 1) * width
+        self.layers = nn.Sequential(*layers, *convolutions(last, last), nn.Flatten(), nn.Linear(64 * last, hidden))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+class Autoencoder(nn.Module):
+    """images → their reconstructions, of the same shape, through ``hidden`` numbers."""
+
+    def __init__(self, size: int = 64, channels: int = 3, hidden: int = 64, width: int = 128):
+        super().__init__()
+        self.encoder, self.decoder = Encoder(size, channels, hidden, width), Decoder(size, channels, hidden, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))

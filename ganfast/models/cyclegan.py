@@ -1,0 +1,64 @@
+"""CycleGAN's networks (Zhu et al. 2017, arXiv:1703.10593, 7.2) with the state_dict keys of the authors' code."""
+
+from torch import Tensor, nn
+
+
+def initialize(module: nn.Module, std: float = 0.02) -> None:
+    """In place: convolutions N(0, std²), biases 0."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, 0.0, std)
+            nn.init.zeros_(layer.bias)
+
+
+class ResidualBlock(nn.Module):
+    """x [B, C, H, W] → x + two reflection-padded 3×3 convolutions with InstanceNorm, ReLU between them."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width), nn.ReLU(),
+            nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+class Generator(nn.Module):
+    """images [B, in, H, W] → images [B, out, H, W] in (−1, 1); H and W are multiples of 4."""
+
+    def __init__(self, inside: int = 3, outside: int = 3, width: int = 64, blocks: int = 9):
+        super().__init__()
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(inside, width, 7), nn.InstanceNorm2d(width), nn.ReLU()]
+        for features in (width, 2 * width):
+            down = nn.Conv2d(features, 2 * features, 3, 2, 1)
+            layers += [down, nn.InstanceNorm2d(2 * features), nn.ReLU()]
+        layers += [ResidualBlock(4 * width) for _ in range(blocks)]
+        for features in (4 * width, 2 * width):
+            up = nn.ConvTranspose2d(features, features // 2, 3, 2, 1, output_padding=1)
+            layers += [up, nn.InstanceNorm2d(features // 2), nn.ReLU()]
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, outside, 7), nn.Tanh())
+        initialize(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+
+class PatchDiscriminator(nn.Module):
+    """images [B, C, H, W] → scores [B, 1, H', W'], one for each patch (Isola et al. 2017); 70×70 with three layers."""
+
+    def __init__(self, channels: int = 3, width: int = 64, layers: int = 3):
+        super().__init__()
+        found = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        features = width
+        for k in range(1, layers + 1):
+            after = width * min(2**k, 8)
+            down = nn.Conv2d(features, after, 4, 2 if k < layers else 1, 1)
+            found += [down, nn.InstanceNorm2d(after), nn.LeakyReLU(0.2)]
+            features = after
+        self.model = nn.Sequential(*found, nn.Conv2d(features, 1, 4, 1, 1))
+        initialize(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)

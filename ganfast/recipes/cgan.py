@@ -1,0 +1,39 @@
+"""Conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784) on DCGAN's networks."""
+
+from dataclasses import dataclass
+
+from ganfast.data.columns import Images, Labels
+from ganfast.models import dcgan
+from ganfast.models.conditional import ConditionalDiscriminator, ConditionalGenerator
+from ganfast.objectives import LOSSES, discriminator_bce
+from ganfast.recipes.original import OriginalGAN
+
+
+@dataclass(frozen=True, kw_only=True)
+class CGAN(OriginalGAN):
+    """Both networks are given the class of a sample; DCGAN's networks on labelled images (Mirza et al. 2014)."""
+
+    name = "cgan"
+    columns = {"x": Images(), "y": Labels()}
+    given = {"y": Labels()}
+
+    def networks(self, data):
+        (channels, size, _), classes = data["x"].shape, data["y"].classes
+        generator = dcgan.Generator(size, channels, self.latent_dim + classes, self.width)
+        discriminator = dcgan.Discriminator(size, channels + classes, self.width)
+        return {
+            "G": ConditionalGenerator(generator, classes),
+            "D": ConditionalDiscriminator(discriminator, classes),
+        }
+
+    def discriminator(self, t):
+        t.fake = t.G(t.normal(self.latent_dim), t.y)
+        real, fake = t.D(t.x, t.y), t.D(t.fake.detach(), t.y)
+        t.log(accuracy_real=(real > 0).float().mean(), accuracy_fake=(fake < 0).float().mean())
+        return discriminator_bce(real, fake, self.real_target)
+
+    def generator(self, t):
+        return LOSSES[self.loss](t.D(t.fake, t.y))
+
+    def sample(self, nets, z, given):
+        return nets["G"](z, given["y"])
