@@ -28,25 +28,23 @@ def main(outdir: str) -> None:
 
     def hurt():
         advance()
-        if one and trainer.step == 12 and trainer.rollback.count == 1:
-            next(v for k, v in trainer.networks["D"].named_buffers() if "running_var" in k).fill_(torch.inf)
+        if one and trainer.step == 12 and trainer.state.rollbacks["count"] == 1:
+            next(v for k, v in trainer.state.networks["D"].named_buffers() if "running_var" in k).fill_(torch.inf)
 
-    trainer.feed.batch = lambda k: batch(k) * (torch.nan if one and trainer.feed.position == 6 * 8 else 1)
+    trainer.feed.batch = lambda k: batch(k) * (torch.nan if one and position(trainer) == 6 * 8 else 1)
     trainer.advance = hurt
     trainer.train(progress=False)
-    weights = [p.detach() for net in trainer.networks.values() for p in net.parameters()]
+    weights = [p.detach() for net in trainer.state.networks.values() for p in net.parameters()]
     moments = [
         s for o in (trainer.update.optimizer_g, trainer.update.optimizer_d) for s in o.state_dict()["state"].values()
     ]
     found = {
         "weights": weights,
         "moments": moments,
-        "noise": trainer.update.noise.get_state(),
+        "noise": trainer.state.noise.get_state(),
         "sums": trainer.update.sums,
     }
-    torch.save(
-        {**found, "went_back": went_back, "position": trainer.feed.position}, f"{outdir}/{trainer.ranks.rank}.pt"
-    )
+    torch.save({**found, "went_back": went_back, "position": position(trainer)}, f"{outdir}/{trainer.ranks.rank}.pt")
 
 
 if __name__ == "__main__":

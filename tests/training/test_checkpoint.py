@@ -38,7 +38,9 @@ def damage(file, how):
 
 
 @pytest.mark.parametrize("how", ["cut", "flip", "remove"])
-@pytest.mark.parametrize("name", ["G.safetensors", "D.safetensors", "G_ema.safetensors", "state.pt", "checkpoint.json"])
+@pytest.mark.parametrize(
+    "name", ["G.safetensors", "D.safetensors", "generator.safetensors", "state.pt", "checkpoint.json"]
+)
 def test_damage_is_named_and_nothing_saved_is_lost(run, tiny, name, how):
     newest = run / "checkpoint-000010"
     if (name, how) == ("checkpoint.json", "flip"):

@@ -27,7 +27,7 @@ def poisoned(trainer, when):
     def hurt():
         if when():
             with torch.no_grad():
-                next(trainer.networks["D"].parameters()).fill_(torch.nan)
+                next(trainer.state.networks["D"].parameters()).fill_(torch.nan)
         advance()
 
     trainer.advance = hurt
@@ -42,18 +42,18 @@ def names(run):
 
 
 def test_a_rollback_goes_on_from_the_checkpoint_with_other_data_and_noise(tiny, monkeypatch):
-    trainer = poisoned(tiny(steps=9, on_nan="rollback"), lambda: trainer.feed.position == 6 * 8)
+    trainer = poisoned(tiny(steps=9, on_nan="rollback"), lambda: position(trainer) == 6 * 8)
     restore, moment = saving.restore, {}
 
     def watched(*args):
         restore(*args)
-        moment.update(position=trainer.feed.position, noise=trainer.update.noise.get_state(), step=trainer.step)
+        moment.update(position=position(trainer), noise=trainer.state.noise.get_state(), step=trainer.step)
 
     monkeypatch.setattr(saving, "restore", watched)
     run = trainer.train(progress=False)
     monkeypatch.undo()
     assert moment["step"] == 4 and moment["position"] == 8 * 8  # step 7 failed, and the row of step 8 told
-    assert trainer.feed.position == (8 + 5) * 8
+    assert position(trainer) == (8 + 5) * 8
 
     by_hand = tiny(steps=9, resume=str(run / "checkpoint-000004"))
     assert not torch.equal(by_hand.update.noise.get_state(), moment["noise"])
@@ -76,8 +76,8 @@ def test_penalties_that_look_at_the_scores_do_not_stand_in_the_way(recipe, tmp_p
     """On a CPU they raise on what is not finite."""
     options = {**TINY, "steps": 9, "outdir": str(tmp_path), "on_nan": "rollback"}
     trainer = Trainer(recipe(width=2, latent_dim=3, d_steps=2), "digits", **options)
-    poisoned(trainer, lambda: trainer.feed.position == 2 * 6 * 8).train(progress=False)
-    assert trainer.rollback.count == 1 and trainer.step == 9
+    poisoned(trainer, lambda: position(trainer) == 2 * 6 * 8).train(progress=False)
+    assert trainer.state.rollbacks["count"] == 1 and trainer.step == 9
     rows = run_directory.read_stats(trainer.run)
     assert len(rows) == 9 and rows[-1]["rollbacks"] == 1
 
@@ -86,7 +86,7 @@ def test_rollbacks_that_do_not_help_end(tiny):
     trainer = poisoned(tiny(steps=50, on_nan="rollback"), lambda: trainer.step == 6)
     with pytest.raises(InputError, match="3 rollbacks did not get past it: start a new run with a smaller --lr"):
         trainer.train(progress=False)
-    assert trainer.rollback.count == 3 and names(trainer.run) == ["checkpoint-000004"]
+    assert trainer.state.rollbacks["count"] == 3 and names(trainer.run) == ["checkpoint-000004"]
     with pytest.raises(InputError, match=r"has failed: make another one \(resume="):
         trainer.train(progress=False)
 
@@ -96,14 +96,14 @@ def test_a_rollback_that_got_further_begins_to_count_again(tiny):
     due = [next(failures)]
 
     def when():
-        if trainer.step != due[0] or not next(trainer.networks["D"].parameters()).isfinite().all():
+        if trainer.step != due[0] or not next(trainer.state.networks["D"].parameters()).isfinite().all():
             return False
         due[0] = next(failures, -1)
         return True
 
     trainer = poisoned(tiny(steps=12, on_nan="rollback", log_every=1), when)
     trainer.train(progress=False)
-    assert trainer.step == 12 and trainer.rollback.count == 6
+    assert trainer.step == 12 and trainer.state.rollbacks["count"] == 6
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tiny):
@@ -114,7 +114,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tiny):
     def hurt():
         advance()
         if trainer.step == 8:
-            trainer.networks["G_ema"].layers[0].bn.running_mean.fill_(torch.inf)
+            trainer.state.averages["G"].layers[0].bn.running_mean.fill_(torch.inf)
 
     trainer.advance = hurt
     with pytest.raises(InputError, match=r"a weight is no longer finite at step 8.*--on-nan rollback"):
@@ -206,7 +206,7 @@ def test_an_unreadable_checkpoint_is_passed_over(tiny, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "sha256", refused)
     resumed = tiny(steps=9, resume=str(run))
-    assert resumed.step == 4 and "Permission denied" in next(iter(resumed.damaged.values()))
+    assert resumed.step == 4 and "Permission denied" in next(iter(resumed.resumed.damaged.values()))
 
 
 def test_damage_twice_at_the_same_step(tiny):

@@ -8,24 +8,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from training.test_step import make
+from training.games import GAMES, play
+from training.games import make as make_step
 from training.tiny import weights
 
-from ganfast.data import Dataset, Feed, Stream
-from ganfast.recipes import DCGAN, GAN, R3GAN, WGAN, WGANGP
-from ganfast.training import checkpoint
-from ganfast.training.precision import Precision
-from ganfast.training.step import Step
+from ganfast.training.state import load_optimizer
 
 META = torch.device("meta")
-RECIPES = {
-    "dcgan": DCGAN(width=4, latent_dim=6),
-    "gan": GAN(width=8),
-    "wgan": WGAN(width=4, latent_dim=6, d_steps=2),
-    "wgan-gp": WGANGP(width=4, latent_dim=6, d_steps=2),
-    "wgan-gp resnet": WGANGP(width=4, latent_dim=6, d_steps=1, architecture="resnet"),
-    "r3gan": R3GAN(width=4, latent_dim=6),
-}
 
 
 class HostTensors(TorchDispatchMode):
@@ -57,22 +46,23 @@ def meta(monkeypatch):
     monkeypatch.setattr(torch, "_fused_adam_", lambda *args, **kwargs: None)  # meta tensors lack it
 
     class OfTheHost(torch.Generator):  # and these
-        def __new__(cls, device):
+        def __new__(cls, device="cpu"):
             return super().__new__(cls)
 
     monkeypatch.setattr(torch, "Generator", OfTheHost)
 
     def make(recipe, precision):
-        images = recipe.data_kind == "images"
-        data = torch.zeros(20, 16, 16, 1, dtype=torch.uint8) if images else torch.zeros(20, 2)
-        networks = [
-            net.to(META, memory_format=torch.channels_last) for net in recipe.networks((1, 16, 16) if images else (2,))
-        ]
-        networks.append(copy.deepcopy(networks[0]).eval().requires_grad_(False))
-        feed = Feed(Stream(Dataset("zeros", data), 4, 0, flip=images), recipe.d_steps, META)
-        step = Step(recipe, tuple(networks), feed, Precision(precision, META), lr_decay="cosine", total=9)
-        step.latents = lambda: torch.randn(4, networks[0].latent_dim, device=META)
-        step.uniform = lambda count: torch.rand(count, device=META)
+        layout = lambda network: network.to(META, memory_format=torch.channels_last)  # noqa: E731
+        flip = all(column.kind == "images" for column in recipe.columns.values())
+        step = make_step(recipe, None, 4, precision, META, place=layout, flip=flip, lr_decay="cosine", total=9)
+        draws = {
+            "normal": lambda *shape: torch.randn(4, *shape, device=META),
+            "uniform": lambda *shape: torch.rand(4, *shape, device=META),
+            "categorical": lambda classes: torch.randint(classes, (4,), device=META),
+        }
+        for name, draw in draws.items():
+            setattr(step.turn, name, draw)
+        step.turn._kept |= draws.keys()
         return step
 
     return make
@@ -87,13 +77,13 @@ def from_the_host(step) -> list[str]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", GAMES)
 def test_a_step_reads_no_number_and_brings_none_from_the_host(meta, name, precision):
-    assert from_the_host(meta(RECIPES[name], precision)) == []
+    assert from_the_host(meta(GAMES[name], precision)) == []
 
 
 def test_the_probe_sees_what_it_should(meta):
-    step = meta(RECIPES["dcgan"], "fp32")
+    step = meta(GAMES["dcgan"], "fp32")
     step.norm = lambda gradients: gradients.norm() * torch.tensor(2.0)
     assert from_the_host(step)
     step.norm = lambda gradients: torch.full((), gradients.norm().item(), device=META)
@@ -103,35 +93,43 @@ def test_the_probe_sees_what_it_should(meta):
 
 def places(step) -> list[int]:
     """Where everything lies that a captured step reads or writes and that outlives it."""
-    tensors = [t for net in (step.generator, step.discriminator) for t in net.state_dict().values()]
-    tensors += [*step.average.averages, *step.average.values, *(t for pair in step.average.counters for t in pair)]
-    tensors += [p.grad for net in (step.generator, step.discriminator) for p in net.parameters()]
-    for optimizer in (step.optimizer_g, step.optimizer_d):
+    state = step.state
+    nets = [*state.networks.values(), *state.averages.values()]
+    tensors = [t for net in nets for t in net.state_dict().values()]
+    for average in state.ema:
+        tensors += [*average.averages, *average.values, *(t for pair in average.counters for t in pair)]
+    tensors += [p.grad for gradients in state.gradients.values() for p in gradients.parameters]
+    for optimizer in state.optimizers.values():
         tensors += [optimizer.state[p][key] for group in optimizer.param_groups for p in group["params"]
                     for key in ("step", "exp_avg", "exp_avg_sq")]  # fmt: skip
         tensors += [group["lr"] for group in optimizer.param_groups]
-    tensors += [step.sums, step.count, *step.feed.buffers, step.gradients_g.buffer, step.gradients_d.buffer]
-    if step.precision.scaler:
-        tensors += [step.precision.scaler._scale, step.precision.scaler._growth_tracker]
+    tensors += [state.means.buffer, state.count, *state.tensors.values()]
+    tensors += [buffer for loader in state.loaders for buffer in loader.buffers.values()]
+    tensors += [gradients.buffer for gradients in state.gradients.values()]
+    if state.precision.scaler:
+        tensors += [state.precision.scaler._scale, state.precision.scaler._growth_tracker]
     return [tensor.data_ptr() for tensor in tensors]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["dcgan", "wgan-gp"])
+@pytest.mark.parametrize("name", GAMES)
 def test_a_state_is_taken_up_in_place(name, precision):
-    step = make(RECIPES[name], precision=precision, lr_decay="linear", total=9)
-    step()
-    before, saved = places(step), copy.deepcopy(step.state())
-    step.feed.load(), step()
-    other = copy.deepcopy(step.state())
-    step.load_state(saved, 1)
-    assert places(step) == before and len(set(before)) > 20 and step.count == 1
-    found = step.state()
-    moments = found["optimizer_d"]["state"][0]
-    assert torch.equal(moments["exp_avg"], saved["optimizer_d"]["state"][0]["exp_avg"])
-    assert not torch.equal(moments["exp_avg"], other["optimizer_d"]["state"][0]["exp_avg"])
-    assert torch.equal(found["noise"], saved["noise"]) and torch.equal(found["sums"], saved["sums"])
-    step.feed.load(), step()
+    step = make_step(GAMES[name], precision=precision, lr_decay="linear", total=9)
+    if precision == "fp16":
+        step.state.precision.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)  # nothing overflows
+    play(step, 1)
+    before, saved = places(step), copy.deepcopy(step.state.state_dict())
+    expected = play(step, 2)
+    other = copy.deepcopy(step.state.state_dict())
+    step.state.load_state_dict(saved)
+    assert places(step) == before and len(set(before)) > 20 and step.state.count == 1 == step.state.step
+    found = step.state.state_dict()
+    for key, optimizer in found["optimizers"].items():
+        moments = optimizer["state"][0]["exp_avg"]
+        assert torch.equal(moments, saved["optimizers"][key]["state"][0]["exp_avg"])
+        assert not torch.equal(moments, other["optimizers"][key]["state"][0]["exp_avg"])
+    assert torch.equal(found["noise"], saved["noise"]) and found["positions"] == saved["positions"]
+    assert play(step, 2) == expected  # the same bits
     assert places(step) == before
 
 
@@ -143,24 +141,24 @@ def test_a_rollback_stays_in_place(tiny):
         if trainer.step == 5 and not seen:
             seen.append(places(trainer.update))
             with torch.no_grad():
-                trainer.networks["D"].layers[0].conv.weight.fill_(torch.nan)
+                trainer.state.networks["D"].layers[0].conv.weight.fill_(torch.nan)
         advance()
 
     trainer.advance = hurt
     trainer.train(progress=False)
-    assert trainer.rollback.count == 1 and places(trainer.update) == seen[0]
+    assert trainer.state.rollbacks["count"] == 1 and places(trainer.update) == seen[0]
     assert all(value.isfinite().all() for value in weights(trainer))
 
 
 def test_a_run_that_was_on_a_cpu_can_be_captured():
-    """Its optimisers were not capturable; this run's options stay, and the rate comes along."""
-    saved = make(RECIPES["dcgan"])
-    saved()
-    saved.optimizer_g.param_groups[0]["lr"].fill_(0.125)
-    step = make(RECIPES["dcgan"])
-    rate = step.optimizer_g.param_groups[0]["lr"]
-    step.optimizer_g.param_groups[0]["capturable"] = True
-    checkpoint.load_optimizer(step.optimizer_g, copy.deepcopy(saved.optimizer_g.state_dict()))
-    (group,) = step.optimizer_g.param_groups
-    assert group["capturable"] is True and group["lr"] is rate and rate == 0.125
-    assert step.optimizer_g.state[group["params"][0]]["step"] == 1
+    """Its optimisers were not capturable; this run's options stay, and so does its rate, which may be another."""
+    saved, step = make_step(GAMES["dcgan"]), make_step(GAMES["dcgan"])
+    play(saved, 1)
+    saved.state.optimizers["G"].param_groups[0]["lr"].fill_(0.125)
+    optimizer = step.state.optimizers["G"]
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["capturable"] = True
+    load_optimizer(optimizer, copy.deepcopy(saved.state.optimizers["G"].state_dict()))
+    (group,) = optimizer.param_groups
+    assert group["capturable"] is True and group["lr"] is rate and rate.item() == pytest.approx(2e-4)
+    assert optimizer.state[group["params"][0]]["step"] == 1

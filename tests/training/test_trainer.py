@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(tiny):
     losses = [run_directory.read_stats(run.train(progress=False)) for run in runs]
     figures = [[(row["loss_d"], row["loss_g"]) for row in rows] for rows in losses]
     assert figures[0] == figures[1] != figures[2]
-    for a, b in zip(runs[0].networks.values(), runs[1].networks.values()):
+    for a, b in zip(runs[0].state.networks.values(), runs[1].state.networks.values()):
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
 
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoints(tiny)
     def broken():
         if trainer.step == 6:
             with torch.no_grad():
-                next(trainer.networks["D"].parameters()).fill_(torch.nan)
+                next(trainer.state.networks["D"].parameters()).fill_(torch.nan)
         advance()
 
     trainer.advance = broken
@@ -168,7 +168,7 @@ def test_bf16_trains_near_fp32_and_keeps_fp32_weights(tiny):
     for precision in ("fp32", "bf16"):
         trainer = tiny(steps=5, precision=precision)
         rows[precision] = run_directory.read_stats(trainer.train(progress=False))
-        assert all(p.dtype == torch.float32 for net in trainer.networks.values() for p in net.parameters())
+        assert all(p.dtype == torch.float32 for net in trainer.state.networks.values() for p in net.parameters())
     losses = {name: [row["loss_d"] for row in each] for name, each in rows.items()}
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05) and losses["bf16"] != losses["fp32"]
 

@@ -9,14 +9,21 @@ TINY = {"size": 16, "batch": 8, "log_every": 1, "sample_every": 50, "checkpoint_
 
 def weights(trainer: Trainer) -> list[torch.Tensor]:
     """Everything that training changes, in one list."""
+    state = trainer.state
     moments = [
         value
-        for optimizer in (trainer.update.optimizer_g, trainer.update.optimizer_d)
-        for state in optimizer.state_dict()["state"].values()
-        for value in state.values()
+        for optimizer in state.optimizers.values()
+        for moments in optimizer.state_dict()["state"].values()
+        for value in moments.values()
     ]
-    networks = [value for network in trainer.networks.values() for value in network.state_dict().values()]
-    return [*networks, *moments, trainer.update.noise.get_state(), torch.get_rng_state()]
+    networks = [*state.networks.values(), *state.averages.values()]
+    values = [value for network in networks for value in network.state_dict().values()]
+    return [*values, *moments, *state.tensors.values(), state.noise.get_state(), torch.get_rng_state()]
+
+
+def position(trainer: Trainer) -> int:
+    """Real samples that were loaded."""
+    return trainer.state.loaders[0].position
 
 
 def assert_same_bits(one: list[torch.Tensor], other: list[torch.Tensor]) -> None:

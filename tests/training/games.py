@@ -1,0 +1,158 @@
+"""Every recipe in small, with data for it, and steps of it: what the tests of the engine share."""
+
+import torch
+from torch import nn
+
+from ganfast.data import Dataset, Images, Loader, Sampler, match
+from ganfast.recipes import RECIPES, Player, Recipe
+from ganfast.recipes.base import batches_per_step
+from ganfast.training.precision import Precision
+from ganfast.training.running_means import RunningMeans
+from ganfast.training.state import RunState
+from ganfast.training.step import Step
+
+CPU = torch.device("cpu")
+
+# those that the engine had before it had players, and the four that it was made for
+FIVE = {
+    "dcgan": RECIPES["dcgan"](width=4, latent_dim=6),
+    "gan": RECIPES["gan"](width=8),
+    "wgan": RECIPES["wgan"](width=4, latent_dim=6, d_steps=2),
+    "wgan-gp": RECIPES["wgan-gp"](width=4, latent_dim=6, d_steps=2),
+    "wgan-gp resnet": RECIPES["wgan-gp"](width=4, latent_dim=6, d_steps=1, architecture="resnet"),
+    "r3gan": RECIPES["r3gan"](width=4, latent_dim=6),
+}
+FOUR = {
+    "cgan": RECIPES["cgan"](width=4, latent_dim=6),
+    "infogan": RECIPES["infogan"](width=4, latent_dim=6, categories=3, codes=2),
+    "began": RECIPES["began"](width=4, latent_dim=6, gain=0.1),
+    "cyclegan": RECIPES["cyclegan"](width=4, blocks=1, layers=2, pool=14),
+}
+GAMES = FIVE | FOUR
+
+
+def images(count=40, size=16, channels=1, seed=0) -> Dataset:
+    """Noise; the labels are five classes."""
+    random = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, size, size, channels), dtype=torch.uint8, generator=random)
+    return Dataset("noise", images=pixels, labels=torch.arange(count) % 5)
+
+
+def points(count=50) -> Dataset:
+    return Dataset("points", points=torch.randn(count, 2, generator=torch.Generator().manual_seed(0)).float())
+
+
+def sources_of(recipe: Recipe) -> list[Dataset]:
+    """Data sets that fit ``recipe``."""
+    count = 1 + max(column.source for column in recipe.columns.values())
+    if any(column.kind == "points" for column in recipe.columns.values()):
+        return [points()]
+    return [images(seed=k) for k in range(count)]
+
+
+class Counting(Recipe):
+    """Players of every kind; ``seen`` has who moved, on what."""
+
+    name = "counting"
+    columns = {"x": Images()}
+    latent_dim = 3
+    seen: list = []
+
+    def networks(self, data):
+        torch.manual_seed(0)
+        linear = lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 1))  # noqa: E731
+        return {"G": nn.Linear(3, 256), "D": linear(), "Q": linear(), "fixed": linear()}
+
+    def state(self, data):
+        return {"moved": 0.0, "total": torch.zeros(2, dtype=torch.int64)}
+
+    def players(self):
+        return [
+            Player(("D",), self.critic, times=3, after=self.count),
+            Player(("D",), self.penalty, every=4, name="penalty"),
+            Player(("G", "Q"), self.generator, times=2, optimizer=self.adam(1e-2)),
+            Player(("D", "Q"), self.both, name="both"),
+            Player((), None, after=self.clip, every=2, name="clip"),
+        ]
+
+    def critic(self, t):
+        t.fake = t.G(t.normal(3)).view(-1, 1, 16, 16)
+        self.seen.append(("critic", t.x))
+        return t.D(t.fake.detach()).mean() - t.D(t.x).mean()
+
+    def penalty(self, t):
+        self.seen.append(("penalty", t.x))
+        t.log(size=sum(p.square().sum() for p in t.D.parameters()))
+        return 0.1 * t.D(t.x).square().mean()
+
+    def generator(self, t):
+        self.seen.append(("generator", t.x))
+        fake = t.fake if len(self.seen) and self.seen[-2][0] != "generator" else t.G(t.normal(3)).view(-1, 1, 16, 16)
+        return -t.D(fake).mean() + t.Q(fake).square().mean() + t.fixed(fake).mean()
+
+    def both(self, t):
+        self.seen.append(("both", t.x))
+        return (t.D(t.x) - t.Q(t.x)).square().mean()
+
+    def count(self, t):
+        t.state.moved += 1
+        t.state.total = torch.ones_like(t.state.total) + t.state.total
+
+    def clip(self, t):
+        self.seen.append(("clip", t.x))
+        for parameter in t.D.parameters():
+            parameter.clamp_(-0.05, 0.05)
+
+
+class WideLoader(Loader):
+    def batch(self, k):
+        return {n: v.double() if v.is_floating_point() else v for n, v in super().batch(k).items()}
+
+
+def make(
+    recipe, sources=None, batch=6, precision="fp32", device=CPU, share=(0, 1), double=False, place=None, flip=False,
+    resident=2**30, deterministic=False, **options,
+) -> Step:  # fmt: skip
+    """A step over small networks, the same for the same arguments; its batches are not loaded yet."""
+    sources = sources or sources_of(recipe)
+    torch.manual_seed(1)
+    kind = WideLoader if double else Loader
+    loaders = [
+        kind(Sampler(data, batch, 3 + k, flip), batches_per_step(recipe.players()), device, resident, share,
+             dict.fromkeys(c.column for c in recipe.columns.values() if c.source == k))
+        for k, data in enumerate(sources)
+    ]  # fmt: skip
+    layout = place or (lambda network: network.double() if double else network)
+    state = RunState(loaders, Precision(precision, device, deterministic), seed=7, place=layout)
+    if double:
+        state.means = RunningMeans(device, torch.float64)
+    state.begin(recipe, match(recipe.name, recipe.columns, sources))
+    return Step(state, **options)
+
+
+def load(step: Step) -> None:
+    for loader in step.state.loaders:
+        loader.load()
+
+
+def means(step: Step) -> dict[str, float]:
+    """The figures since the last call."""
+    found = step.state.means.read().means()
+    step.state.means.zero()
+    return found
+
+
+def play(step: Step, count: int) -> list[dict[str, float]]:
+    """The figures of each of ``count`` steps."""
+    rows = []
+    for _ in range(count):
+        load(step)
+        step()
+        step.state.step += 1
+        rows.append(means(step))
+    return rows
+
+
+def table(rows: list[dict[str, float]]) -> torch.Tensor:
+    """[steps, figures], fp64."""
+    return torch.tensor([list(row.values()) for row in rows], dtype=torch.float64)
