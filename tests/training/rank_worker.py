@@ -4,59 +4,58 @@ Everything is in fp64, so that what differs by rounding differs by 1e-12.
 """
 
 import atexit
-import copy
 import os
 import sys
 from pathlib import Path
 
 import torch
 
-from ganfast.data import Dataset, Feed, Stream
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchrun starts this file by its path
+from training.games import FOUR, images, load, make, sources_of
+
 from ganfast.nn import MinibatchDiscrimination, MinibatchStddev, SyncBatchNorm, synchronize
-from ganfast.recipes import DCGAN, WGANGP
+from ganfast.nn.ranks import gather
+from ganfast.recipes import RECIPES as PACKAGE
 from ganfast.training.distributed import Ranks
-from ganfast.training.precision import Precision
 from ganfast.training.step import Step
 
 CPU = torch.device("cpu")
 BATCH, STEPS = 12, 4
 RECIPES = {
-    "dcgan": DCGAN(width=2, latent_dim=3, lr=1e-2),
-    "dcgan merged": DCGAN(width=2, latent_dim=3, lr=1e-2, merge=True),
-    "wgan-gp": WGANGP(width=2, latent_dim=3, d_steps=2, lr=1e-2),
-    "wgan-gp resnet": WGANGP(width=2, latent_dim=3, d_steps=1, lr=1e-2, architecture="resnet"),
+    "dcgan": PACKAGE["dcgan"](width=2, latent_dim=3, lr=1e-2),
+    "dcgan merged": PACKAGE["dcgan"](width=2, latent_dim=3, lr=1e-2, merge=True),
+    "wgan-gp": PACKAGE["wgan-gp"](width=2, latent_dim=3, d_steps=2, lr=1e-2),
+    "wgan-gp resnet": PACKAGE["wgan-gp"](width=2, latent_dim=3, d_steps=1, lr=1e-2, architecture="resnet"),
+    **FOUR,
 }
 
 
-class WideFeed(Feed):
-    def batch(self, k):
-        return super().batch(k).double()
-
-
-def make(name, share=(0, 1), sync=False, average=lambda numbers: None) -> Step:
+def make_step(name, share=(0, 1), sync=False, average=lambda numbers: None) -> Step:
     """A step from the same weights for every share."""
     recipe = RECIPES[name]
-    torch.manual_seed(1)
-    images = torch.randint(256, (30, 16, 16, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    networks = [network.double() for network in recipe.networks((1, 16, 16))]
-    networks.append(copy.deepcopy(networks[0]).eval().requires_grad_(False))
-    if sync:
-        for network in networks:
-            synchronize(network)
-    feed = WideFeed(Stream(Dataset("noise", images), BATCH, seed=3, flip=True), recipe.d_steps, CPU, share=share)
-    step = Step(recipe, tuple(networks), feed, Precision("fp32", CPU), seed=7, average=average)
-    step.sums = step.sums.double()
-    return step
+    sources = [images(30, seed=2 + k) for k in range(len(sources_of(recipe)))]
+    layout = lambda network: synchronize(network.double()) if sync else network.double()  # noqa: E731
+    return make(
+        recipe, sources, BATCH, share=share, double=True, place=layout, flip=True, average=average,
+        gather=lambda rows: gather(rows).flatten(0, 1),
+    )  # fmt: skip
 
 
-def train(step: Step, steps: int = STEPS) -> dict:
-    """The weights of G, D and the average after some steps, and the sums of losses."""
-    for _ in range(steps):
-        step.feed.load()
+def train(step: Step, average=lambda numbers: None) -> dict:
+    """What STEPS steps have made of it: all weights, the recipe's state, and sums of figures."""
+    for _ in range(STEPS):
+        load(step)
         step()
-    nets = {"G": step.generator, "D": step.discriminator}
-    found = {f"{n}.{key}": value for n, net in nets.items() for key, value in net.state_dict().items()}
-    return {**found, "sums": step.sums}
+        step.state.step += 1
+    average(step.state.means.buffer)
+    sums = {
+        f"sum of {figure}": value
+        for names, part in step.state.means.parts.items()
+        for figure, value in zip(names, step.state.means.buffer[part])
+    }
+    nets = step.state.networks | {f"average {name}": net for name, net in step.state.averages.items()}
+    weights = {f"{n}.{key}": value for n, net in nets.items() for key, value in net.state_dict().items()}
+    return {**weights, **step.state.tensors, **sums}
 
 
 def layers(ranks: Ranks) -> dict:
@@ -70,7 +69,7 @@ def layers(ranks: Ranks) -> dict:
         "norm": (SyncBatchNorm(4), maps),
         "norm of vectors": (SyncBatchNorm(5, affine=False, momentum=None), x),
     }
-    found = {}
+    results = {}
     for name, (layer, whole) in cases.items():
         layer = layer.double()
         mine = whole.double().chunk(ranks.count)[ranks.rank].clone().requires_grad_()
@@ -80,8 +79,8 @@ def layers(ranks: Ranks) -> dict:
         (g,) = torch.autograd.grad(loss, mine, create_graph=True)
         (gg,) = torch.autograd.grad(g.pow(2).sum(), mine)
         buffers = {f"{name} {key}": value for key, value in layer.named_buffers()}
-        found |= {f"{name} out": out.detach(), f"{name} g": g.detach(), f"{name} gg": gg, **buffers}
-    return found
+        results |= {f"{name} out": out.detach(), f"{name} g": g.detach(), f"{name} gg": gg, **buffers}
+    return results
 
 
 def write_threads() -> None:
@@ -95,16 +94,13 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     ranks = Ranks(CPU)
-    found = {"layers": layers(ranks)}
+    results = {"layers": layers(ranks)}
     for name in RECIPES:
         for sync in (False, True):
-            step = make(name, ranks.share, sync, ranks.average)
-            found[name, sync] = train(step)
-            ranks.average(found[name, sync]["sums"])
-    heard = [ranks.agree(15 if ranks.rank == 1 and step == 20 else 0, step) for step in range(1, 51)]
+            results[name, sync] = train(make_step(name, ranks.share, sync, ranks.average), ranks.average)
+    results["heard"] = [ranks.agree(15 if ranks.rank == 1 and step == 20 else 0, step) for step in range(1, 51)]
     ranks.settle()
-    found["heard"] = heard
-    torch.save(found, f"{sys.argv[1]}.{ranks.rank}.pt")
+    torch.save(results, f"{sys.argv[1]}.{ranks.rank}.pt")
 
 
 if __name__ == "__main__":

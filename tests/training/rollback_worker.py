@@ -16,35 +16,34 @@ def main(outdir: str) -> None:
         DCGAN(width=4, latent_dim=8), "digits", size=16, batch=8, steps=14, log_every=2, checkpoint_every=4,
         sample_every=50, on_nan="rollback", outdir=outdir, device="cpu",
     )  # fmt: skip
-    advance, batch, went_back = trainer.advance, trainer.feed.batch, []
-    restore = trainer.rollback.__class__.__call__
+    advance, went_back = trainer.advance, []
+    loader, restore = trainer.state.loaders[0], trainer.restore
+    batch, one = loader.batch, trainer.ranks.rank == 1
 
-    def watched(rollback, which, monitor, error):
-        restore(rollback, which, monitor, error)
-        went_back.append((error.step, trainer.step, error.what))
-
-    trainer.rollback.__class__.__call__ = watched
-    one = trainer.ranks.rank == 1
+    def watched(state):
+        failed = trainer.step
+        restore(state)
+        went_back.append((failed, trainer.step))
 
     def hurt():
         advance()
         if one and trainer.step == 12 and trainer.state.rollbacks["count"] == 1:
             next(v for k, v in trainer.state.networks["D"].named_buffers() if "running_var" in k).fill_(torch.inf)
 
-    trainer.feed.batch = lambda k: batch(k) * (torch.nan if one and position(trainer) == 6 * 8 else 1)
-    trainer.advance = hurt
+    def poisoned(k):
+        found = batch(k)
+        return {name: x * torch.nan for name, x in found.items()} if one and loader.position == 6 * 8 else found
+
+    trainer.restore, trainer.advance, loader.batch = watched, hurt, poisoned
     trainer.train(progress=False)
-    weights = [p.detach() for net in trainer.state.networks.values() for p in net.parameters()]
-    moments = [
-        s for o in (trainer.update.optimizer_g, trainer.update.optimizer_d) for s in o.state_dict()["state"].values()
-    ]
+    state = trainer.state
     found = {
-        "weights": weights,
-        "moments": moments,
-        "noise": trainer.state.noise.get_state(),
-        "sums": trainer.update.sums,
+        "weights": [p.detach() for net in state.networks.values() for p in net.parameters()],
+        "moments": [s for o in state.optimizers.values() for s in o.state_dict()["state"].values()],
+        "noise": state.noise.get_state(),
+        "sums": state.means.buffer,
     }
-    torch.save({**found, "went_back": went_back, "position": position(trainer)}, f"{outdir}/{trainer.ranks.rank}.pt")
+    torch.save({**found, "went_back": went_back, "position": loader.position}, f"{outdir}/{trainer.ranks.rank}.pt")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,10 @@ def test_a_finished_run_says_so(run, tiny):
 
 
 def test_a_place_without_checkpoints(tiny, tmp_path):
-    for place, message in ((tmp_path, "holds no checkpoint"), (tmp_path / "nowhere", "is not there")):
+    for place, message in (
+        (tmp_path, "is no run, it has neither options.json nor a checkpoint"),
+        (tmp_path / "nowhere", "is not there"),
+    ):
         with pytest.raises(InputError, match=message):
             tiny(resume=str(place))
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.tiny import TINY, assert_same_bits, weights
+from training.tiny import TINY, assert_same_bits, position, weights
 
 from ganfast import Trainer, cli, terminal
 from ganfast.errors import InputError
 from ganfast.recipes import DCGAN, R3GAN, WGANGP
-from ganfast.training import TrainOptions, checkpoint, faults, pictures, run_directory, saving
+from ganfast.training import TrainOptions, checkpoint, faults, pictures, run_directory
 from ganfast.training.step import Step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,22 +43,22 @@ def names(run):
 
 def test_a_rollback_goes_on_from_the_checkpoint_with_other_data_and_noise(tiny, monkeypatch):
     trainer = poisoned(tiny(steps=9, on_nan="rollback"), lambda: position(trainer) == 6 * 8)
-    restore, moment = saving.restore, {}
+    restore, moment = trainer.restore, {}
 
-    def watched(*args):
-        restore(*args)
+    def watched(state):
+        restore(state)
         moment.update(position=position(trainer), noise=trainer.state.noise.get_state(), step=trainer.step)
 
-    monkeypatch.setattr(saving, "restore", watched)
+    monkeypatch.setattr(trainer, "restore", watched)
     run = trainer.train(progress=False)
     monkeypatch.undo()
     assert moment["step"] == 4 and moment["position"] == 8 * 8  # step 7 failed, and the row of step 8 told
     assert position(trainer) == (8 + 5) * 8
 
     by_hand = tiny(steps=9, resume=str(run / "checkpoint-000004"))
-    assert not torch.equal(by_hand.update.noise.get_state(), moment["noise"])
-    by_hand.feed.position = moment["position"]
-    by_hand.update.noise.set_state(moment["noise"])
+    assert not torch.equal(by_hand.state.noise.get_state(), moment["noise"])
+    by_hand.state.loaders[0].position = moment["position"]
+    by_hand.state.noise.set_state(moment["noise"])
     by_hand.train(progress=False)
     assert_same_bits(weights(by_hand), weights(trainer))
 
@@ -133,25 +133,19 @@ def test_weights_that_are_no_numbers_are_not_saved(tiny):
         MemoryError(),
     ],
 )
-def test_too_little_memory_for_a_step_names_a_batch_that_fits(tiny, monkeypatch, error):
-    step, tried = Step.__call__, []
+def test_too_little_memory_for_a_step_says_what_to_lower(tiny, monkeypatch, error):
+    def lacking(self, due):
+        raise error
 
-    def small(self):
-        tried.append(self.feed.stream.batch)
-        if self.feed.stream.batch > 20:
-            raise error
-        step(self)
-
-    monkeypatch.setattr(Step, "__call__", small)
+    monkeypatch.setattr(Step, "__call__", lacking)
     trainer = tiny(steps=3, batch=64)
-    with pytest.raises(InputError, match=r"memory on cpu for a step of batch 64: batch 20 fits, so give --batch 20"):
+    with pytest.raises(InputError, match=r"not enough memory on cpu for a step of batch 64: lower --batch, --width"):
         trainer.train(progress=False)
-    assert tried == [64, 32, 16, 24, 20, 22]
     assert "Stopped: there is not enough memory" in (trainer.run / "log.txt").read_text()
 
 
 def test_too_little_memory_later_says_how_to_go_on(tiny, monkeypatch):
-    """A capture that lacks memory fails with an error that came of it; no batch is tried while a picture is drawn."""
+    """A capture that lacks memory fails with an error that came of it."""
     trainer = tiny(steps=9, sample_every=6)
     sample = trainer.sample
 
@@ -221,8 +215,8 @@ def test_damage_twice_at_the_same_step(tiny):
 def test_a_checkpoint_in_the_way_is_not_deleted(tiny):
     trainer = tiny(steps=4)
     run = trainer.train(progress=False)
-    trainer.saved = None
-    saving.save(trainer)
+    trainer.saver.saved = None
+    trainer.saver.save(trainer.state)
     assert names(run) == ["checkpoint-000004"] and (run / "replaced-checkpoint-000004" / "state.pt").exists()
 
 
@@ -264,10 +258,11 @@ def test_one_run_is_trained_by_one_process(tiny, monkeypatch):
             tiny(steps=9, resume=str(run)).train(progress=False)
     assert (run / "log.txt").read_text() == log and names(run) == ["checkpoint-000004"]
     late = tiny(steps=9, resume=str(run))
-    late.run = saving.choose_run(late)
+    assert late.choose_run() == run
+    late.choose_run = lambda: run
     tiny(steps=6, resume=str(run)).train(progress=False)
     with pytest.raises(InputError, match="was trained on by another process"):
-        saving.prepare(late)
+        late.train(progress=False)
 
 
 def test_a_file_system_without_locks_says_so(tmp_path, monkeypatch):

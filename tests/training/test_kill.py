@@ -58,7 +58,7 @@ def test_killed_runs_go_on_bit_for_bit(tmp_path):
     assert kills >= 1
 
     last = checkpoint.name(60)
-    for name in ("G", "D", "G_ema"):
+    for name in ("G", "D", "generator"):
         one, other = load_file(whole / last / f"{name}.safetensors"), load_file(killed / last / f"{name}.safetensors")
         assert one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
     rows = [without_times(run_directory.read_stats(run)) for run in (whole, killed)]
