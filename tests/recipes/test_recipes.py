@@ -2,21 +2,38 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from ganfast import Trainer
-from ganfast.data import open_dataset
+from ganfast.data import Spec, open_dataset
 from ganfast.errors import InputError
-from ganfast.recipes import RECIPES
+from ganfast.recipes import RECIPES, Player, Recipe
+
+DCGAN, GAN, R3GAN, WGAN, WGANGP = (RECIPES[name] for name in ("dcgan", "gan", "r3gan", "wgan", "wgan-gp"))
 
 
 def test_every_recipe_has_a_name_a_paper_and_explained_options():
-    for name, recipe in RECIPES.items():
-        assert recipe.name == name and "et al." in recipe.__doc__
-        assert recipe.data_kind in ("images", "points")
-        assert dataclasses.is_dataclass(recipe) and recipe() == recipe()
+    for name, cls in RECIPES.items():
+        recipe = cls()
+        assert recipe.name == name and "et al." in cls.__doc__ and recipe == cls()
+        assert dataclasses.is_dataclass(recipe) and issubclass(cls, Recipe)
+        assert recipe.players() and all(isinstance(player, Player) for player in recipe.players())
+        assert {column.source for column in recipe.columns.values()} <= {0, 1}
+
+
+def test_a_recipe_stays_on_one_screen():
+    from pathlib import Path
+
+    import ganfast.recipes
+
+    for cls in RECIPES.values():
+        file = Path(ganfast.recipes.__file__).parent / (cls.__module__.rpartition(".")[2] + ".py")
+        assert len(file.read_text().splitlines()) <= 100, file
 
 
 def test_dcgan_has_the_papers_defaults():
@@ -32,14 +49,112 @@ def test_a_word_that_an_option_does_not_have_is_refused(make):
         make()
 
 
-def test_wgan_clips_its_weights():
-    recipe = WGAN(width=2, latent_dim=3)
-    _, critic = recipe.networks((1, 16, 16))
-    torch.nn.init.constant_(critic.layers[0].conv.bias, 3.0)
-    recipe.constrain(critic)
-    assert max(p.abs().max().item() for p in critic.parameters()) == pytest.approx(0.01)
+def test_wgan_clips_its_weights(tmp_path):
+    trainer = Trainer(WGAN(width=2, latent_dim=3, d_steps=1), "digits", size=16, batch=4, steps=1, outdir=str(tmp_path))
+    torch.nn.init.constant_(trainer.state.networks["D"].layers[0].conv.bias, 3.0)
+    trainer.train(progress=False)
+    assert max(p.abs().max().item() for p in trainer.state.networks["D"].parameters()) == pytest.approx(0.01)
     with pytest.raises(InputError, match="clip must be above 0"):
         WGAN(clip=0)
+
+
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("infogan", {"categories": 1}),
+        ("infogan", {"lr_g": 0.0}),
+        ("began", {"gamma": 1.5}),
+        ("began", {"gain": 0.0}),
+        ("cyclegan", {"blocks": 0}),
+        ("cyclegan", {"direction": "aa"}),
+        ("cgan", {"width": 0}),
+        ("r3gan", {"gamma": -1.0}),
+        ("wgan-gp", {"penalty_weight": -1.0}),
+    ],
+)
+def test_impossible_fields_are_named(name, fields):
+    (field,) = fields
+    with pytest.raises(InputError, match=rf"^{field} must .* \(--{field.replace('_', '-')}\)"):
+        RECIPES[name](**fields)
+
+
+def test_cyclegan_has_the_keys_of_the_authors_code():
+    """pytorch-CycleGAN-and-pix2pix, resnet_9blocks and the basic discriminator, as their checkpoints name them."""
+    shape = {each: Spec("images", (3, 64, 64)) for each in "ab"}
+    networks = RECIPES["cyclegan"](width=4).networks(shape)
+    keys = set(networks["G_ab"].state_dict())
+    assert {"model.1.weight", "model.4.bias", "model.7.weight", "model.10.conv_block.1.weight"} < keys
+    assert {"model.18.conv_block.5.bias", "model.19.weight", "model.22.weight", "model.26.weight"} < keys
+    assert len(keys) == 2 * (1 + 2 + 9 * 2 + 2 + 1)
+    keys = set(networks["D_a"].state_dict())
+    assert keys == {f"model.{k}.{part}" for k in (0, 2, 5, 8, 11) for part in ("weight", "bias")}
+    assert networks["D_a"](torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
+
+
+LSGAN = '''
+"""Least Squares Generative Adversarial Networks (Mao et al. 2017, arXiv:1611.04076)."""
+
+from dataclasses import dataclass
+
+from ganfast.models import dcgan
+from ganfast.objectives import least_squares
+from ganfast.recipes import Player, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSGAN(Recipe):
+    """Squares in place of logarithms, on DCGAN's networks (Mao et al. 2017)."""
+
+    name = "lsgan"
+
+    latent_dim: int = 100
+    """numbers in a latent vector"""
+
+    def networks(self, data):
+        channels, size, _ = data["x"].shape
+        return {"G": dcgan.Generator(size, channels, self.latent_dim, 8), "D": dcgan.Discriminator(size, channels, 8)}
+
+    def players(self):
+        return [Player(("D",), self.discriminator), Player(("G",), self.generator)]
+
+    def discriminator(self, t):
+        t.fake = t.G(t.normal(self.latent_dim))
+        return least_squares(t.D(t.x), 1.0) + least_squares(t.D(t.fake.detach()), 0.0)
+
+    def generator(self, t):
+        return least_squares(t.D(t.fake), 1.0)
+'''
+
+
+def test_a_recipe_of_another_package_is_one_file(tmp_path):
+    """Found by its entry point; trained, shown, drawn from and listed from the command line."""
+    (tmp_path / "their_lsgan.py").write_text(LSGAN)
+    about = tmp_path / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[ganfast.recipes]\nlsgan = their_lsgan:LSGAN\nbroken = their_lsgan:Missing\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+    def ganfast(*arguments):
+        return subprocess.run([sys.executable, "-m", "ganfast", *arguments], cwd=tmp_path, env=env, text=True,
+                              capture_output=True, check=True, timeout=300)  # fmt: skip
+
+    listed = ganfast("train", "-h")
+    assert "lsgan      Squares in place of logarithms" in listed.stdout
+    assert "recipe broken (their_lsgan:Missing) cannot be loaded" in listed.stderr
+    assert "numbers in a latent vector" in ganfast("train", "lsgan", "-h").stdout
+    ganfast("train", "lsgan", "--data", "digits", "--size", "16", "--batch", "8", "--steps", "4", "--log-every", "1")
+    run = tmp_path / "runs" / "00000-lsgan-digits"
+    assert len((run / "stats.jsonl").read_text().splitlines()) == 4
+    ganfast("generate", "--network", str(run), "--seeds", "0-3")
+    assert (tmp_path / "generated" / "grid.png").is_file()
+    ganfast("report", str(run))
+    from ganfast import load
+
+    with pytest.raises(InputError, match="of recipe lsgan, which is not installed: install the package that has it"):
+        load(run)
 
 
 @pytest.mark.slow
@@ -80,7 +195,7 @@ def test_other_games_come_nearer_to_the_mean_digit(recipe, steps, tmp_path):
     run = trainer.train(progress=False)
     assert distance() < before / 2
     row = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
-    assert set(recipe.figures) < set(row) and (run / "losses.png").stat().st_size > 10_000
+    assert set(recipe.telling) < set(row) and (run / "losses.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -43,7 +43,9 @@ def assert_alike(found: dict, expected: dict, but=()) -> None:
     for name, value in found.items():
         if not any(word in name for word in but):
             close = {"rtol": 1e-6, "atol": 1e-6} if "sum of" in name else CLOSE  # shares are fp32
-            torch.testing.assert_close(value.double(), expected[name].double(), **close, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                value.double(), expected[name].double(), **close, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 def shard_by_shard(name: str, count: int) -> dict:

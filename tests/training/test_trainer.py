@@ -88,6 +88,49 @@ def test_a_resumed_run_may_be_deterministic_or_not(tiny):
     assert not json.loads((run / "options.json").read_text())["options"]["deterministic"]
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tiny, monkeypatch):
+    """In the same directory, and says so."""
+    trainer = tiny(steps=9, checkpoint_every=100)
+    advance = trainer.advance
+
+    def killed():
+        advance()
+        if trainer.step == 6:
+            monkeypatch.setattr(trainer, "finish", lambda monitor: None)
+            monkeypatch.setattr(trainer.saver, "save", lambda state: None)
+            raise SystemExit(9)
+
+    trainer.advance = killed
+    with pytest.raises(SystemExit):
+        trainer.train(progress=False)
+    run = trainer.run
+    assert not checkpoint.all_in(run) and len(run_directory.read_stats(run)) == 5
+    again, whole = tiny(steps=9, resume=str(run)), tiny(steps=9)
+    assert again.step == 0 and again.train(progress=False) == run
+    whole.train(progress=False)
+    assert_same_bits(weights(again), weights(whole))
+    assert [row["step"] for row in run_directory.read_stats(run)] == list(range(1, 10))
+    log = (run / "log.txt").read_text()
+    assert f"{run} was stopped before its first checkpoint: it begins again, in the same directory." in log
+    with pytest.raises(InputError, match=r"--batch 8, not 4, which would change the method: leave --batch out"):
+        (run / "checkpoint-000009").rename(run / "away-9"), [each.rename(run / f"away-{each.name}") for each in
+            checkpoint.all_in(run)]  # fmt: skip
+        tiny(steps=9, resume=str(run), batch=4)
+
+
+def test_rates_and_intervals_may_change_at_resume(tiny):
+    run = tiny(steps=4).train(progress=False)
+    resumed = tiny(steps=8, resume=str(run), log_every=2, sample_every=3, checkpoint_every=3, lr=1e-3)
+    assert resumed.state.optimizers["G"].param_groups[0]["lr"].item() == pytest.approx(1e-3)
+    resumed.train(progress=False)
+    assert [row["step"] for row in run_directory.read_stats(run)] == [1, 2, 3, 4, 6, 8]
+    assert json.loads((run / "options.json").read_text())["recipe"]["lr"] == 1e-3
+    with pytest.raises(
+        InputError, match=r"--seed 0, not 5, which would change the method.*intervals of rows, pictures"
+    ):
+        tiny(steps=9, resume=str(run), seed=5)
+
+
 def test_going_on_from_an_older_checkpoint_branches_off(tiny):
     run = tiny(steps=12).train(progress=False)
     before = sorted(path.name for path in run.iterdir())
