@@ -30,9 +30,9 @@ def parse_classes(text: str, names: tuple[str, ...]) -> list[int]:
         spans = [range(numbers[a], numbers[b] + 1) for a, b in ends if a in numbers and b in numbers]
         if not spans or not spans[0]:
             near = [] if part.isdecimal() else difflib.get_close_matches(part, names, 1)
-            known = ", ".join(names[:10]) + (f", … ({len(names)} classes)" if len(names) > 10 else "")
+            known = ", ".join(names[:10]) + ", …" * (len(names) > 10)
             hint = (
-                f"did you mean {near[0]}?" if near else f"give numbers from 0 to {len(names) - 1} or names of {known}."
+                f"did you mean {near[0]}?" if near else f"give numbers from 0 to {len(names) - 1}, or names: {known}."
             )
             raise InputError(f"--classes {text}: {part!r} is no class: {hint}")
         found += spans[0]

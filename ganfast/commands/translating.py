@@ -113,7 +113,8 @@ class Translating:
 
     def row(self, index: int, outputs: Tensor) -> Tensor:
         """[1 + variants, C, H, W]: a picture and what is made of it."""
-        return torch.cat(pictures.alike([self.input(index), outputs]))
+        x = self.input(index)
+        return torch.cat([x, outputs] if x.shape[1:] == outputs.shape[1:] else pictures.alike([x, outputs]))
 
     def grid(self, shown: list[Tensor]) -> np.ndarray:
         each = len(shown[0])
