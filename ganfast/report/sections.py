@@ -62,11 +62,12 @@ def samples(facts: Facts) -> str:
     strip = ""
     if len(over_time) > 1:
         items = "".join(f"<li>{image(picture, when)}{when.partition(', ')[2]}</li>" for when, _, picture in over_time)
+        same = "pictures" if "images" in facts.given else "latents"
         left_out = len(facts.pictures) > len(over_time)
         some = f" {len(over_time)} of {len(facts.pictures)} pictures are in this page." if left_out else ""
         strip = (
             f'<ol class="strip" tabindex="0" aria-label="Generated samples over time">{items}</ol>'
-            f'<p class="note">Always from the same latents: each place shows one sample as it changes.{some}</p>'
+            f'<p class="note">Always from the same {same}: each place shows one sample as it changes.{some}</p>'
         )
     return f'<section><h2>Samples</h2><div class="pair">{"".join(figures)}</div>{strip}</section>'
 

@@ -59,6 +59,7 @@ def test_a_complete_run(complete):
         assert f"<h3>{title}</h3>" in page
     assert "<b>0.98</b>" in page or ">0.98<" in page
     assert "All 2 evaluations" in page and "step 12, on digits, 100 samples, 2026-01-02 03:04:05" in page
+    assert "<td>images, labels</td>" in page and "<td>1×16×16</td>" in page
     assert "checkpoint-000012" in page and page.count("agree with their checksums") == 1
     assert re.search(r"ganfast generate [\\\s]*--network", page) and "--resume" not in page
     assert re.search(r'scope="row">width</th><td><b>4</b>', page) and re.search(r'row">lr</th><td>0.0002<', page)
@@ -157,6 +158,7 @@ def test_two_data_sets(unpaired, capsys):
     assert missing == [] and "<h1>cyclegan on horses and zebras</h1>" in page
     assert "Trained on 9 images of 3×16×16 (horses) and 9 images of 3×16×16 (zebras), 2 of each at a time." in page
     assert "<h3>Second data</h3>" in page and "<h3>Losses</h3>" in page and "<h3>Cycle</h3>" in page
+    assert "Always from the same pictures: each place" in page and "<td>images</td>" in page
     assert "evaluate" not in page  # which compares what is drawn from latents
     command = facts.command(facts.read(unpaired))
     assert ["--data-b", str(unpaired.parent / "zebras.npy")] == command[command.index("--data-b") :][:2]
