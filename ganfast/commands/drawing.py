@@ -58,7 +58,11 @@ class Drawing:
     def chosen(self) -> tuple[list[int] | None, list[range]]:
         """(classes, each of which has all seeds; the seeds). None: each seed has a class in turn, if any."""
         options = self.options
-        classes = parse_classes(options.classes, self.trained.given[self.label].names) if options.classes else None
+        classes = (
+            parse_classes(options.classes, self.trained.given[self.label].names)
+            if options.classes is not None
+            else None
+        )
         alone = not (options.seeds or options.grid or options.npz or options.interpolate)
         if classes is None and alone and 0 < self.of_labels <= FEW:
             classes = list(range(self.of_labels))
@@ -156,7 +160,7 @@ class Drawing:
             rows = min(len(self.classes), SHOWN)
             return min(self.per_class, SHOWN // rows), rows
         if 0 < self.of_labels <= FEW:  # classes in turn: a column for each, where the seeds begin at a multiple
-            return self.of_labels, SHOWN
+            return min(self.of_labels, self.count), SHOWN
         return round(min(self.count, SHOWN) ** 0.5), SHOWN
 
     def name(self, k: int, seed: int) -> str:

@@ -68,11 +68,11 @@ class Generate:
             raise InputError(f"--batch must be at least 1, got {self.batch}.")
         if self.skip_bad and self.input is None:
             raise InputError("--skip-bad leaves out files of --input, and there is no --input: leave it out.")
-        for text in filter(None, (self.seeds, self.interpolate)):
-            parse_seeds(text)
+        for text in (self.seeds, self.interpolate):
+            parse_seeds("0" if text is None else text)
         if self.interpolate and sum(map(len, parse_seeds(self.interpolate))) < 2:
             raise InputError("--interpolate needs two seeds or more, as in 3,7,19.")
-        if self.grid:
+        if self.grid is not None:
             parse_grid(self.grid)
 
     def refuse(self, why: str, *names: str) -> None:

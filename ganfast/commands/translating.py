@@ -28,6 +28,7 @@ from ganfast.training import pictures, sampling
 if TYPE_CHECKING:
     from ganfast.commands.generate import Generate
 
+ARRAYS = (".npy", ".npz", ".safetensors")  # data sets in one file, whose rows have no names
 ACROSS = 8  # images in a row of the grid, about
 
 
@@ -68,9 +69,9 @@ class Translating:
         if self.label and self.given:
             spec = self.trained.given[self.label]
             classes = [*range(spec.classes)] if spec.classes <= FEW else [0]
-            classes = parse_classes(options.classes, spec.names) if options.classes else classes
+            classes = parse_classes(options.classes, spec.names) if options.classes is not None else classes
         return [
-            (f"-class{k}" * bool(self.label) + f"-seed{seed:06d}" * bool(options.seeds), k, seed)
+            (f"-class{k}" * bool(self.label and self.given) + f"-seed{seed:06d}" * bool(options.seeds), k, seed)
             for k in classes for seed in seeds
         ]  # fmt: skip
 
@@ -138,13 +139,13 @@ def find(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str]
         raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
     path = Path(source).expanduser()
     if source not in BUILT_IN:
-        if not path.exists():
-            raise InputError(f"--input {source} is not there: give a picture, a folder or a zip of images.")
+        if not source or not path.exists():
+            raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
         if path.is_dir() and not train_file(path):
             return read_files(FolderRows(path), size, channels, skip_bad)
         if path.suffix.lower() == ".zip":
             return read_files(ZipRows(path), size, channels, skip_bad)
-        if path.suffix.lower() not in (".npy", ".npz", ".safetensors") and not is_idx(path):
+        if path.suffix.lower() not in ARRAYS and not is_idx(path):
             check_channels(channels)
             with naming(f"--input {source}"):
                 return [path.name], torch.from_numpy(decode(path, size, channels).copy())[None], 0
@@ -176,7 +177,7 @@ def refuse_same_folder(source: str, outdir: Path) -> None:
     """Outputs are named after inputs: they would replace them."""
     path = Path(source).expanduser()
     folder = path if path.is_dir() else path.parent if path.is_file() else None
-    if folder is not None and folder.resolve() == outdir.resolve() and path.suffix.lower() != ".zip":
+    if folder and folder.resolve() == outdir.resolve() and path.suffix.lower() not in (".zip", *ARRAYS):
         raise InputError(f"{outdir} holds the pictures of --input, which would be replaced: give another --outdir.")
 
 

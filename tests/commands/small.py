@@ -100,6 +100,16 @@ class ByClass(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Darker(ByClass):
+    """As before, and it reconstructs at half the contrast."""
+
+    name = "darker"
+
+    def reconstruct(self, nets, x):
+        return x / 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sounds(Recipe):
     """Samples that are neither pictures nor points."""
 
@@ -128,7 +138,7 @@ class Captions(Recipe):
         return nets["G"](given["t"][:, 0]).unflatten(1, (1, 16, 16))
 
 
-OTHERS = {recipe.name: recipe for recipe in (Styles, ByClass, Sounds, Captions)}
+OTHERS = {recipe.name: recipe for recipe in (Styles, ByClass, Darker, Sounds, Captions)}
 
 
 def install(monkeypatch) -> None:

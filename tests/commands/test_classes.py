@@ -62,6 +62,8 @@ def test_seeds_alone_have_a_class_in_turn():
     grid = cells("generated/grid.png")
     assert grid.shape[:2] == (2, 4)
     assert np.array_equal(grid[1, 2], expected(file, [10], [2])[0, :, :, 0])
+    assert main(["generate", "--network", file, "--seeds", "1,2", "--outdir", "two"]) == 0
+    assert cells("two/grid.png").shape[:2] == (1, 2)
 
 
 def test_arrays_have_labels():
@@ -122,6 +124,9 @@ def test_without_latents_a_class_is_one_picture(fails):
 @pytest.mark.parametrize(
     "argv, words",
     [
+        (["--classes", ""], ["'' is no class"]),
+        (["--seeds", ""], ["'' is no list of seeds"]),
+        (["--grid", ""], ["'' is no grid"]),
         (["--classes", "bird"], ["--classes bird", "'bird' is no class"]),
         (["--classes", "0-9"], ["'0-9' is no class"]),
         (

@@ -81,6 +81,15 @@ def test_reconstructions(folder, capsys):
         assert f"{' '.join(option)[:9]}" in (err := capsys.readouterr().err) and "reconstructs" in err
 
 
+def test_reconstructions_by_a_recipe_with_labels(folder, fails):
+    file = small.saved(small.Darker())
+    assert main(["generate", "--network", file, "--input", f"{folder}/a.png"]) == 0
+    assert names() == {"a.png", "grid.png"}
+    assert np.array_equal(written("generated/a.png"), to_uint8(tensor("images/a.png") / 2)[0, :, :, 0])
+    message = fails("generate", "--network", file, "--input", folder, "--classes", "1")
+    assert "--classes 1" in message and "reconstructs" in message
+
+
 @torch.no_grad()
 def test_pictures_classes_and_seeds_at_once(folder):
     file = small.saved(small.Styles())
@@ -104,6 +113,7 @@ def test_a_zip_an_array_and_a_built_in_set(folder, monkeypatch, capsys):
     assert main(["generate", "--network", file, "--input", "images.zip", "--outdir", "."]) == 0
     assert {"inside-a.png", "b.png", "grid.png", "images.zip"} <= names(".")
     np.save("three.npy", np.zeros((3, 16, 16, 1), np.uint8))
+    assert main(["generate", "--network", file, "--input", "three.npy", "--outdir", "."]) == 0
     assert main(["generate", "--network", file, "--input", "three.npy", "--outdir", "n"]) == 0
     assert names("n") == {"000000.png", "000001.png", "000002.png", "grid.png"}
     monkeypatch.setattr(translating, "SHOWN", 4)
@@ -137,7 +147,8 @@ def test_names_are_short_apart_and_in_one_folder():
     "argv, words",
     [
         ([], ["recipe cyclegan is given images", "--input"]),
-        (["--input", "nowhere"], ["--input nowhere is not there"]),
+        (["--input", "nowhere"], ["--input 'nowhere' is not there"]),
+        (["--input", ""], ["--input '' is not there"]),
         (["--input", "gaussians:ring8"], ["--input gaussians:ring8 is points"]),
         (["--input", "notes.txt"], ["--input notes.txt", "not an image"]),
         (["--input", "images"], ["broken.png", "--skip-bad"]),
