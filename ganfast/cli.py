@@ -21,7 +21,7 @@ from ganfast.errors import InputError
 
 USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
 
-  ganfast train RECIPE --data SRC    a GAN: {{recipes}}
+  ganfast train RECIPE --data SRC    a GAN by one of the recipes below
   ganfast generate --network PATH    pictures from a trained generator
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate --network PATH    how far a generator is from the data
@@ -29,7 +29,9 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast data pack SRC DEST         decode a data set once, into one file
   ganfast info                       versions, devices, the operators' backends
 
-`ganfast COMMAND -h` lists the options of a command."""
+`ganfast COMMAND -h` lists the options of a command.
+
+{{recipes}}"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def run(argv: list[str]) -> int:
         if command is None:
             from ganfast.recipes import RECIPES
 
-            print(USAGE.format(recipes=", ".join(RECIPES)))
+            print(USAGE.format(recipes=textwrap.fill(f"Recipes: {', '.join(RECIPES)}", 80, break_on_hyphens=False)))
             return 0
         command(argv[1:])
         return 0

@@ -1,26 +1,33 @@
-"""``ganfast export``: a generator for other programs."""
+"""``ganfast export``: a trained recipe for other programs."""
 
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ganfast.commands.network import load_generator
+from ganfast.commands import network
 from ganfast.models import onnx
 
 
 @dataclass(kw_only=True)
 class Export:
-    """A trained generator as ONNX, compared with torch where onnxruntime is installed."""
+    """A trained recipe as ONNX, compared with torch where onnxruntime is installed."""
 
     network: Path
     """a run directory, one of its checkpoints, or a generator.safetensors"""
     onnx: Path
     """the file to write, FILE.onnx"""
+    direction: Literal["ab", "ba"] | None = None
+    """which way it translates; by default as it was trained to show"""
 
     def run(self) -> None:
-        generator, _ = load_generator(self.network, "cpu")
-        difference = onnx.export(generator, self.onnx)
-        print(f"wrote {self.onnx}: z [batch, {generator.latent_dim}] → samples, opset {onnx.OPSET}")
+        trained = network.load(self.network, "cpu", self.direction)
+        difference = onnx.export(trained, self.onnx)
+        inputs = ", ".join(
+            f"{name} {'int64 ' * (not tensor.is_floating_point())}[{', '.join(map(str, ('batch', *tensor.shape[1:])))}]"
+            for name, tensor in trained.example(1).items()
+        )
+        print(f"wrote {self.onnx}: {inputs} → samples, opset {onnx.OPSET}")
         if difference is None:
             print("not compared with torch, because onnxruntime is not installed: pip install 'ganfast[onnx]'")
         else:

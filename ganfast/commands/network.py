@@ -1,14 +1,39 @@
-"""The generator that --network names."""
+"""The trained recipe that --network names."""
 
+import dataclasses
 from pathlib import Path
 
-from torch import device, nn
-
-from ganfast import models
+from ganfast import recipes
+from ganfast.errors import InputError
+from ganfast.recipes import Trained
 from ganfast.training import TrainOptions
 
+GIVEN = ("labels", "attributes", "images")  # what a command can make or read for a recipe
 
-def load_generator(path: Path, name: str) -> tuple[nn.Module, device]:
-    """(the generator at ``path``, the device called ``name`` that it is on)."""
-    place = TrainOptions(data="", device=name).torch_device()
-    return models.load(path, place), place
+
+def load(path: Path, device: str, direction: str | None = None) -> Trained:
+    """The recipe at ``path`` on the device of that name, turned to ``direction`` where one is given."""
+    trained = recipes.load(path, TrainOptions(data="", device=device).torch_device())
+    if direction is None:
+        return trained
+    if "direction" not in {field.name for field in dataclasses.fields(trained.recipe)}:
+        raise InputError(f"--direction {direction}: recipe {trained.recipe.name} has no directions: leave it out.")
+    turned = Trained(
+        dataclasses.replace(trained.recipe, direction=direction), trained.specs, dict(trained.networks)
+    ).eval()  # fmt: skip
+    turned.about = trained.about
+    return turned
+
+
+def conditions(trained: Trained) -> dict[str, str]:
+    """Kind → the name of what the recipe is given of it; ``InputError`` where no command can give that."""
+    found = {}
+    for name, spec in trained.given.items():
+        if spec.kind not in GIVEN or spec.kind in found:
+            another = "another " if spec.kind in found else ""
+            raise InputError(
+                f"recipe {trained.recipe.name} is given {another}{spec.kind} ({name}), which this command cannot "
+                "make: use ganfast.load in Python."
+            )
+        found[spec.kind] = name
+    return found

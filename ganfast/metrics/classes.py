@@ -20,14 +20,18 @@ class ClassReport:
     real_confidence: float  # mean probability of the likeliest class, on the held-out real samples
     fake_confidence: float
     distance: float
+    agreement: float | None = None  # share of samples that the classifier assigns to the class they were made of
 
     def __str__(self):
         classes = range(len(self.real_shares))
+        agreed = self.agreement
+        own = [] if agreed is None else [f"samples that it assigns to their own class     {agreed:.1%}"]
         return "\n".join(
             [
                 f"classifier's accuracy on held-out real samples {self.accuracy:.1%}",
                 f"its mean confidence on real samples            {self.real_confidence:.1%}",
                 f"its mean confidence on generated samples       {self.fake_confidence:.1%}",
+                *own,
                 "class           " + " ".join(f"{c:>6}" for c in classes),
                 "share, real     " + " ".join(f"{share:>6.1%}" for share in self.real_shares),
                 "share, generated" + " ".join(f"{share:>6.1%}" for share in self.fake_shares),
@@ -36,15 +40,20 @@ class ClassReport:
         )
 
 
-def class_report(data: Dataset, fakes: Tensor, steps: int = 300, seed: int = 0) -> ClassReport:
+def class_report(
+    data: Dataset, fakes: Tensor, classes: Tensor | None = None, steps: int = 300, seed: int = 0
+) -> ClassReport:
     """Train a LeNet-like classifier on four fifths of ``data``, judge the last fifth and ``fakes`` [N, C, H, W].
 
-    ``data`` needs labels; images are compared in [−1, 1] as the generator makes them. Repeatable by ``seed``.
+    ``classes`` int64 [N] are those that the samples were made of, where the recipe is given them. ``data`` needs
+    labels; images are compared in [−1, 1] as the generator makes them. Repeatable by ``seed``.
     """
     if data.kind != "images" or data.labels is None:
         raise InputError(f"{data.name} has no labelled images: give labelled images to evaluate against (--data).")
     if tuple(fakes.shape[1:]) != data.shape:
         raise InputError(f"the generator makes samples of {tuple(fakes.shape[1:])}, {data.name} holds {data.shape}.")
+    if classes is not None and tuple(classes.shape) != (len(fakes),):
+        raise InputError(f"classes: got {list(classes.shape)}, needs one for each of the {len(fakes)} samples.")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:12_000]  # enough, and seconds
     held_out = max(len(order) // 5, 1)
     images, labels = normalise(data.samples[order]), data.labels[order]
@@ -60,6 +69,7 @@ def class_report(data: Dataset, fakes: Tensor, steps: int = 300, seed: int = 0) 
         real_confidence=float(real.amax(1).mean()),
         fake_confidence=float(fake.amax(1).mean()),
         distance=float((real_shares - fake_shares).abs().sum() / 2),
+        agreement=None if classes is None else float((fake.argmax(1) == classes.cpu()).float().mean()),
     )
 
 

@@ -1,4 +1,4 @@
-"""A generator as ONNX: z [batch, latent_dim] → samples [batch, ...], any batch, operators of the standard alone."""
+"""A trained recipe as ONNX: its arguments [batch, ...] → samples [batch, ...], any batch, standard operators alone."""
 
 import copy
 import importlib.util
@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ganfast.errors import InputError
-from ganfast.models.latents import latents
+from ganfast.files import replacing
 from ganfast.nn.conv import FusedConv
 
 OPSET = 18
@@ -21,11 +21,13 @@ BOUND = 1e-4
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, None: nn.Identity}
 
 
-def export(generator: nn.Module, path: str | os.PathLike) -> float | None:
-    """Write ``generator`` to ``path``; returns how far onnxruntime is from torch on the CPU, None where it is missing.
+def export(trained: nn.Module, path: str | os.PathLike) -> float | None:
+    """Write ``trained`` to ``path``; returns how far onnxruntime is from torch on the CPU, None where it is missing.
 
-    That is max |onnx − torch| / max |torch| over batches of 1, 2 and 7. Metadata: ``generator.about``.
-    Raises ``InputError`` where a package is missing and where the difference is above 1e-4; nothing is written then.
+    ``trained`` is what ``ganfast.load`` returns: a module with ``arguments``, the names of its forward's tensors, and
+    ``example(batch)``, some of them. The distance is max |onnx − torch| / max |torch| over batches of 1, 2 and 7.
+    Metadata: ``trained.about``. Raises ``InputError`` where a package is missing, where torch cannot export the recipe
+    and where the difference is above 1e-4; nothing is written then.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
@@ -35,34 +37,47 @@ def export(generator: nn.Module, path: str | os.PathLike) -> float | None:
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} is no directory: give another file (--onnx).")
-    model = convert(generator)
-    onnx.helper.set_model_props(model, getattr(generator, "about", {}))
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    model = convert(trained)
+    onnx.helper.set_model_props(model, getattr(trained, "about", {}))
+    with replacing(path) as partial:
         onnx.save(model, partial)
-        difference = check(generator, partial)
+        difference = check(trained, partial)
         if difference is not None and not difference <= BOUND:
             by = f"{difference:.1e}, more than {BOUND:.0e}"
             raise InputError(f"{path} is not written, because it differs from torch by {by}: use torch.")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 
-def convert(generator: nn.Module):
-    """The ``onnx.ModelProto`` of ``generator`` in evaluation mode."""
-    module = plain(copy.deepcopy(generator).cpu().eval().requires_grad_(False))
+class Positional(nn.Module):
+    """``trained`` with a forward of positional tensors, in the order of its arguments."""
+
+    def __init__(self, trained: nn.Module):
+        super().__init__()
+        self.trained = trained
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.trained(*tensors)
+
+
+def convert(trained: nn.Module):
+    """The ``onnx.ModelProto`` of ``trained`` in evaluation mode."""
+    module = plain(copy.deepcopy(trained).cpu().eval().requires_grad_(False))
+    names = list(trained.arguments)
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)  # that torchvision is not there
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
+            warnings.filterwarnings("ignore", "# The axis name: batch")  # which all inputs share
             program = torch.onnx.export(
-                module, (latents(range(2), generator.latent_dim),), dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=["z"], output_names=["samples"], dynamic_shapes=({0: "batch"},),
+                Positional(module).eval(), tuple(trained.example(2).values()), dynamo=True, opset_version=OPSET,
+                verbose=False, input_names=names, output_names=["samples"],
+                dynamic_shapes=(tuple({0: "batch"} for _ in names),),
             )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise InputError(f"torch cannot export this recipe as ONNX ({reason}): use ganfast.load in Python.") from error
     finally:
         log.setLevel(level)
     model = program.model_proto
@@ -84,18 +99,20 @@ def plain(module: nn.Module) -> nn.Module:
     return module
 
 
-def check(generator: nn.Module, file: Path) -> float | None:
+@torch.no_grad()
+def check(trained: nn.Module, file: Path) -> float | None:
     """max |onnx − torch| / max |torch| of the samples, the largest of three batches; None without onnxruntime."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    device = next(trained.parameters()).device
     differences = []
     for batch in (1, 2, 7):
-        z = latents(range(batch), generator.latent_dim)
-        with torch.no_grad():
-            expected = generator(z.to(next(generator.parameters()).device)).cpu()
-        (got,) = session.run(None, {"z": z.numpy()})
-        differences.append((torch.from_numpy(got) - expected).abs().max() / expected.abs().max())
+        given = trained.example(batch, seed=batch)
+        expected = trained(**{name: tensor.to(device) for name, tensor in given.items()}).cpu()
+        (got,) = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
+        largest = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)  # samples may all be 0
+        differences.append((torch.from_numpy(got) - expected).abs().max() / largest)
     return float(torch.stack(differences).max())

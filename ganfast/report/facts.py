@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import math
 import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ganfast.errors import InputError
-from ganfast.recipes import RECIPES
+from ganfast.recipes import RECIPES, Recipe
 from ganfast.training import TrainOptions, checkpoint
 
 ALIVE = 120  # seconds since the last sign of life after which a run that has not ended is called silent
@@ -53,11 +52,28 @@ class Facts:
 
     @property
     def total_steps(self) -> int | None:
+        total = self.about.get("total_steps")
+        return int(total) if is_number(total) else None
+
+    @property
+    def data_names(self) -> list[str]:
+        """The names of the data sets, each once."""
+        found = [self.part("data").get("name") or self.part("options").get("data"), self.part("data_b").get("name")]
+        return list(dict.fromkeys(str(name) for name in found if name))
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe with its options; None where it is not installed or was another."""
+        fields = {name: value for name, value in self.part("recipe").items() if name != "name"}
         try:
-            options = TrainOptions(**known(self.part("options"), TrainOptions))
-            return options.total_steps(int(self.part("recipe").get("d_steps", 1)))
-        except (TypeError, ValueError):
+            return RECIPES[self.recipe_name](**fields)
+        except (KeyError, TypeError, ValueError):
             return None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """Kind → what sampling is given of it."""
+        return {each.kind: each for each in self.recipe.given.values()} if self.recipe else {}
 
     @property
     def status(self) -> tuple[str, str]:
@@ -206,7 +222,7 @@ def rows_of(file: Path) -> tuple[list[dict], int]:
 
 
 def is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def known(values: dict, cls) -> dict:
@@ -220,6 +236,7 @@ def changed(values: dict, cls) -> dict:
     if cls is None:
         return values
     defaults = {each.name: each.default for each in dataclasses.fields(cls)}
+    defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
     return {name: value for name, value in known(values, cls).items() if value != defaults[name]}
 
 
@@ -231,8 +248,21 @@ def command(facts: Facts) -> list[str]:
     words = ["ganfast", "train", facts.recipe_name]
     for name, value in given.items():
         flag = name.replace("_", "-")
-        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return words
+
+
+def drawing(facts: Facts) -> list[str]:
+    """``ganfast generate ...`` as it fits the recipe: of images that it is given, all classes, or seeds."""
+    words = ["ganfast", "generate", "--network", str(facts.run)]
+    if "images" in facts.given:
+        options, source = facts.part("options"), getattr(facts.given["images"], "source", 0)
+        data = options.get("data_b" if source else "data")
+        return [*words, "--input", "PICTURES" if options.get("layout") or not data else str(data)]
+    return words if "labels" in facts.given else [*words, "--seeds", "0-63"]
 
 
 def training_seconds(facts: Facts) -> float | None:

@@ -1,11 +1,11 @@
 """The page: facts become HTML that asks nothing of a network, and reads without a script."""
 
-import os
 from html import escape
 from pathlib import Path
 
 from ganfast import __version__
 from ganfast.errors import InputError
+from ganfast.files import replacing
 from ganfast.recipes import RECIPES
 from ganfast.report import facts as reading
 from ganfast.report import sections
@@ -18,18 +18,17 @@ def write(run: Path, file: Path) -> list[str]:
     """Write the page on ``run`` to ``file``, whole or not at all; returns what is missing in the run, in sentences."""
     facts = reading.read(run)
     content = page(facts)
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, file)
+        with replacing(file) as partial:
+            partial.write_text(content, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror}): give another file (-o).") from None
     return facts.missing
 
 
 def page(facts: Facts) -> str:
-    data = facts.part("data").get("name") or facts.part("options").get("data")
-    title = f"{facts.recipe_name} on {data}" if data else facts.recipe_name
+    data = facts.data_names
+    title = f"{facts.recipe_name} on {' and '.join(data)}" if data else facts.recipe_name
     samples = sections.samples(facts)  # first: it finds out which pictures are damaged
     body = [missing(facts), tiles(facts), samples, sections.curves(facts), sections.scores(facts)]
     body += [sections.commands(facts), sections.options(facts), sections.checkpoints(facts), sections.details(facts)]
@@ -71,10 +70,18 @@ def lead(facts: Facts) -> str:
     """What was trained on what, in a sentence or two."""
     recipe = RECIPES.get(facts.recipe_name)
     said = [recipe.__doc__.strip().splitlines()[0]] if recipe and recipe.__doc__ else []
-    count, shape = facts.part("data").get("count"), facts.part("data").get("shape")
-    if reading.is_number(count) and isinstance(shape, list):
-        kind = f"images of {text(shape)}" if len(shape) > 1 else f"points in {text(shape)} dimensions"
-        said.append(f"Trained on {count:,} {kind}, {facts.part('options').get('batch', 'some')} at a time.")
+    held = []
+    for name in ("data", "data_b"):
+        data = facts.part(name)
+        count, kind, shape = data.get("count"), data.get("kind", "samples"), data.get("shape")
+        if reading.is_number(count) and isinstance(shape, list):
+            of = f"{kind} of {text(shape)}" if len(shape) > 1 else f"{kind} in {text(shape)} dimensions"
+            held.append(f"{count:,} {of}" + (f" ({data.get('name')})" if facts.part("data_b") else ""))
+    if held:
+        of_each = " of each" if len(held) > 1 else ""
+        said.append(
+            f"Trained on {' and '.join(held)}, {facts.part('options').get('batch', 'some')}{of_each} at a time."
+        )
     return " ".join(said)
 
 

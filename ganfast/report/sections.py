@@ -1,30 +1,31 @@
 """The page's sections; one that has nothing to say is empty."""
 
 import shlex
+from collections.abc import Iterable
 from html import escape
 
 from ganfast.recipes import RECIPES
 from ganfast.report import facts as reading
 from ganfast.report import images, tables
-from ganfast.report.charts import Line, bars, chart
+from ganfast.report.charts import COLOURS, Line, bars, chart
 from ganfast.report.facts import Facts
 from ganfast.report.tables import number, rounded, text, words
 from ganfast.training import TrainOptions
+from ganfast.training.figures import families
 
-# figures that share a chart: its title, and the label of each; what is left gets a chart of its own
-CHARTS = {
-    "Losses": {"loss_d": "discriminator", "loss_g": "generator"},
-    "Discriminator's accuracy": {"accuracy_real": "real", "accuracy_fake": "generated"},
-    "Mean score": {"score_real": "real", "score_fake": "generated"},
-    "Norms of the weights' gradients": {"grad_norm_d": "discriminator", "grad_norm_g": "generator"},
+# figures of the engine: the title of their chart, and the label of each; the recipe's are drawn by families
+ENGINE = {
     "Samples per second": {"images_per_second": "samples/s"},
     "Time of a step, ms": {"step_ms_p50": "median", "step_ms_p95": "95 %", "data_wait_ms": "wait for data"},
     "GPU memory, MB": {"gpu_memory_mb": "peak"},
+    "Rollbacks": {"rollbacks": "so far"},
 }
+TITLES = {"loss": "Losses", "grad_norm": "Norms of the gradients"}
 SCORES = {
     "accuracy": "Classifier's accuracy on held-out real samples",
     "real_confidence": "Its mean confidence on real samples",
     "fake_confidence": "Its mean confidence on generated samples",
+    "agreement": "Generated samples that it assigns to their own class",
     "distance": "Distance of the classes' shares (total variation, 0 is equal)",
     "modes": "Modes recovered",
     "total": "Modes of the data",
@@ -61,11 +62,12 @@ def samples(facts: Facts) -> str:
     strip = ""
     if len(over_time) > 1:
         items = "".join(f"<li>{image(picture, when)}{when.partition(', ')[2]}</li>" for when, _, picture in over_time)
+        same = "pictures" if "images" in facts.given else "latents"
         left_out = len(facts.pictures) > len(over_time)
         some = f" {len(over_time)} of {len(facts.pictures)} pictures are in this page." if left_out else ""
         strip = (
             f'<ol class="strip" tabindex="0" aria-label="Generated samples over time">{items}</ol>'
-            f'<p class="note">Always from the same latents: each place shows one sample as it changes.{some}</p>'
+            f'<p class="note">Always from the same {same}: each place shows one sample as it changes.{some}</p>'
         )
     return f'<section><h2>Samples</h2><div class="pair">{"".join(figures)}</div>{strip}</section>'
 
@@ -90,12 +92,7 @@ def curves(facts: Facts) -> str:
                 steps, values = columns.setdefault(name, ([], []))
                 steps.append(row["step"])
                 values.append(value)
-    drawn = []
-    for title, labels in CHARTS.items():
-        lines = [Line(label, *columns.pop(name)) for name, label in labels.items() if name in columns]
-        drawn += [chart(title, lines)] if lines else []
-    of_recipe = [chart(words(name), [Line(words(name).lower(), *each)]) for name, each in columns.items()]
-    drawn[1:1] = of_recipe  # beside the losses
+    drawn = [chart(title, [Line(label, *columns[name]) for name, label in of]) for title, of in charts(columns)]
     if not drawn:
         return ""
     hint = "Over steps of training, with the last values."
@@ -105,8 +102,28 @@ def curves(facts: Facts) -> str:
     )
 
 
+def charts(names: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(title, [(figure, its label)]) of each chart: the losses, the recipe's figures, norms, then the engine's."""
+    names = list(names)
+    of_engine = {name for labels in ENGINE.values() for name in labels}
+    found = families(name for name in names if name not in of_engine)
+
+    def place(family: str) -> int:
+        return 0 if f"{family}_".startswith("loss_") else 2 if family.startswith("grad_norm") else 1
+
+    drawn = []
+    for family, members in sorted(found.items(), key=lambda each: place(each[0])):
+        title = TITLES.get(family, words(family))
+        labels = [(name, name.removeprefix(f"{family}_").replace("_", " ")) for name in members]
+        drawn += [(title, labels[k : k + COLOURS]) for k in range(0, len(labels), COLOURS)]
+    of_run = [(title, [(n, label) for n, label in labels.items() if n in names]) for title, labels in ENGINE.items()]
+    return drawn + [each for each in of_run if each[1]]
+
+
 def scores(facts: Facts) -> str:
     """What ``ganfast evaluate`` kept."""
+    if not facts.scores and "images" in facts.given:  # evaluate compares what is drawn from latents
+        return ""
     if not facts.scores:
         data = str(facts.part("options").get("data", "SRC"))
         hint = command(["ganfast", "evaluate", "--network", str(facts.run), "--data", data])
@@ -148,7 +165,7 @@ def commands(facts: Facts) -> str:
     if facts.checkpoints and facts.status[0] != "finished":
         blocks.append(("Go on with it", ["ganfast", "train", facts.recipe_name, "--resume", run]))
     if (facts.run / "generator.safetensors").is_file():
-        blocks.append(("Draw from it", ["ganfast", "generate", "--network", run, "--seeds", "0-63"]))
+        blocks.append(("Draw from it", reading.drawing(facts)))
     parts = "".join(f"<h3>{name}</h3>{command(each)}" for name, each in blocks)
     return f"<section><h2>Commands</h2>{parts}</section>" if parts else ""
 
@@ -169,6 +186,7 @@ def options(facts: Facts) -> str:
         ("Recipe", of_recipe, reading.changed(of_recipe, recipe) if recipe else {}),
         ("Run", of_run, reading.changed(of_run, TrainOptions)),
         ("Data", facts.part("data"), {}),
+        ("Second data", facts.part("data_b"), {}),
         ("Environment", facts.part("environment"), {}),
     ]
     cards = "".join(
@@ -202,7 +220,8 @@ def details(facts: Facts) -> str:
     """Numbers for those who want them, and the end of the log."""
     parts = []
     if facts.stats:
-        table = tables.of_rows(list(facts.stats[-1]), images.spread(facts.stats, 16))
+        names = list(dict.fromkeys(name for row in facts.stats for name in row))
+        table = tables.of_rows(names, images.spread(facts.stats, 16))
         parts.append(f"<details><summary>Numbers</summary>{table}</details>")
     if facts.log:
         end = escape("\n".join(facts.log[-20:]))

@@ -24,7 +24,7 @@ def text(value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return "×".join(map(str, value))
+        return ("×" if all(map(is_number, value)) else ", ").join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

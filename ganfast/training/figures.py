@@ -8,4 +8,7 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(name.rpartition("_")[0] or name, []).append(name)
-    return {members[0] if len(members) == 1 else family: members for family, members in found.items()}
+    named: dict[str, list[str]] = {}
+    for family, members in found.items():  # code_error alone is the family of code_error_real
+        named.setdefault(members[0] if len(members) == 1 else family, []).extend(members)
+    return named

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from commands import small
 from commands.tiny import TINY
 
 from ganfast.cli import main
@@ -11,6 +12,11 @@ def elsewhere(tmp_path, monkeypatch):
     """Every test runs in an empty directory of its own."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture(autouse=True)
+def recipes(monkeypatch):
+    small.install(monkeypatch)
 
 
 @pytest.fixture(scope="session")

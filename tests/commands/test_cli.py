@@ -1,5 +1,6 @@
 """The command line as a person uses it, and every mistake as one sentence with exit code 2."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from commands.tiny import TINY
 from PIL import Image
 
+from ganfast import load
 from ganfast.cli import COMMANDS, main
 
 
@@ -46,6 +48,7 @@ def test_dry_run_writes_nothing(capsys):
     assert main(["train", "dcgan", "--data", "digits", *TINY, "-n"]) == 0
     out = capsys.readouterr().out
     assert "1797 images of 1×16×16" in out and "to step 2" in out and "runs/00000-dcgan-digits" in out
+    assert "networks G 0.00 M, D 0.00 M parameters" in out
     assert not any(Path().iterdir())
 
 
@@ -58,7 +61,6 @@ def test_resume_needs_no_option_again(trained, tmp_path, capsys):
 
 
 def test_generate_writes_what_it_says(trained, tmp_path, capsys):
-    from ganfast import load
     from ganfast.models import latents
     from ganfast.training.pictures import to_uint8
 
@@ -66,7 +68,9 @@ def test_generate_writes_what_it_says(trained, tmp_path, capsys):
     names = {path.name for path in Path("generated").iterdir()}
     assert names == {"seed000003.png", "seed000007.png", "seed000008.png", "seed000009.png", "grid.png"}
     generator = load(trained)
-    expected = to_uint8(generator(latents([7], generator.latent_dim)))[0, :, :, 0]
+    z = torch.zeros(16, generator.latent_dim)
+    z[7] = latents([7], generator.latent_dim)[0]
+    expected = to_uint8(generator(z))[7, :, :, 0]
     assert np.array_equal(np.asarray(Image.open("generated/seed000007.png")), expected)
 
     network = str(trained / "generator.safetensors")
@@ -170,12 +174,16 @@ def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     [
         (["trian"], ["'trian'", "train?"]),
         (["train", "dcgn", "--data", "digits"], ["'dcgn'", "dcgan?"]),
-        (["train", "stylegan9", "--data", "digits"], ["'stylegan9'", "dcgan, gan"]),
+        (["train", "stylegan9", "--data", "digits"], ["'stylegan9'", "gan?"]),
+        (["train", "pix3", "--data", "digits"], ["'pix3'", "dcgan, gan"]),
         (["data", "unpack"], ["'unpack'", "pack"]),
         (["info", "--nope"], ["'--nope'"]),
         (["train", "dcgan", "--data", "missing/folder", *TINY], ["missing/folder"]),
         (["train", "dcgan", "--data", "gaussians:ring9", *TINY], ["ring9", "ring8"]),
-        (["train", "dcgan", "--data", "gaussians:ring8"], ["needs images", "--data"]),
+        (["train", "dcgan", "--data", "gaussians:ring8"], ["dcgan needs images", "gaussians-ring8", "give a folder"]),
+        (["train", "gan", "--data", "digits", *TINY[2:]], ["gan needs points", "digits", "gaussians:ring8"]),
+        (["train", "dcgan", "--data", "digits", "--data-b", "digits", *TINY], ["one data set", "--data-b"]),
+        (["train", "cyclegan", "--data", "digits", "--width", "2"], ["two data sets", "--data-b"]),
         (["train", "dcgan", "--data", "digits", "--size", "48"], ["48", "32", "64"]),
         (["train", "dcgan", "--data", "digits", "--size", "512"], ["512", "256"]),
         (["train", "dcgan", "--data", "digits", "--batch", "5000"], ["--batch", "5000", "1797"]),
@@ -299,14 +307,51 @@ def test_a_damaged_checkpoint(trained, tmp_path, fails):
     assert (run / "generator.safetensors").is_file()
 
 
-def test_a_changed_option(trained, fails):
-    message = fails("train", "dcgan", "--resume", trained, "--steps", "4", "--lr", "0.1")
-    assert "--lr 0.0002, not 0.1" in message
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (["--beta1", "0.9"], "--beta1 0.5, not 0.9"),
+        (["--width", "4"], "--width 2, not 4"),
+        (["--batch", "8"], "--batch 4, not 8"),
+        (["--loss", "minimax"], "--loss non-saturating, not minimax"),
+        (["--lr-decay", "linear"], "--lr-decay None, not linear"),
+        (["--ema-decay", "0.5"], "--ema-decay 0.999, not 0.5"),
+    ],
+)
+def test_an_option_that_would_change_the_method(option, words, trained, fails):
+    message = fails("train", "dcgan", "--resume", trained, "--steps", "4", *option)
+    assert words in message and "which would change the method" in message and "--resume" in message
+
+
+def test_rates_and_intervals_may_change_at_resume(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "runs" / trained.name)
+    changed = ["--lr", "0.1", "--log-every", "1", "--sample-every", "3", "--checkpoint-every", "1"]
+    assert main(["train", "dcgan", "--resume", str(run), "--steps", "4", *changed]) == 0
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["step"] > 2] == [3, 4]
+    assert (run / "fakes-000003.png").is_file() and (run / "checkpoint-000003").is_dir()
+    options = json.loads((run / "options.json").read_text())
+    assert options["recipe"]["lr"] == 0.1 and options["options"]["log_every"] == 1 and options["total_steps"] == 4
+
+
+def test_a_run_without_checkpoints_begins_again_in_place(trained, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "runs" / trained.name)
+    shutil.rmtree(run / "checkpoint-000002")
+    assert main(["train", "dcgan", "--resume", str(run)]) == 0
+    assert "it begins again, in the same directory" in capsys.readouterr().err
+    assert (run / "checkpoint-000002").is_dir() and [path.name for path in run.parent.iterdir()] == [run.name]
+    assert (run / "fakes.png").read_bytes() == (trained / "fakes.png").read_bytes()
+    for one, other in zip(load(run).parameters(), load(trained).parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_generate_refuses_what_it_cannot_do(trained, fails):
     for argv, word in (
-        (["--grid", "9x9", "--seeds", "0-3"], "81 seeds"),
+        (["--grid", "9x9", "--seeds", "0-3"], "81 samples, 4 seeds give 4"),
+        (["--direction", "ba"], "--direction ba"),
+        (["--classes", "3"], "--classes 3"),
+        (["--input", "digits"], "--input digits"),
+        (["--skip-bad"], "--skip-bad"),
         (["--interpolate", "4"], "--interpolate"),
         (["--truncation", "-1"], "--truncation"),
         (["--grid", "2x2", "--interpolate", "1,2"], "--grid"),

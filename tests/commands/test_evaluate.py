@@ -1,9 +1,13 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
+from commands import small
 
 from ganfast.cli import main
+from ganfast.data.columns import Spec
+from ganfast.recipes import CGAN
 
 
 @pytest.fixture
@@ -22,6 +26,7 @@ def test_scores_of_a_run_stay_in_it(run, capsys):
     assert f"kept in {run}/metric-classes.jsonl" in capsys.readouterr().out
     assert main([*argv, str(run / "checkpoint-000002")]) == 0  # of the run's checkpoint, and with its step
     first, *others = rows(run)
+    assert first["agreement"] is None
     assert len(others) == 1
     assert first["metric"] == "classes" and first["step"] == 2 and first["samples"] == 50 and first["data"] == "digits"
     assert 0 <= first["distance"] <= 1 and len(first["fake_shares"]) == 10
@@ -45,3 +50,27 @@ def test_scores_of_a_file_are_printed_alone(run, tmp_path, capsys):
     assert main(["evaluate", "--network", str(file), "--data", "digits", "--samples", "50"]) == 0
     assert "kept in" not in (out := capsys.readouterr().out) and "distance" in out
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["g.safetensors"]
+
+
+def test_classes_that_were_asked_for_are_compared(capsys):
+    digits = Spec("labels", (), tuple(map(str, range(10))))
+    small.saved(CGAN(width=2, latent_dim=4), "run/generator.safetensors", y=digits)
+    Path("run/options.json").write_text("{}")
+    assert main(["evaluate", "--network", "run", "--data", "digits", "--samples", "40"]) == 0
+    assert "samples that it assigns to their own class" in capsys.readouterr().out
+    (row,) = [json.loads(line) for line in Path("run/metric-classes.jsonl").read_text().splitlines()]
+    assert 0 <= row["agreement"] <= 1 and row["step"] == 3
+
+
+def test_codes_of_a_recipe_are_no_classes_of_the_data(capsys):
+    assert main(["evaluate", "--network", small.infogan(), "--data", "digits", "--samples", "20"]) == 0
+    assert "own class" not in (out := capsys.readouterr().out) and "distance" in out
+
+
+def test_what_cannot_be_evaluated(fails):
+    message = fails("evaluate", "--network", small.cyclegan(), "--data", "digits", "--samples", "8")
+    assert "recipe cyclegan is given images" in message and "drawn from latents" in message and "--input" in message
+    message = fails("evaluate", "--network", small.cgan(), "--data", "digits", "--samples", "8")  # of four classes
+    assert "4 classes" in message and "digits has 10" in message and "--data" in message
+    message = fails("evaluate", "--network", small.saved(small.Captions()), "--data", "digits", "--samples", "8")
+    assert "recipe captions is given tokens (t)" in message

@@ -27,6 +27,17 @@ def test_collapse_shows_as_distance_and_noise_as_doubt(digits):
     assert noise.fake_confidence < report.fake_confidence - 0.1
 
 
+def test_agreement_is_the_share_of_samples_of_their_own_class(digits):
+    samples, labels = normalise(digits.samples[:400]), digits.labels[:400]
+    assert class_report(digits, samples, labels).agreement > 0.93
+    wrong = class_report(digits, samples, (labels + 1) % 10)
+    assert wrong.agreement < 0.07 and "its own class" not in str(wrong) and "to their own class" in str(wrong)
+    alone = class_report(digits, samples, steps=5)
+    assert alone.agreement is None and "own class" not in str(alone)
+    with pytest.raises(InputError, match=r"classes: got \[3\], needs one for each of the 400 samples"):
+        class_report(digits, samples, labels[:3])
+
+
 def test_repeatable_and_leaves_the_global_random_state(digits):
     state = torch.get_rng_state()
     reports = [class_report(digits, normalise(digits.samples[:200]), steps=20) for _ in range(2)]

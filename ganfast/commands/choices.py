@@ -1,0 +1,47 @@
+"""What a person writes for seeds, classes and a grid."""
+
+import difflib
+
+from ganfast.errors import InputError
+
+
+def parse_seeds(text: str) -> list[range]:
+    """``0-3,9`` → [range(0, 4), range(9, 10)]: a million seeds take no memory."""
+    seeds = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds.append(range(int(first), int(last if dash else first) + 1))
+    except ValueError:
+        raise InputError(f"{text!r} is no list of seeds: give numbers and ranges as in 0-63 or 1,5,9-12.") from None
+    if not all(seeds):
+        raise InputError(f"{text!r} has a range without a seed: give numbers and ranges as in 0-63 or 1,5,9-12.")
+    if max(each[-1] for each in seeds) >= 2**63:
+        raise InputError(f"{text!r} has a seed of 2^63 or more: give smaller ones.")
+    return seeds
+
+
+def parse_classes(text: str, names: tuple[str, ...]) -> list[int]:
+    """``3,7``, ``0-4``, ``cat,dog`` → numbers of classes in this order, each once; a name goes before a number."""
+    numbers = {**{str(k): k for k in range(len(names))}, **{name: k for k, name in reversed([*enumerate(names)])}}
+    found: list[int] = []
+    for part in map(str.strip, text.split(",")):
+        ends = [(part, part)] + [(part[:k].strip(), part[k + 1 :].strip()) for k, c in enumerate(part) if c == "-"]
+        spans = [range(numbers[a], numbers[b] + 1) for a, b in ends if a in numbers and b in numbers]
+        if not spans or not spans[0]:
+            near = [] if part.isdecimal() else difflib.get_close_matches(part, names, 1)
+            known = ", ".join(names[:10]) + ", …" * (len(names) > 10)
+            hint = (
+                f"did you mean {near[0]}?" if near else f"give numbers from 0 to {len(names) - 1}, or names: {known}."
+            )
+            raise InputError(f"--classes {text}: {part!r} is no class: {hint}")
+        found += spans[0]
+    return list(dict.fromkeys(found))
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """``8x4`` → (columns, rows)."""
+    columns, x, rows = text.lower().partition("x")
+    if not (x and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
+        raise InputError(f"--grid {text!r} is no grid: give columns x rows, as in 8x8.")
+    return int(columns), int(rows)

@@ -1,0 +1,194 @@
+"""Samples that are made of pictures: translations, or reconstructions."""
+
+import warnings
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ganfast import models
+from ganfast.commands import network
+from ganfast.commands.choices import parse_classes, parse_seeds
+from ganfast.commands.drawing import FEW, SHOWN
+from ganfast.data import open_dataset
+from ganfast.data.files import FolderRows, ZipRows
+from ganfast.data.idx import is_idx, train_file
+from ganfast.data.images import decode, naming
+from ganfast.data.rows import in_ram
+from ganfast.data.sources import BUILT_IN
+from ganfast.errors import InputError
+from ganfast.recipes import Trained
+from ganfast.training import pictures, sampling
+
+if TYPE_CHECKING:
+    from ganfast.commands.generate import Generate
+
+ARRAYS = (".npy", ".npz", ".safetensors")  # data sets in one file, whose rows have no names
+ACROSS = 8  # images in a row of the grid, about
+
+
+class Translating:
+    """One output per picture of --input (and per seed and class, where the recipe has them), checked before writing."""
+
+    def __init__(self, options: "Generate", trained: Trained):
+        self.options, self.trained, recipe = options, trained, trained.recipe.name
+        kinds = network.conditions(trained)
+        self.given, self.label = kinds.get("images"), kinds.get("labels")
+        if self.given is None and not trained.reconstructs:
+            options.refuse(f"recipe {recipe} draws its samples, it neither translates nor reconstructs", "input")
+        if options.input is None:
+            raise InputError(f"recipe {recipe} is given images: name a picture, a folder or a zip of them (--input).")
+        options.refuse("it does not go with images that are given (--input)", "grid", "interpolate", "npz")
+        if self.given is None:
+            options.refuse("it draws samples, and --input reconstructs", "seeds", "classes", "truncation")
+        if not trained.latent_dim:
+            options.refuse(f"recipe {recipe} draws no latents", "seeds", "truncation")
+        if not self.label:
+            options.refuse(f"recipe {recipe} is not given labels", "classes")
+        spec = trained.given[self.given] if self.given else trained.specs[next(iter(trained.recipe.columns))]
+        if spec.kind != "images":
+            options.refuse(f"recipe {recipe} reconstructs {spec.kind}, not pictures", "input")
+        self.variants = self.chosen()
+        refuse_same_folder(options.input, options.outdir)
+        titles, self.images, self.skipped = read(options.input, spec.shape, options.skip_bad)
+        self.names = list(names(titles, [suffix for suffix, _, _ in self.variants]))
+        outputs = self.of(0)
+        if outputs.ndim != 4:
+            what = "×".join(map(str, outputs.shape[1:]))
+            raise InputError(f"recipe {recipe} makes samples of {what}, which are no pictures: use ganfast.load.")
+
+    def chosen(self) -> list[tuple[str, int, int]]:
+        """(what an output's name ends with, class, seed) of each output of a picture."""
+        options = self.options
+        classes, seeds = [0], list(chain(*parse_seeds(options.seeds))) if options.seeds else [0]
+        if self.label and self.given:
+            spec = self.trained.given[self.label]
+            classes = [*range(spec.classes)] if spec.classes <= FEW else [0]
+            classes = parse_classes(options.classes, spec.names) if options.classes is not None else classes
+        return [
+            (f"-class{k}" * bool(self.label and self.given) + f"-seed{seed:06d}" * bool(options.seeds), k, seed)
+            for k in classes for seed in seeds
+        ]  # fmt: skip
+
+    def of(self, index: int) -> Tensor:
+        """[variants, C, H, W] of one picture; of one at a time, so that no neighbour changes a bit of it."""
+        x = self.input(index)
+        if self.given is None:
+            with torch.no_grad():
+                return self.trained.reconstruct(x.to(self.trained.device)).cpu()
+        _, classes, seeds = map(list, zip(*self.variants))
+        tensors = sampling.fill(self.trained, seeds)
+        tensors[self.given] = x.expand(len(seeds), -1, -1, -1)
+        if self.label:
+            tensors[self.label] = torch.tensor(classes)
+        if self.trained.latent_dim:
+            tensors["z"] = models.latents(seeds, self.trained.latent_dim, self.options.truncation)
+        return sampling.decode(self.trained, tensors)
+
+    def input(self, index: int) -> Tensor:
+        """fp32 [1, C, H, W] in [−1, 1]."""
+        return self.images[index : index + 1].permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+    def outputs(self) -> Iterator[tuple[int, Tensor]]:
+        yield from ((k, self.of(k)) for k in tqdm(range(len(self.images)), unit="img", delay=1, leave=False))
+
+    def write(self) -> str:
+        """A PNG named after each picture, and grid.png of the pictures, each with its outputs."""
+        outdir, shown = self.options.outdir, []
+        each = 1 + len(self.variants)
+        for k, outputs in self.outputs():
+            for name, output in zip(self.names[k], pictures.to_uint8(outputs)):
+                pictures.write_png(outdir / name, output)
+            if (len(shown) + 1) * each <= SHOWN or not shown:
+                shown.append(self.row(k, outputs))
+        pictures.write_png(outdir / "grid.png", self.grid(shown))
+        some = f" (the first {len(shown)} of --input)" if len(shown) < len(self.images) else ""
+        left_out = f"; {self.skipped} files left out that cannot be decoded" if self.skipped else ""
+        count = len(self.images) * len(self.variants)
+        return f"{count} picture{'s' if count > 1 else ''} and grid.png{some}{left_out}"
+
+    def row(self, index: int, outputs: Tensor) -> Tensor:
+        """[1 + variants, C, H, W]: a picture and what is made of it."""
+        x = self.input(index)
+        return torch.cat([x, outputs] if x.shape[1:] == outputs.shape[1:] else pictures.alike([x, outputs]))
+
+    def grid(self, shown: list[Tensor]) -> np.ndarray:
+        each = len(shown[0])
+        return pictures.picture_of(torch.cat(shown), each * max(min(ACROSS // each, len(shown)), 1))
+
+    def text(self) -> str:
+        shown = [self.row(k, outputs) for k, outputs in self.outputs()]
+        return pictures.as_text(pictures.to_uint8(torch.cat(shown)), len(shown[0]))
+
+
+def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
+    """(names, uint8 [N, H, W, C], how many were left out) of the pictures that a person gives."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked
+        return find(source, shape, skip_bad)
+
+
+def find(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
+    channels, size, _ = shape
+    if source.startswith("gaussians:"):
+        raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
+    path = Path(source).expanduser()
+    if source not in BUILT_IN:
+        if not source or not path.exists():
+            raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
+        if path.is_dir() and not train_file(path):
+            return read_files(FolderRows(path), size, channels, skip_bad)
+        if path.suffix.lower() == ".zip":
+            return read_files(ZipRows(path), size, channels, skip_bad)
+        if path.suffix.lower() not in ARRAYS and not is_idx(path):
+            check_channels(channels)
+            with naming(f"--input {source}"):
+                return [path.name], torch.from_numpy(decode(path, size, channels).copy())[None], 0
+    data = open_dataset(source, size=size, channels=channels, skip_bad=skip_bad)
+    if "images" not in data.columns:
+        raise InputError(f"--input {source} has no images: give a picture, a folder or a zip of images.")
+    return [f"{k:06d}" for k in range(len(data))], data.columns["images"], len(data.skipped)
+
+
+def read_files(rows: FolderRows | ZipRows, size: int, channels: int, skip_bad: bool) -> tuple[list[str], Tensor, int]:
+    try:
+        check_channels(channels)
+        data = in_ram(rows, size, channels, skip_bad, progress=True)
+        left_out = set(data.skipped)
+        kept = [title for title in map(rows.title, range(len(rows))) if title not in left_out]
+        return kept, data.columns["images"], len(left_out)
+    finally:
+        rows.close()
+
+
+def check_channels(channels: int) -> None:
+    if channels not in (1, 3):
+        raise InputError(
+            f"the recipe's images have {channels} channels, and pictures have 1 or 3: give a .npy (--input)."
+        )
+
+
+def refuse_same_folder(source: str, outdir: Path) -> None:
+    """Outputs are named after inputs: they would replace them."""
+    path = Path(source).expanduser()
+    folder = path if path.is_dir() else path.parent if path.is_file() else None
+    if folder and folder.resolve() == outdir.resolve() and path.suffix.lower() not in (".zip", *ARRAYS):
+        raise InputError(f"{outdir} holds the pictures of --input, which would be replaced: give another --outdir.")
+
+
+def names(titles: list[str], suffixes: list[str]) -> Iterator[list[str]]:
+    """File names for the outputs of each picture, ``a/b.jpg`` → ``a-b.png``: short, in one folder, all different."""
+    taken = {"grid.png"}
+    for k, title in enumerate(titles):
+        flat = title.replace("/", "-").replace("\\", "-")
+        for stem in (Path(flat).stem, flat, f"{k:06d}-{flat[:50]}", f"{k:06d}"):
+            found = [f"{stem}{suffix}.png" for suffix in suffixes]
+            if not taken.intersection(each.lower() for each in found) and len(stem.encode(errors="replace")) < 200:
+                break
+        taken.update(each.lower() for each in found)
+        yield found

@@ -1,0 +1,193 @@
+"""``ganfast generate --input``: recipes that are given pictures, and those that reconstruct."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import small
+from PIL import Image
+
+from ganfast import load, models
+from ganfast.cli import main
+from ganfast.commands import translating
+from ganfast.data.images import decode
+from ganfast.training.pictures import to_uint8
+
+
+def picture(path: str, seed: int = 0, size=(20, 16)) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def tensor(path: str, channels: int = 1) -> torch.Tensor:
+    pixels = torch.tensor(decode(path, 16, channels))
+    return pixels.permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def written(path: str) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def names(folder: str = "generated") -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+@pytest.fixture
+def folder() -> str:
+    for k, name in enumerate(("a.png", "b.jpg", "deep/er/c.png")):
+        picture(f"images/{name}", k)
+    return "images"
+
+
+@torch.no_grad()
+def test_a_translation_for_each_picture(folder, capsys):
+    file = small.cyclegan()
+    assert main(["generate", "--network", file, "--input", folder]) == 0
+    assert "wrote 3 pictures and grid.png to generated" in capsys.readouterr().out
+    assert names() == {"a.png", "b.png", "deep-er-c.png", "grid.png"}
+    trained = load(file)
+    wanted = to_uint8(trained(tensor("images/a.png")))[0, :, :, 0]
+    assert np.array_equal(written("generated/a.png"), wanted)
+    grid = written("generated/grid.png")
+    assert grid.shape == (16, 6 * 18 - 2)  # three pairs
+    assert np.array_equal(grid[:, :16], decode("images/a.png", 16, 1)[..., 0])
+    assert np.array_equal(grid[:, 18:34], wanted)
+
+
+@torch.no_grad()
+def test_the_other_direction(folder):
+    file = small.cyclegan(channels=3)
+    for way in ("ab", "ba"):
+        assert main(["generate", "--network", file, "--input", f"{folder}/a.png", "--direction", way]) == 0
+        generator = load(file).networks[f"G_{way}"]
+        wanted = to_uint8(generator(tensor("images/a.png", 3)))[0]
+        assert names() == {"a.png", "grid.png"} and np.array_equal(written("generated/a.png"), wanted)
+
+
+@torch.no_grad()
+def test_reconstructions(folder, capsys):
+    file = small.began()
+    assert main(["generate", "--network", file, "--input", folder, "--outdir", "again"]) == 0
+    trained = load(file)
+    assert np.array_equal(written("again/a.png"), to_uint8(trained.reconstruct(tensor("images/a.png")))[0, :, :, 0])
+    assert main(["generate", "--network", file, "--seeds", "0-3"]) == 0  # and it draws
+    assert names() == {*(f"seed{k:06d}.png" for k in range(4)), "grid.png"}
+    for option in (["--seeds", "3"], ["--truncation", "1"]):
+        assert main(["generate", "--network", file, "--input", folder, *option]) == 2
+        assert f"{' '.join(option)[:9]}" in (err := capsys.readouterr().err) and "reconstructs" in err
+
+
+def test_reconstructions_by_a_recipe_with_labels(folder, fails):
+    file = small.saved(small.Darker())
+    assert main(["generate", "--network", file, "--input", f"{folder}/a.png"]) == 0
+    assert names() == {"a.png", "grid.png"}
+    assert np.array_equal(written("generated/a.png"), to_uint8(tensor("images/a.png") / 2)[0, :, :, 0])
+    message = fails("generate", "--network", file, "--input", folder, "--classes", "1")
+    assert "--classes 1" in message and "reconstructs" in message
+
+
+@torch.no_grad()
+def test_pictures_classes_and_seeds_at_once(folder):
+    file = small.saved(small.Styles())
+    argv = ["generate", "--network", file, "--input", folder]
+    assert main([*argv, "--classes", "dog,7", "--seeds", "5,6"]) == 0
+    assert len(names()) == 3 * 4 + 1 and "deep-er-c-class3-seed000006.png" in names()
+    trained = load(file)
+    assert trained.arguments == ("z", "x", "y")
+    wanted = trained(models.latents([6], 2), tensor("images/b.jpg"), torch.tensor([1]))
+    assert np.array_equal(written("generated/b-class1-seed000006.png"), to_uint8(wanted)[0, :, :, 0])
+    assert written("generated/grid.png").shape == (3 * 18 - 2, 5 * 18 - 2)  # a row for each: picture, four outputs
+    assert main([*argv, "--outdir", "all"]) == 0  # every class, one seed
+    assert names("all") == {f"{n}-class{k}.png" for n in ("a", "b", "deep-er-c") for k in range(4)} | {"grid.png"}
+
+
+def test_a_zip_an_array_and_a_built_in_set(folder, monkeypatch, capsys):
+    file = small.cyclegan()
+    with zipfile.ZipFile("images.zip", "w") as archive:
+        archive.write("images/a.png", "inside/a.png")
+        archive.write("images/b.jpg", "b.jpg")
+    assert main(["generate", "--network", file, "--input", "images.zip", "--outdir", "."]) == 0
+    assert {"inside-a.png", "b.png", "grid.png", "images.zip"} <= names(".")
+    np.save("three.npy", np.zeros((3, 16, 16, 1), np.uint8))
+    assert main(["generate", "--network", file, "--input", "three.npy", "--outdir", "."]) == 0
+    assert main(["generate", "--network", file, "--input", "three.npy", "--outdir", "n"]) == 0
+    assert names("n") == {"000000.png", "000001.png", "000002.png", "grid.png"}
+    monkeypatch.setattr(translating, "SHOWN", 4)
+    assert main(["generate", "--network", file, "--input", "three.npy", "--outdir", "n"]) == 0
+    assert "3 pictures and grid.png (the first 2 of --input)" in capsys.readouterr().out
+    assert written("n/grid.png").shape == (16, 4 * 18 - 2)
+
+
+def test_pairs_in_a_terminal(folder, capsys):
+    assert main(["generate", "--network", small.cyclegan(), "--input", folder, "--show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * 8 and max(map(len, lines)) <= 2 * 16 and not Path("generated").exists()
+
+
+def test_names_are_short_apart_and_in_one_folder():
+    def of(*titles, suffixes=("",)):
+        return [name for found in translating.names(list(titles), list(suffixes)) for name in found]
+
+    assert of("a.png", "b/a.png") == ["a.png", "b-a.png"]
+    assert of("a.png", "a.jpg", "grid.png") == ["a.png", "a.jpg.png", "grid.png.png"]
+    assert of("A.png", "a.png", "a.png.x") == ["A.png", "a.png.png", "a.png.x.png"]  # some disks know no case
+    assert of("../../x.png", "/etc/y.png", "..\\z.png") == ["..-..-x.png", "-etc-y.png", "..-z.png"]
+    assert of("a.png", suffixes=["-class0", "-class1"]) == ["a-class0.png", "a-class1.png"]
+    for name in of("ü" * 300 + ".png", "ü" * 300 + ".jpg"):
+        assert len(name.encode()) < 255
+    many = of(*["x.png"] * 500)
+    assert len(set(many)) == 500
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ([], ["recipe cyclegan is given images", "--input"]),
+        (["--input", "nowhere"], ["--input 'nowhere' is not there"]),
+        (["--input", ""], ["--input '' is not there"]),
+        (["--input", "gaussians:ring8"], ["--input gaussians:ring8 is points"]),
+        (["--input", "notes.txt"], ["--input notes.txt", "not an image"]),
+        (["--input", "images"], ["broken.png", "--skip-bad"]),
+        (["--input", "empty"], ["empty: holds no images"]),
+        (["--input", "cut.zip"], ["cut.zip", "zip"]),
+        (["--input", "good", "--outdir", "good"], ["good holds the pictures of --input", "--outdir"]),
+        (["--input", "good/a.png", "--outdir", "good"], ["good holds the pictures of --input"]),
+        (["--input", "good", "--seeds", "3"], ["--seeds 3", "recipe cyclegan draws no latents"]),
+        (["--input", "good", "--truncation", "0.5"], ["--truncation 0.5", "draws no latents"]),
+        (["--input", "good", "--classes", "3"], ["--classes 3", "not given labels"]),
+        (["--input", "good", "--grid", "2x2"], ["--input and --grid"]),
+        (["--input", "good", "--npz"], ["--input and --npz"]),
+        (["--input", "good", "--interpolate", "1,2"], ["--input and --interpolate"]),
+        (["--npz"], ["recipe cyclegan is given images", "--input"]),
+        (["--skip-bad"], ["--skip-bad", "--input"]),
+        (["--input", "points.npy"], ["points.npy"]),
+    ],
+)
+def test_what_cannot_be_translated_is_one_sentence(argv, words, fails):
+    picture("good/a.png"), picture("images/a.png")
+    Path("images/broken.png").write_bytes(b"\x89PNG\r\n")
+    Path("notes.txt").write_text("just words")
+    Path("empty").mkdir()
+    Path("cut.zip").write_bytes(b"PK\x03\x04")
+    np.save("points.npy", np.zeros((4, 2), np.float32))
+    message = fails("generate", "--network", small.cyclegan(), *argv)
+    assert all(word in message for word in words), message
+
+
+def test_bad_files_can_be_left_out(capsys):
+    picture("images/a.png")
+    Path("images/broken.png").write_bytes(b"\x89PNG\r\n")
+    argv = ["generate", "--network", small.cyclegan(), "--input", "images", "--skip-bad"]
+    assert main(argv) == 0
+    assert "1 picture and grid.png; 1 files left out that cannot be decoded" in capsys.readouterr().out
+    assert names() == {"a.png", "grid.png"}
+
+
+def test_a_direction_that_is_none(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["generate", "--network", "x", "--direction", "up"])
+    assert "--direction" in capsys.readouterr().err
