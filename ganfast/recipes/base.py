@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from ganfast.data.columns import Column, Images, Spec
 from ganfast.errors import InputError, check_choices
 from ganfast.nn import mixes_samples
-
-if TYPE_CHECKING:
-    from ganfast.training.turn import Turn
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -24,7 +21,7 @@ class Player:
 
     Args:
         trains: the names of its networks; all others are frozen while it moves.
-        loss: a function of the turn that returns a scalar; None: the player only does what ``after`` says.
+        loss: a function of the turn ``t`` that returns a scalar; None: the player only does what ``after`` says.
         optimizer: makes an optimiser of a list of parameters; the recipe's ``adam()`` by default. Players that train
             the same networks share the optimiser of the first of them.
         times: updates a step, each on a fresh batch; a later player sees the last one.
@@ -37,11 +34,11 @@ class Player:
     """
 
     trains: tuple[str, ...]
-    loss: Callable[["Turn"], Tensor] | None
+    loss: Callable[..., Tensor] | None
     optimizer: MakeOptimizer | None = None
     times: int = 1
     every: int = 1
-    after: Callable[["Turn"], None] | None = None
+    after: Callable[..., None] | None = None
     own_gradients: bool = False
     keeps: tuple[str, ...] | None = None
     name: str = ""

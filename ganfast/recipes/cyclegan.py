@@ -49,11 +49,13 @@ class CycleGAN(Recipe):
         return {source: self.columns[source]}
 
     def networks(self, data):
-        (channels, *_), other = data["a"].shape, data["b"].shape
+        (channels, side, _), other = data["a"].shape, data["b"].shape
         if data["a"].shape != other:
             raise InputError(
                 f"both sets need one shape, got {data['a'].shape} and {other}: give --size and --channels."
             )
+        most = (side // 3).bit_length() - 1  # its last normalisation needs more than a pixel
+        self.require(self.layers <= most, "layers", f"be at most {most} for images of {side} pixels")
         return {
             **{g: cyclegan.Generator(channels, channels, self.width, self.blocks) for g in ("G_ab", "G_ba")},
             **{d: cyclegan.PatchDiscriminator(channels, self.width, self.layers) for d in ("D_a", "D_b")},
