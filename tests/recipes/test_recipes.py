@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,8 +29,6 @@ def test_every_recipe_has_a_name_a_paper_and_explained_options():
 
 
 def test_a_recipe_stays_on_one_screen():
-    from pathlib import Path
-
     import ganfast.recipes
 
     for cls in RECIPES.values():
@@ -91,39 +91,8 @@ def test_cyclegan_has_the_keys_of_the_authors_code():
     assert networks["D_a"](torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
 
 
-LSGAN = '''
-"""Least Squares Generative Adversarial Networks (Mao et al. 2017, arXiv:1611.04076)."""
-
-from dataclasses import dataclass
-
-from ganfast.models import dcgan
-from ganfast.objectives import least_squares
-from ganfast.recipes import Player, Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class LSGAN(Recipe):
-    """Squares in place of logarithms, on DCGAN's networks (Mao et al. 2017)."""
-
-    name = "lsgan"
-
-    latent_dim: int = 100
-    """numbers in a latent vector"""
-
-    def networks(self, data):
-        channels, size, _ = data["x"].shape
-        return {"G": dcgan.Generator(size, channels, self.latent_dim, 8), "D": dcgan.Discriminator(size, channels, 8)}
-
-    def players(self):
-        return [Player(("D",), self.discriminator), Player(("G",), self.generator)]
-
-    def discriminator(self, t):
-        t.fake = t.G(t.normal(self.latent_dim))
-        return least_squares(t.D(t.x), 1.0) + least_squares(t.D(t.fake.detach()), 0.0)
-
-    def generator(self, t):
-        return least_squares(t.D(t.fake), 1.0)
-'''
+CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
+LSGAN = re.search(r"```python\n(.*?)```", CONTRIBUTING.read_text(), re.DOTALL)[1]
 
 
 def test_a_recipe_of_another_package_is_one_file(tmp_path):
