@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import ganfast
-from ganfast.data import Stream, open_dataset
+from ganfast.data import Sampler, open_dataset
 
 NUDGE = 1 + 2.0**-23  # one rounding of fp32
 SHOWN = (1, 2, 3, 5, 10, 20, 30, 40, 50, 75, 100)
@@ -94,10 +94,10 @@ def train(fast, dataset, steps, width=64, batch=32, latent=100, scale=1.0):
         optimizerG.step()
         return loss_d, loss_g
 
-    stream = Stream(dataset, batch, seed=0)
+    sampler = Sampler(dataset, batch, seed=0)
     if fast:
         step = ganfast.capture(step, torch.zeros(batch, channels, 64, 64, device=device))
-    return [tuple(loss.item() for loss in step(stream.next().to(device))) for _ in range(steps)]
+    return [tuple(loss.item() for loss in step(sampler.next()["images"].to(device))) for _ in range(steps)]
 
 
 def table(plain, fused, nudged):

@@ -5,15 +5,15 @@
 All rows begin with the same weights and see the same images and latents; the losses of their first three steps agree.
 They run under the settings of `ganfast train`: fp32 without TF32, cuDNN's search (which pytorch/examples has on, too).
 
-    ganfast   the trainer's step: batches from the feed, both updates, the averaged generator, norms of gradients;
+    ganfast   the trainer's step: batches from the loader, both updates, the averaged generator, norms of gradients;
               on a GPU one CUDA graph
-    bare      the same without what a loop by hand does not have: no feed, no average, no norms
+    bare      the same without what a loop by hand does not have: no loader, no average, no norms
     data      what of a step its batch is: loaded and made fp32, with nothing beside it that would hide it
     examples  pytorch/examples dcgan: fp32, NCHW, Adam's default, .item() six times, gradients of D that nobody needs
 """
 
-import copy
 import functools
+from typing import ClassVar
 
 import frame
 import nets
@@ -26,11 +26,12 @@ from torch import nn
 for package in ("PIL", "safetensors", "tqdm"):  # a machine that has torch alone leaves the trainer out
     pytest.importorskip(package)
 
-from ganfast.data import Dataset, Feed, Stream  # noqa: E402
+from ganfast.data import Dataset, Loader, Sampler  # noqa: E402
 from ganfast.models import dcgan  # noqa: E402
 from ganfast.recipes import DCGAN  # noqa: E402
+from ganfast.training.cuda_graph import CUDAGraphs  # noqa: E402
 from ganfast.training.precision import Precision  # noqa: E402
-from ganfast.training.runner import Runner  # noqa: E402
+from ganfast.training.state import RunState  # noqa: E402
 from ganfast.training.step import Step  # noqa: E402
 
 SIZES = [(32, 32), *frame.in_full((64, 64), (64, 128))]  # width, batch
@@ -58,26 +59,38 @@ def networks(width, device):
 
 def data():
     random = torch.Generator().manual_seed(3)
-    return Dataset("noise", torch.randint(256, (IMAGES, 64, 64, 3), dtype=torch.uint8, generator=random))
+    return Dataset("noise", images=torch.randint(256, (IMAGES, 64, 64, 3), dtype=torch.uint8, generator=random))
+
+
+class Given(DCGAN):
+    """DCGAN with networks that are there already."""
+
+    pairs: ClassVar[dict] = {}
+
+    def networks(self, data):
+        return self.pairs[self.width]
 
 
 def by_ganfast(row, place, width, batch):
     device = device_of(place)
     g, d = networks(width, device)
-    average = copy.deepcopy(g).eval().requires_grad_(False)
-    feed = Feed(Stream(data(), batch, seed=4), 1, device)
-    step = Step(DCGAN(width=width), (g, d, average), feed, PRECISION(device), seed=5)
-    run = Runner(step, graph=place != "cpu")
+    loader = Loader(Sampler(data(), batch, seed=4), 1, device)
+    state = RunState([loader], PRECISION(device), seed=5)
+    recipe = Given(width=width)
+    recipe.pairs[width] = {"G": g, "D": d}
+    state.begin(recipe, {"x": data().spec("images")})
+    step = Step(state)
+    run = CUDAGraphs(step, graph=place != "cpu")
     if row == "bare":
-        step.average.update = lambda count: None
-        step.norm = lambda gradients: step.sums.new_zeros(())
-        feed.load()
-        feed.load = lambda: None
+        state.ema.clear()
+        step.norm = lambda gradients: state.count.new_zeros(())
+        loader.load()
+        loader.load = lambda: None
 
     def update():
         run()
-        losses = step.sums[:2].clone()
-        step.sums.zero_()
+        losses = state.means.buffer[:2].clone()  # of D and of G
+        state.means.zero()
         return losses
 
     return update
@@ -90,11 +103,11 @@ def by_hand(place, width, batch):
         nets.initialise(nets.discriminator(width), 2).to(device),
     )
     g_adam, d_adam = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (g, d))
-    stream, noise = Stream(data(), batch, seed=4), torch.Generator(device).manual_seed(5)
+    sampler, noise = Sampler(data(), batch, seed=4), torch.Generator(device).manual_seed(5)
     bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(batch, device=device), torch.zeros(batch, device=device)
 
     def update():
-        real = stream.next().contiguous().to(device)
+        real = sampler.next()["images"].contiguous().to(device)
         d.zero_grad()
         logits = d(real).flatten()
         on_real = bce(logits, ones)
@@ -119,17 +132,17 @@ def by_hand(place, width, batch):
 
 
 class Batches:
-    """batches() → (batch,): what the feed does for a step; the first must be the stream's."""
+    """batches() → (batch,): what the loader does for a step; the first must be the sampler's."""
 
     def __init__(self, place, batch):
-        self.device, self.batch, self.feed = device_of(place), batch, None
+        self.device, self.batch, self.loader = device_of(place), batch, None
 
     def __call__(self):
-        if self.feed is None:
-            self.feed = Feed(Stream(data(), self.batch, seed=4), 1, self.device)
-            self.first = Stream(data(), self.batch, seed=4).next().to(self.device)
-        self.feed.load()
-        return (self.feed.batch(0),)
+        if self.loader is None:
+            self.loader = Loader(Sampler(data(), self.batch, seed=4), 1, self.device)
+            self.first = Sampler(data(), self.batch, seed=4).next()["images"].to(self.device)
+        self.loader.load()
+        return (self.loader.batch(0)["images"],)
 
 
 class Row:
@@ -173,7 +186,7 @@ def test_dcgan_training(measure, place, size, row):
         if rows["examples"].update is None:
             rows["examples"]()
         if found[0].dim() == 4:
-            assert torch.equal(found[0], rows["data"].first), "these are not the stream's images"
+            assert torch.equal(found[0], rows["data"].first), "these are not the sampler's images"
             return
         truth = rows["examples"].history
         of = "ganfast" if row == "data" else row
