@@ -19,10 +19,10 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if isinstance(_found, type) and issubclass(_found, Recipe) and "name" in vars(_found):
             RECIPES[_found.name] = globals()[_found.__name__] = _found
 
+__all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "load", *(_each.__name__ for _each in RECIPES.values())]
+
 for _entry in importlib.metadata.entry_points(group="ganfast.recipes"):
     try:
         RECIPES[_entry.name] = _entry.load()
     except Exception as error:  # whatever another package's module does wrong
         warnings.warn(f"recipe {_entry.name} ({_entry.value}) cannot be loaded: {error}", stacklevel=2)
-
-__all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "load"]
