@@ -70,11 +70,11 @@ def _from_rows(labels: np.ndarray, names: Sequence[str] | None) -> Companions:
     elif text:
         raise InputError(f"labels are strings of shape {list(labels.shape)}, not one for each sample")
     elif ((labels == 0) | (labels == 1)).all() and (np.count_nonzero(labels, axis=1) == 1).all():
-        return Companions({"labels": labels.argmax(1).astype(np.int64)}, {"labels": _fitting(names, labels.shape[1])})
+        return Companions({"labels": labels.argmax(1).astype(np.int64)}, {"labels": fitting(names, labels.shape[1])})
     values = attributes(labels)
     return Companions(
         {"attributes": values},
-        {"attributes": _fitting(names, values.shape[1])},
+        {"attributes": fitting(names, values.shape[1])},
         {"labels": "its labels are numbers or vectors, which make the column attributes"},
     )
 
@@ -100,7 +100,8 @@ def renumbered(labels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     return torch.from_numpy(numbers), names
 
 
-def _fitting(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+def fitting(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """``count`` names: those given, by default the numbers; InputError where there are fewer or more."""
     if names is not None and len(names) != count:
         raise InputError(f"{len(names)} names for labels of length {count}")
     return tuple(map(str, range(count))) if names is None else tuple(names)
@@ -140,12 +141,12 @@ class LabelFile:
             return
         lists = [found[key] for key in ("names", "classes") if isinstance(found.get(key), list)]
         self.names = [str(name) for name in lists[0]] if lists else None
-        given = found["labels"]
-        try:
-            pairs = given.items() if isinstance(given, dict) else [(path, label) for path, label, *_ in given or ()]
-            self.labels = {path.replace("\\", "/"): label for path, label in pairs if label is not None}
-        except (TypeError, ValueError, AttributeError):
+        given = found["labels"] or []
+        entries = list(map(list, given.items())) if isinstance(given, dict) else given
+        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
             self.why = 'the "labels" of dataset.json are not [["path", 0], …]'
+            return
+        self.labels = {path.replace("\\", "/"): label for path, label, *_ in entries if label is not None}
 
     def of(self, paths: list[str]) -> Companions:
         """The columns that its labels make for the files ``paths``; none, without a reason, where it has no labels."""
@@ -160,6 +161,11 @@ class LabelFile:
             return from_array(_as_array(values), len(paths), self.names)
         except InputError as error:
             return without_labels(f"dataset.json {error}")
+
+
+def _is_entry(entry: object) -> bool:
+    """["path", label], and perhaps more, such as "train"."""
+    return isinstance(entry, list) and len(entry) >= 2 and isinstance(entry[0], str)
 
 
 def _as_array(values: list) -> np.ndarray:

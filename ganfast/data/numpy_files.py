@@ -1,5 +1,6 @@
 """.npy and .npz files: images or points, with labels and further columns under their own names."""
 
+import contextlib
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -88,18 +89,20 @@ def _sample_key(path: Path, found: np.lib.npyio.NpzFile) -> str:
 
 def _beside(found: np.lib.npyio.NpzFile, used: set[str], count: int) -> tuple[Companions, dict[str, np.ndarray]]:
     """Labels and further columns of ``count`` samples; the array of targets where there is one."""
-    beside, targets = Companions(), {}
+    beside, targets, names = Companions(), {}, None
+    if NAMES_KEY in found.files:
+        with contextlib.suppress(InputError):  # numbers serve where they cannot be read
+            names = list(map(str, _read(found, NAMES_KEY).reshape(-1)))
     key = next((key for key in LABEL_KEYS if key in found.files and key not in used), None)
     if key is not None:
         try:
-            names = _read(found, NAMES_KEY) if NAMES_KEY in found.files else None
-            names = None if names is None or names.ndim != 1 else list(map(str, names))
             beside |= labels.from_array(_read(found, key), count, names)
         except InputError as error:
             beside |= labels.without_labels(str(error))
-    for key in COLUMNS:
-        if key in found.files and key not in used:
-            beside |= _column(found, key, count)
+    for column in COLUMNS:
+        if column in found.files and column not in used:
+            named = column == "attributes" and key is None
+            beside |= _column(found, column, count, names if named else None)
     if "targets" in found.files:
         try:
             targets["targets"] = _read(found, "targets")
@@ -108,12 +111,13 @@ def _beside(found: np.lib.npyio.NpzFile, used: set[str], count: int) -> tuple[Co
     return beside, targets
 
 
-def _column(found: np.lib.npyio.NpzFile, key: str, count: int) -> Companions:
+def _column(found: np.lib.npyio.NpzFile, key: str, count: int, names: list[str] | None) -> Companions:
     try:
         values = _read(found, key)
         if values.ndim and len(values) != count:
             raise InputError(f"{len(values)} rows for {count} samples")
-        return Companions({key: COLUMNS[key](values)})
+        values = COLUMNS[key](values)
+        return Companions({key: values}, {key: labels.fitting(names, values.shape[1])} if key == "attributes" else {})
     except InputError as error:
         return Companions(absent={key: f"its array {key}: {error}"})
 

@@ -42,7 +42,7 @@ def write_rows(rows: Rows, dest: Path, size: int, channels: int, skip_bad: bool,
             order = (*rows.pictures, *beside.columns)
             return header(layout, order, rows.name, len(rows), beside.names, beside.absent, room), beside.columns
 
-        room = len(head(np.arange(len(rows)))[0]) + BLOCK  # fewer rows can have other words, but not that many
+        room = len(head(np.arange(len(rows)))[0]) + BLOCK  # fewer rows have fewer names, most of the time
         file.write(bytes(room))
         for index, row in decoded(rows, size, channels, skip_bad, progress):
             for out, picture in zip((file, *others), row):
@@ -54,6 +54,7 @@ def write_rows(rows: Rows, dest: Path, size: int, channels: int, skip_bad: bool,
         written, columns = head(np.array(kept), room)
         for column in _layout(columns):
             _append(file, columns[column])
+        _move(file, room, len(written))
         file.seek(0)
         file.write(written)
     packed = open_packed(dest)
@@ -86,6 +87,18 @@ def _append(file: BinaryIO, values: np.ndarray) -> None:
         file.write(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
+def _move(file: BinaryIO, start: int, new: int) -> None:
+    """Move all from ``start`` on up to ``new``, in stretches of 1 MiB, last ones first."""
+    end = file.seek(0, 2) if new > start else start
+    while end > start:
+        begin = max(start, end - 2**20)
+        file.seek(begin)
+        block = file.read(end - begin)
+        file.seek(begin + new - start)
+        file.write(block)
+        end = begin
+
+
 def header(
     layout: dict[str, tuple[str, tuple[int, ...]]],
     order: tuple[str, ...],
@@ -101,7 +114,7 @@ def header(
         layout: dtype and shape by column, in the order in which they follow.
         order: the columns as the data set has them.
         source: how many rows there were before some were skipped.
-        room: bytes to fill; by default as many blocks as it takes.
+        room: bytes to fill; as many blocks as it takes where they are fewer.
     """
     count = next(iter(layout.values()))[1][0]
     metadata = {"format": FORMAT, "name": name, "source": str(source), "skipped": str(source - count)}
@@ -114,7 +127,7 @@ def header(
         start, end = end, end + int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
         entries[column] = {"dtype": WORDS[dtype], "shape": shape, "data_offsets": (start, end)}
     content = json.dumps(entries).encode()
-    room = room or -(-(8 + len(content)) // BLOCK) * BLOCK
+    room = max(room, -(-(8 + len(content)) // BLOCK) * BLOCK)
     return (room - 8).to_bytes(8, "little") + content.ljust(room - 8)
 
 
@@ -123,7 +136,7 @@ def _writing(dest: Path) -> Iterator[BinaryIO]:
     """A file that becomes DEST when all went well."""
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(dest) as partial, open(partial, "wb") as file:
+        with replacing(dest) as partial, open(partial, "w+b") as file:
             yield file
     except OSError as error:
         raise InputError(f"{dest}: cannot be written ({error.strerror}); choose another place") from error

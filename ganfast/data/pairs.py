@@ -34,11 +34,13 @@ class PairedFiles(Rows):
     def __init__(self, images: ImageFiles, targets: ImageFiles):
         self.images, self.targets, self.name = images, targets, images.name
         own, others = _by_stem(images), _by_stem(targets)
-        for one, other, missing in ((images, targets, own.keys() - others), (targets, images, others.keys() - own)):
-            if missing:
+        for one, other in ((images, targets), (targets, images)):
+            partners = others if one is images else own
+            alone = [name for name in one.names if _stem(name) not in partners]
+            if alone:
                 raise InputError(
-                    f"{other.source}: has no partner for {min(missing)} of {one.source} ({len(missing)} in all have "
-                    "none); partners have the same path, whatever the suffix: add them or remove the file"
+                    f"{other.source}: has no partner for {alone[0]} of {one.source} ({len(alone)} in all have none); "
+                    "partners have the same path, whatever the suffix: add them or remove the file"
                 )
         self.partner = [others[_stem(name)] for name in images.names]
 

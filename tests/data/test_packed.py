@@ -322,6 +322,16 @@ def test_names_of_any_length_and_why_labels_are_absent(folder, tmp_path):
     assert pack(str(root), dest, skip_bad=True).absent["labels"] == "1 of 100 files lie outside the folders of classes"
 
 
+def test_names_that_only_come_with_the_last_row(folder, tmp_path):
+    """The first row, which lies outside the folders, turns out to be bad: the header grows while the file is written."""
+    root = folder(*(f"{k:04}-{'ü' * 50}/1.png" for k in range(2000)))
+    (root / "0.png").write_bytes(b"")
+    dest = str(tmp_path / "p.safetensors")
+    data = open_dataset(str(root), skip_bad=True)
+    packed = pack(str(root), dest, skip_bad=True)
+    assert same(data, packed) and packed.num_classes == 2000 and packed.skipped == ("0.png",)
+
+
 def test_a_name_in_a_file_cannot_leave_the_run_directory(tmp_path):
     path = str(tmp_path / "p.safetensors")
     images = {"images": torch.zeros(2, 16, 16, 3, dtype=torch.uint8)}
