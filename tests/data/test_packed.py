@@ -323,7 +323,7 @@ def test_names_of_any_length_and_why_labels_are_absent(folder, tmp_path):
 
 
 def test_names_that_only_come_with_the_last_row(folder, tmp_path):
-    """The first row, which lies outside the folders, turns out to be bad: the header grows while the file is written."""
+    """The first row, which lies outside the folders, is bad: the header grows after the rows are written."""
     root = folder(*(f"{k:04}-{'ü' * 50}/1.png" for k in range(2000)))
     (root / "0.png").write_bytes(b"")
     dest = str(tmp_path / "p.safetensors")
