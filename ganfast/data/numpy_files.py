@@ -73,7 +73,8 @@ def _opened(
 
 def _sample_key(path: Path, found: np.lib.npyio.NpzFile) -> str:
     """A usual name of images, else of a column, else the only array with three axes or more, or the only with two."""
-    for key in (*IMAGE_KEYS, *(name for name in COLUMNS if name != "attributes")):
+    usual = (*IMAGE_KEYS, *(name for name in COLUMNS if name != "attributes"))
+    for key in usual:
         if key in found.files:
             return key
     others = {*LABEL_KEYS, NAMES_KEY, "attributes", "targets"}
@@ -82,8 +83,7 @@ def _sample_key(path: Path, found: np.lib.npyio.NpzFile) -> str:
         if len(usable) == 1:
             return usable[0]
     raise InputError(
-        f"{path}: holds the arrays {', '.join(found.files) or 'none'}; name the samples one of "
-        f"{', '.join((*IMAGE_KEYS, *COLUMNS))}"
+        f"{path}: holds the arrays {', '.join(found.files) or 'none'}; name the samples one of {', '.join(usual)}"
     )
 
 

@@ -28,6 +28,12 @@ def test_npz_whose_samples_are_not_clear(saved):
         open_dataset(saved(a=noise(3, 16, 16), b=noise(3, 16, 16)))
 
 
+@pytest.mark.parametrize("name", ["labels", "attributes", "names", "targets"])
+def test_what_goes_with_samples_is_not_enough(saved, name):
+    with pytest.raises(InputError, match=f"holds the arrays {name}; name the samples one of images, .*, tokens$"):
+        open_dataset(saved(**{name: np.zeros((3, 4))}))
+
+
 @pytest.mark.parametrize(
     "labels, column, values",
     [
