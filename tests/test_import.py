@@ -29,7 +29,7 @@ BELOW = {
     "reference": set(),
     "errors": set(),
     "files": set(),
-    "data": {"errors"},
+    "data": {"errors", "files"},
     "ops": {"errors", "reference", "kernels", "_C", "__version__"},
     "functional": {"ops", "reference"},
     "nn": {"errors", "functional", "ops"},

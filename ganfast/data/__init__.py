@@ -1,9 +1,9 @@
 """Data sets: open one from where it lies, pack it once, draw endless seeded batches from it.
 
-``open_dataset(source)`` reads ``digits``, ``gaussians:ring8``, ``gaussians:grid25``, a folder or .zip of images, IDX
-files, .npy/.npz arrays and packed .safetensors files; ``pack`` writes the last. A ``Dataset`` has named columns;
-recipes ask for them with ``Images``, ``Labels`` and so on. ``Sampler`` draws batches, ``Loader`` brings them to a
-device.
+``open_dataset(source)`` reads ``digits``, ``gaussians:ring8``, ``gaussians:grid25``, a folder or .zip of images, pairs
+of images, IDX files, .npy/.npz arrays and packed .safetensors files; ``pack`` writes the last. A ``Dataset`` has named
+columns; recipes ask for them with ``Images``, ``Labels`` and so on. ``Sampler`` draws batches, ``Loader`` brings them
+to a device.
 """
 
 import importlib

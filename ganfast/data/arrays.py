@@ -1,66 +1,55 @@
-"""NumPy arrays in .npy and .npz files: images of any usual layout and type, or points."""
+"""Images that lie in NumPy arrays of any usual layout and type."""
 
-import zipfile
-import zlib
-from pathlib import Path
+import copy
 
 import numpy as np
-import torch
 from PIL import Image
 
-from ganfast.data.dataset import Dataset, slug
-from ganfast.data.images import MIN_SIDE, narrow, to_square
-from ganfast.data.rows import Rows, check_ram
+from ganfast.data.images import MIN_SIDE, check_proportions, half_width, narrow, to_square
+from ganfast.data.labels import Companions
+from ganfast.data.rows import Rows
 from ganfast.errors import InputError
 
-IMAGE_KEYS = ("images", "x", "x_train", "arr_0")
-LABEL_KEYS = ("labels", "y", "y_train")
 SLACK = 1e-3  # how far rounding may carry a float beyond its range
 
 
-class ArrayRows(Rows):
-    """Images that lie in an array [N, H, W, C] of uint8, bool, uint16 or floats in [0, 1] or [−1, 1].
+class ImageArray:
+    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] of uint8, bool, uint16 or floats in [0, 1] or [−1, 1].
 
     ``source`` names the array in errors. C may be any number; channels asked for convert between 1 and 3.
     """
 
-    def __init__(self, name: str, source: str, array: np.ndarray, labels: np.ndarray | None = None):
-        self.name, self.source, self.array, self.given = name, source, array, labels
+    def __init__(self, source: str, array: np.ndarray):
+        self.source, self.array = source, _as_nhwc(source, array)
         if 0 in array.shape:
             raise InputError(f"{source}: the array of shape {list(array.shape)} is empty")
-        if min(array.shape[1:3]) < MIN_SIDE:
+        _, self.height, self.width, self.channels = self.array.shape
+        if min(self.height, self.width) < MIN_SIDE:
             raise InputError(
-                f"{source}: images of {array.shape[2]}×{array.shape[1]} pixels; both sides must be {MIN_SIDE} or more"
+                f"{source}: images of {self.width}×{self.height} pixels; both sides must be {MIN_SIDE} or more"
             )
         self.low = _low_end(source, array)
 
-    def __len__(self) -> int:
-        return len(self.array)
+    def halves(self) -> tuple["ImageArray", "ImageArray"]:
+        """The left and the right half of all images."""
+        try:
+            half = half_width(self.width)
+        except InputError as error:
+            raise InputError(f"{self.source}: {error}") from error
+        left, right = copy.copy(self), copy.copy(self)
+        left.array, right.array = self.array[:, :, :half], self.array[:, :, self.width - half :]
+        left.width = right.width = half
+        return left, right
 
-    def title(self, index: int) -> str:
-        return str(index)
-
-    def side(self, index: int) -> int:
-        return min(self.array.shape[1:3])
-
-    def native_channels(self) -> int:
-        return self.array.shape[3]
-
-    def check_channels(self, channels: int | None) -> None:
-        own = self.native_channels()
-        if channels not in (None, own) and own not in (1, 3):
-            raise InputError(
-                f"--channels {channels}: {self.source} has {own} channels; leave the option out to keep them"
-            )
-
-    def row(self, index: int, size: int, channels: int) -> np.ndarray:
+    def square(self, index: int, size: int, channels: int) -> np.ndarray:
+        """One image as uint8 [size, size, channels]."""
         pixels = self._bytes(self.array[index])
-        own = pixels.shape[2]
-        if own == 1:
+        if self.channels == 1:
             return to_square(Image.fromarray(pixels[..., 0]), size, channels)
-        if own == 3:
+        if self.channels == 3:
             return to_square(Image.fromarray(pixels), size, channels)
-        return np.concatenate([to_square(Image.fromarray(pixels[..., c]), size, 1) for c in range(own)], axis=2)
+        planes = [to_square(Image.fromarray(pixels[..., c]), size, 1) for c in range(self.channels)]
+        return np.concatenate(planes, axis=2)
 
     def _bytes(self, pixels: np.ndarray) -> np.ndarray:
         kind = self.array.dtype.kind
@@ -71,12 +60,75 @@ class ArrayRows(Rows):
             return np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
         return np.ascontiguousarray(pixels) if self.array.dtype == np.uint8 else narrow(pixels)
 
-    def labels(self, kept: np.ndarray) -> np.ndarray | None:
-        return None if self.given is None else self.given[kept]
-
-    def ready(self, size: int, channels: int) -> np.ndarray | None:
+    def ready(self, size: int, channels: int) -> bool:
+        """Whether the array is what ``square`` would make of it."""
         same = self.array.dtype == np.uint8 and self.array.shape[1:] == (size, size, channels)
-        return self.array if same and self.array.flags.c_contiguous else None
+        return same and self.array.flags.c_contiguous
+
+
+class ArrayRows(Rows):
+    """Rows of an array of images, and of one of targets if any: sides of the same proportions and convertible channels.
+
+    ``beside`` holds the other columns.
+    """
+
+    def __init__(
+        self, name: str, images: ImageArray, beside: Companions | None = None, targets: ImageArray | None = None
+    ):
+        self.name, self.beside = name, beside or Companions()
+        self.sides = (images,)
+        if targets is not None:
+            self._add(targets)
+
+    def _add(self, targets: ImageArray) -> None:
+        images = self.sides[0]
+        if len(targets.array) != len(images.array):
+            raise InputError(f"{targets.source}: {len(targets.array)} targets for {len(images.array)} images")
+        try:
+            check_proportions((images.width, images.height), (targets.width, targets.height))
+        except InputError as error:
+            raise InputError(f"{targets.source}: {error}") from error
+        if targets.channels != images.channels and not {targets.channels, images.channels} <= {1, 3}:
+            raise InputError(
+                f"{targets.source}: targets of {targets.channels} channels for images of {images.channels}"
+            )
+        self.sides, self.pictures = (images, targets), ("images", "targets")
+
+    def split(self, layout: str) -> None:
+        if len(self.sides) > 1:
+            raise InputError(f"--layout {layout}: {self.sides[1].source} holds the targets; leave the option out")
+        sides = self.sides[0].halves()
+        self.sides = sides if layout == "ab" else sides[::-1]
+        self.pictures = ("images", "targets")
+
+    def __len__(self) -> int:
+        return len(self.sides[0].array)
+
+    def title(self, index: int) -> str:
+        return str(index)
+
+    def side(self, index: int) -> int:
+        return min(self.sides[0].height, self.sides[0].width)
+
+    def native_channels(self) -> int:
+        return max(side.channels for side in self.sides)
+
+    def check_channels(self, channels: int | None) -> None:
+        for side in self.sides:
+            if channels not in (None, side.channels) and side.channels not in (1, 3):
+                raise InputError(
+                    f"--channels {channels}: {side.source} has {side.channels} channels; leave the option out to "
+                    "keep them"
+                )
+
+    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
+        return tuple(side.square(index, size, channels) for side in self.sides)
+
+    def companions(self, kept: np.ndarray) -> Companions:
+        return self.beside.take(kept)
+
+    def ready(self, size: int, channels: int) -> tuple[np.ndarray, ...] | None:
+        return tuple(s.array for s in self.sides) if all(s.ready(size, channels) for s in self.sides) else None
 
 
 def _low_end(source: str, array: np.ndarray) -> float:
@@ -105,17 +157,6 @@ def _range(source: str, array: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def open_array(path: Path) -> Rows | Dataset:
-    """A .npy or .npz file: Rows for images, a Dataset for points (floats [N, D])."""
-    array, labels, source = _load(path)
-    if array.ndim == 2 and array.dtype.kind == "f" and array.size:
-        _range(source, array)
-        points = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        labels = None if labels is None else torch.from_numpy(labels)
-        return Dataset(slug(path.stem), points=points, labels=labels)
-    return ArrayRows(slug(path.stem), source, _as_nhwc(source, array), labels)
-
-
 def _as_nhwc(source: str, array: np.ndarray) -> np.ndarray:
     """[N, H, W], [N, H, W, C] or [N, C, H, W] → [N, H, W, C].
 
@@ -134,48 +175,3 @@ def _as_nhwc(source: str, array: np.ndarray) -> np.ndarray:
         f"{source}: an array of {array.dtype} and shape {list(array.shape)}; images are [N, H, W], [N, H, W, C] or "
         "[N, C, H, W], points are floats [N, D]"
     )
-
-
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """The samples, the labels and the words for the samples in errors. Never unpickles."""
-    try:
-        found = np.load(path, mmap_mode="c" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found, None, str(path)
-        with found:
-            check_ram(str(path), sum(member.file_size for member in found.zip.infolist()))
-            key = _image_key(path, found)
-            labels = next((k for k in LABEL_KEYS if k in found.files and k != key), None)
-            array = found[key]
-            if labels is not None:
-                labels = check_labels(f"{path}: {labels}", found[labels], array.shape[0] if array.ndim else 0)
-            return array, labels, f"{path}: {key}"
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise InputError(f"{path}: a damaged array file, or one that holds Python objects ({error})") from error
-
-
-def _image_key(path: Path, found: np.lib.npyio.NpzFile) -> str:
-    """The usual name, else the only array with three axes or more, else the only one with two."""
-    for key in IMAGE_KEYS:
-        if key in found.files:
-            return key
-    ranks = {k: found[k].ndim for k in found.files}
-    for usable in ([k for k, n in ranks.items() if n >= 3], [k for k, n in ranks.items() if n == 2]):
-        if len(usable) == 1:
-            return usable[0]
-    raise InputError(f"{path}: holds the arrays {', '.join(ranks) or 'none'}; name the samples one of {IMAGE_KEYS}")
-
-
-def check_labels(source: str, labels: np.ndarray, count: int) -> np.ndarray:
-    """int64 [N] from whole numbers [N] or [N, 1]; InputError for other shapes, types, counts and negative ones."""
-    if labels.dtype.kind not in "iu" or labels.shape not in ((count,), (count, 1)):
-        raise InputError(
-            f"{source}: labels of {labels.dtype} and shape {list(labels.shape)}; {count} samples need whole numbers "
-            f"of shape [{count}]"
-        )
-    labels = labels.reshape(count).astype(np.int64)
-    if count and labels.min() < 0:
-        raise InputError(f"{source}: the label {labels.min()} is negative; labels count from 0")
-    return labels

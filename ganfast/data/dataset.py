@@ -20,7 +20,8 @@ class Dataset:
             clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
         names: of the classes (``{"labels": ("cat", "dog")}``) or of the attributes.
         skipped: names of the files that ``skip_bad`` left out.
-        absent: why a column that the source seemed to have cannot be used: ``{"labels": "…"}``.
+        absent: why a column that the source seemed to have cannot be used: ``{"labels": "…"}``; what is said of a
+            column that is there is dropped.
 
     Raises InputError where lengths, dtypes or ranks are others.
     """
@@ -34,15 +35,18 @@ class Dataset:
         absent: dict[str, str] | None = None,
         **columns: Tensor | None,
     ):
-        self.name, self.skipped, self.absent = name, tuple(skipped), dict(absent or {})
+        self.name, self.skipped = name, tuple(skipped)
         self.columns = {column: values for column, values in columns.items() if values is not None}
+        self.absent = {column: why for column, why in (absent or {}).items() if column not in self.columns}
         if not self.columns:
             raise InputError(f"{name}: a data set needs a column: {', '.join(COLUMNS)}.")
-        self.names = dict(names or {})
+        self.names = {column: tuple(given) for column, given in (names or {}).items() if column in self.columns}
         for column, values in self.columns.items():
             _check(f"{name}: {column}", column, values, len(self))
         if self.labels is not None and "labels" not in self.names:
             self.names["labels"] = tuple(map(str, range(int(self.labels.max()) + 1))) if len(self) else ()
+        for column, given in self.names.items():
+            _check_names(f"{name}: {column}", column, self.columns[column], given)
 
     def __repr__(self):
         held = ", ".join(f"{column} {tuple(values.shape)}" for column, values in self.columns.items())
@@ -112,6 +116,13 @@ def _check(title: str, column: str, values: Tensor, count: int) -> None:
         raise InputError(f"{title}: got {len(values)} rows beside {count} of the first column: give one for each.")
     if column == "labels" and count and int(values.min()) < 0:
         raise InputError(f"{title}: the label {int(values.min())} is negative; classes count from 0.")
+
+
+def _check_names(title: str, column: str, values: Tensor, names: tuple[str, ...]) -> None:
+    if column == "labels" and len(values) and int(values.max()) >= len(names):
+        raise InputError(f"{title}: got {len(names)} names and the class {int(values.max())}: give one for each class.")
+    if column == "attributes" and len(names) != values.shape[1]:
+        raise InputError(f"{title}: got {len(names)} names for {values.shape[1]} attributes: give one for each.")
 
 
 def slug(name: str) -> str:

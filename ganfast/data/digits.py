@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ganfast.data.arrays import ArrayRows
+from ganfast.data import labels
+from ganfast.data.arrays import ArrayRows, ImageArray
 from ganfast.errors import InputError
 
 
@@ -14,6 +15,6 @@ def digits() -> ArrayRows:
         raise InputError("digits: needs scikit-learn; run pip install 'ganfast[demo]'") from error
     found = load_digits()
     pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)
-    rows = ArrayRows("digits", "digits", pixels[..., None], found.target.astype(np.int64))
+    rows = ArrayRows("digits", ImageArray("digits", pixels), labels.from_array(found.target, len(pixels)))
     rows.default_size = 32
     return rows

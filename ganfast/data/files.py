@@ -1,15 +1,17 @@
 """Folders and .zip files of images, with labels from dataset.json or from the folders."""
 
-import json
 import os
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ganfast.data.dataset import slug
-from ganfast.data.images import decode, header, is_grey, naming
+from ganfast.data.images import half_width, halves, header, is_grey, naming, to_square, upright
+from ganfast.data.labels import Companions, LabelFile, from_folders, without_labels
 from ganfast.data.rows import Rows
 from ganfast.errors import InputError
 
@@ -29,6 +31,7 @@ class ImageFiles(Rows):
 
     source: str
     names: list[str]
+    layout: str | None = None  # ab or ba: both sides of a pair lie in each picture
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,66 +43,64 @@ class ImageFiles(Rows):
     def title(self, index: int) -> str:
         return self.names[index]
 
-    def _naming(self, index: int):
+    def naming(self, index: int):
+        """Turn whatever reading a file raises into an InputError that names it."""
         return naming(f"{self.source}: {self.names[index]}")
 
+    def picture(self, index: int) -> Image.Image:
+        """One file as an upright image."""
+        return upright(BytesIO(self.read(index)))
+
     def side(self, index: int) -> int:
-        with self._naming(index):
-            content = self.read(index)
-            decode(BytesIO(content), 16, 1)  # the first good image, not the first good header
-            return min(header(BytesIO(content)).size)
+        with self.naming(index):
+            image = self.picture(index)
+            self._sides(image, 16, 1)  # the first good image, not the first good header
+            width, height = image.size
+            return min(half_width(width) if self.layout else width, height)
 
     def native_channels(self) -> int:
         """1 when up to 256 evenly spaced images are all grey, else 3."""
         for index in np.unique(np.linspace(0, len(self) - 1, 256).round().astype(int)):
             try:
-                with self._naming(index), header(BytesIO(self.read(index))) as image:
+                with self.naming(index), header(BytesIO(self.read(index))) as image:
                     if not is_grey(image):
                         return 3
             except InputError:
                 continue  # decoding names it
         return 1
 
-    def row(self, index: int, size: int, channels: int) -> np.ndarray:
-        with self._naming(index):
-            pixels = decode(BytesIO(self.read(index)), size, channels)
-            if self.given is not None and self.names[index] not in self.given:
-                raise InputError("has no label in dataset.json")
-            return pixels
+    def split(self, layout: str) -> None:
+        self.layout, self.pictures = layout, ("images", "targets")
 
-    def _prepare(self, dataset_json: bytes | None) -> None:
+    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
+        with self.naming(index):
+            return self._sides(self.picture(index), size, channels)
+
+    def _sides(self, image: Image.Image, size: int, channels: int) -> tuple[np.ndarray, ...]:
+        sides = halves(image) if self.layout else (image,)
+        return tuple(to_square(side, size, channels) for side in (sides[::-1] if self.layout == "ba" else sides))
+
+    def _prepare(self, dataset_json: Callable[[], bytes] | None) -> None:
         """Check that there is something, and read the labels that dataset.json gives."""
         if not self.names:
             raise InputError(f"{self.source}: holds no images")
-        self.given, self.unlabelled = None, False
+        self.labels, self.unreadable = None, ""
         if dataset_json is not None:
-            self.given = _read_labels(f"{self.source}: dataset.json", dataset_json)
-            self.unlabelled = self.given is None
+            try:
+                with naming("dataset.json"):
+                    self.labels = LabelFile(dataset_json())
+            except InputError as error:
+                self.unreadable = str(error)
 
-    def labels(self, kept: np.ndarray) -> np.ndarray | None:
-        """From dataset.json; else the first-level folders, sorted, when there are two or more and hold every image."""
+    def companions(self, kept: np.ndarray) -> Companions:
+        """Labels or attributes from dataset.json; where it says nothing of them, classes from first-level folders."""
         names = [self.names[i] for i in kept]
-        if self.given is not None:
-            return np.array([self.given[n] for n in names], np.int64)
-        folders = [n.split("/")[0] for n in names if "/" in n]
-        classes = sorted(set(folders))
-        if self.unlabelled or len(folders) < len(names) or len(classes) < 2:
-            return None
-        number = {folder: k for k, folder in enumerate(classes)}
-        return np.array([number[f] for f in folders], np.int64)
-
-
-def _read_labels(title: str, content: bytes) -> dict[str, int] | None:
-    """{"labels": [[path, class], ...]} or {"labels": {path: class}}, or null for no labels."""
-    try:
-        labels = json.loads(content)["labels"]
-        pairs = dict(labels or {})
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f'{title}: needs {{"labels": [["path", 0], ...]}} or {{"labels": null}}') from error
-    for path, label in pairs.items():
-        if type(label) is not int or label < 0:
-            raise InputError(f"{title}: the label of {path} is {label!r}; labels are whole numbers from 0")
-    return {path.replace("\\", "/"): label for path, label in pairs.items()} if labels else None
+        if self.unreadable:
+            return without_labels(self.unreadable)
+        if self.labels is None:
+            return from_folders(names)
+        by_folder = from_folders(names) if self.labels.silent else Companions()
+        return by_folder if by_folder.columns else self.labels.of(names)
 
 
 class FolderRows(ImageFiles):
@@ -109,7 +110,7 @@ class FolderRows(ImageFiles):
         self.root, self.source, self.name = path, str(path), slug(path.resolve().name)
         self.names = sorted(n for n in _walk(path) if not ignored(n))
         labels = path / "dataset.json"
-        self._prepare(labels.read_bytes() if labels.is_file() else None)
+        self._prepare(labels.read_bytes if labels.exists() else None)
 
     def read(self, index: int) -> bytes:
         path = self.root / self.names[index]
@@ -151,9 +152,8 @@ class ZipRows(ImageFiles):
             members = {m.filename.replace("\\", "/"): m for m in self.zip.infolist() if not m.is_dir()}
             self.names = sorted(n for n in members if not ignored(n))
             self.members = [members[n] for n in self.names]
-            with naming(f"{path}: dataset.json"):
-                labels = self.zip.read(members["dataset.json"]) if "dataset.json" in members else None
-            self._prepare(labels)
+            labels = members.get("dataset.json")
+            self._prepare(None if labels is None else lambda: self.zip.read(labels))
         except InputError:
             self.close()
             raise

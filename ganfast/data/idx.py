@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ganfast.data.arrays import ArrayRows, check_labels
+from ganfast.data import labels
+from ganfast.data.arrays import ArrayRows, ImageArray
 from ganfast.data.dataset import slug
 from ganfast.data.rows import check_ram
 from ganfast.errors import InputError
@@ -24,11 +25,15 @@ def is_idx(path: Path) -> bool:
 
 
 def open_idx(path: Path) -> ArrayRows:
-    """Grey images [N, H, W], and labels from the file beside it when there is one."""
-    rows = ArrayRows(slug(path.resolve().parent.name), str(path), _read(path, 3)[..., None])
-    labels_file = _labels_beside(path)
-    if labels_file is not None:
-        rows.given = check_labels(str(labels_file), _read(labels_file, 1), len(rows))
+    """Grey images [N, H, W], and labels from the file beside it when there is one that can be used."""
+    images = ImageArray(str(path), _read(path, 3)[..., None])
+    rows = ArrayRows(slug(path.resolve().parent.name), images)
+    beside = _labels_beside(path)
+    if beside is not None:
+        try:
+            rows.beside = labels.from_array(_read(beside, 1), len(rows))
+        except InputError as error:
+            rows.beside = labels.without_labels(str(error).removeprefix(f"{beside.parent}/"))
     return rows
 
 

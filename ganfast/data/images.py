@@ -44,11 +44,34 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
-def decode(file, size: int, channels: int) -> np.ndarray:
-    """The first frame of an image file, upright (EXIF), as ``to_square`` makes it."""
-    with header(file) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        return to_square(image, size, channels)
+def upright(file) -> Image.Image:
+    """The first frame of an image file, turned as its EXIF says."""
+    image = header(file)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def halves(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The left and the right half, of the same size; of an odd width the column in the middle is left out."""
+    width, height = image.size
+    half = half_width(width)
+    return image.crop((0, 0, half, height)), image.crop((width - half, 0, width, height))
+
+
+def half_width(width: int) -> int:
+    """The width in pixels of either side of a pair in one picture; InputError where it is too narrow."""
+    if width // 2 < MIN_SIDE:
+        raise InputError(f"{width} pixels wide; a picture of two sides must be {2 * MIN_SIDE} or more")
+    return width // 2
+
+
+def check_proportions(images: tuple[int, int], targets: tuple[int, int]) -> None:
+    """Refuse two (width, height) whose proportions differ by more than rounding to pixels explains."""
+    (width, height), (other_width, other_height) = images, targets
+    if abs(width * other_height - other_width * height) > max(width + height, other_width + other_height):
+        raise InputError(
+            f"a pair of {width}×{height} and {other_width}×{other_height} pixels; its sides need the same proportions"
+        )
 
 
 def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:

@@ -1,94 +1,143 @@
 """A data set in one safetensors file that is memory-mapped when opened.
 
-Images: "images" uint8 [N, H, W, C], then "labels" int64 [N] if any. Points: "points" float32 [N, D] and labels.
-Metadata: format, name, size, channels, source (files there were), skipped (files left out), all strings.
+A tensor for each column, wider dtypes before narrower ones but for pictures that are written while they are decoded.
+Metadata, all strings: format, name, source (rows there were), skipped (rows left out), of images size and channels; and
+as JSON columns (their order), names (of classes and attributes) and absent (why columns are).
 """
 
 import json
-import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from ganfast.data.columns import COLUMNS
 from ganfast.data.dataset import Dataset, slug
+from ganfast.data.labels import renumbered
 from ganfast.data.rows import Rows, decoded, missing
 from ganfast.errors import InputError
+from ganfast.files import replacing
 
-FORMAT = "ganfast-packed-1"
-HEADER = 4096  # bytes before the first row: 8 for the length, the rest JSON padded with spaces
+FORMAT = "ganfast-packed-2"
+FIRST_FORMAT = "ganfast-packed-1"  # images or points and labels of any whole numbers from 0, without names
+BLOCK = 4096  # the header's bytes are a multiple of it: 8 for the length, the rest JSON padded with spaces
+WORDS = {"uint8": "U8", "int16": "I16", "float32": "F32", "int64": "I64"}
 
 
-def write(rows: Rows, dest: Path, size: int, channels: int, skip_bad: bool, progress: bool) -> Dataset:
+def write_rows(rows: Rows, dest: Path, size: int, channels: int, skip_bad: bool, progress: bool) -> Dataset:
     """Decode into DEST row by row, and open it."""
     kept = []
-    with replacing(dest) as file:
-        file.write(bytes(HEADER))
+    with _writing(dest) as file, ExitStack() as stack:
+        others = [stack.enter_context(TemporaryFile(dir=dest.parent)) for _ in rows.pictures[1:]]
+
+        def head(kept: np.ndarray, room: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
+            beside, shape = rows.companions(kept), (len(kept), size, size, channels)
+            layout = dict.fromkeys(rows.pictures, ("uint8", shape)) | _layout(beside.columns)
+            order = (*rows.pictures, *beside.columns)
+            return header(layout, order, rows.name, len(rows), beside.names, beside.absent, room), beside.columns
+
+        room = len(head(np.arange(len(rows)))[0]) + BLOCK  # fewer rows have fewer names, most of the time
+        file.write(bytes(room))
         for index, row in decoded(rows, size, channels, skip_bad, progress):
-            file.write(row.tobytes())
+            for out, picture in zip((file, *others), row):
+                out.write(picture.tobytes())
             kept.append(index)
-        shape = (len(kept), size, size, channels)
-        labels = rows.labels(np.array(kept))
-        if labels is not None:
-            file.write(labels.astype("<i8").tobytes())
+        for other in others:
+            other.seek(0)
+            shutil.copyfileobj(other, file, 2**20)
+        written, columns = head(np.array(kept), room)
+        for column in _layout(columns):
+            _append(file, columns[column])
+        _move(file, room, len(written))
         file.seek(0)
-        file.write(header(shape, labels is not None, rows.name, len(rows)))
+        file.write(written)
     packed = open_packed(dest)
     packed.skipped = missing(rows, np.array(kept))
     return packed
 
 
-def header(shape: tuple[int, ...], labelled: bool, name: str, source: int) -> bytes:
-    """The first 4096 bytes: the length of the JSON as 8 little-endian bytes, and the JSON."""
-    end = int(np.prod(shape, dtype=object))
-    skipped = source - shape[0]
-    entries = {
-        "__metadata__": {
-            "format": FORMAT,
-            "name": name,
-            "size": str(shape[1]),
-            "channels": str(shape[3]),
-            "source": str(source),
-            "skipped": str(skipped),
-        },
-        "images": {"dtype": "U8", "shape": shape, "data_offsets": (0, end)},
-    }
-    if labelled:  # a row of 16×16 bytes or more keeps them on an 8-byte boundary
-        entries["labels"] = {"dtype": "I64", "shape": shape[:1], "data_offsets": (end, end + 8 * shape[0])}
-    return (HEADER - 8).to_bytes(8, "little") + json.dumps(entries).encode().ljust(HEADER - 8)
-
-
-def write_points(points: Dataset, dest: Path) -> Dataset:
-    """Write points, which fit in memory, and open them."""
-    tensors = {"points": points.samples.contiguous()}
-    if points.labels is not None:
-        tensors["labels"] = points.labels
-    metadata = {"format": FORMAT, "name": points.name, "source": str(len(points)), "skipped": "0"}
-    with replacing(dest) as file:
-        file.write(save(tensors, metadata))
+def write(data: Dataset, dest: Path) -> Dataset:
+    """Write a data set as it is, and open it."""
+    columns = {name: values.numpy() for name, values in data.columns.items()}
+    layout = _layout(columns)
+    with _writing(dest) as file:
+        file.write(header(layout, tuple(columns), data.name, len(data), data.names, data.absent))
+        for column in layout:
+            _append(file, columns[column])
     return open_packed(dest)
 
 
+def _layout(columns: dict[str, np.ndarray]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape by column, the wider ones first: each then begins at a multiple of its own width."""
+    widest = sorted(columns, key=lambda name: -columns[name].dtype.itemsize)
+    return {name: (columns[name].dtype.name, columns[name].shape) for name in widest}
+
+
+def _append(file: BinaryIO, values: np.ndarray) -> None:
+    """Little-endian bytes, in stretches of 64 MiB: ``values`` may be memory-mapped."""
+    step = max(1, 2**26 // max(1, values[:1].nbytes))
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        file.write(part.astype(part.dtype.newbyteorder("<"), copy=False).tobytes())
+
+
+def _move(file: BinaryIO, start: int, new: int) -> None:
+    """Move all from ``start`` on up to ``new``, in stretches of 1 MiB, last ones first."""
+    end = file.seek(0, 2) if new > start else start
+    while end > start:
+        begin = max(start, end - 2**20)
+        file.seek(begin)
+        block = file.read(end - begin)
+        file.seek(begin + new - start)
+        file.write(block)
+        end = begin
+
+
+def header(
+    layout: dict[str, tuple[str, tuple[int, ...]]],
+    order: tuple[str, ...],
+    name: str,
+    source: int,
+    names: dict[str, tuple[str, ...]],
+    absent: dict[str, str],
+    room: int = 0,
+) -> bytes:
+    """What comes before the tensors: the length of the JSON as 8 little-endian bytes, and the JSON.
+
+    Args:
+        layout: dtype and shape by column, in the order in which they follow.
+        order: the columns as the data set has them.
+        source: how many rows there were before some were skipped.
+        room: bytes to fill; as many blocks as it takes where they are fewer.
+    """
+    count = next(iter(layout.values()))[1][0]
+    metadata = {"format": FORMAT, "name": name, "source": str(source), "skipped": str(source - count)}
+    if "images" in layout:
+        _, size, _, channels = layout["images"][1]
+        metadata |= {"size": str(size), "channels": str(channels)}
+    metadata |= {"columns": json.dumps(order), "names": json.dumps(names), "absent": json.dumps(absent)}
+    entries, end = {"__metadata__": metadata}, 0
+    for column, (dtype, shape) in layout.items():
+        start, end = end, end + int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+        entries[column] = {"dtype": WORDS[dtype], "shape": shape, "data_offsets": (start, end)}
+    content = json.dumps(entries).encode()
+    room = max(room, -(-(8 + len(content)) // BLOCK) * BLOCK)
+    return (room - 8).to_bytes(8, "little") + content.ljust(room - 8)
+
+
 @contextmanager
-def replacing(dest: Path) -> Iterator[BinaryIO]:
-    """A file that becomes DEST when all went well; otherwise it is removed and DEST stays as it was."""
-    temporary = dest.with_name(f".{dest.name}.{os.getpid()}.tmp")
+def _writing(dest: Path) -> Iterator[BinaryIO]:
+    """A file that becomes DEST when all went well."""
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, dest)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(dest) as partial, open(partial, "w+b") as file:
+            yield file
     except OSError as error:
         raise InputError(f"{dest}: cannot be written ({error.strerror}); choose another place") from error
 
@@ -101,26 +150,32 @@ def check_dest(dest: str) -> Path:
 
 
 def open_packed(path: Path) -> Dataset:
-    """Open without reading: the images are a view of the mapped file."""
+    """Open without reading: the columns are views of the mapped file."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") not in (FORMAT, FIRST_FORMAT):
                 raise InputError(f"{path}: not a packed data set; write one with `ganfast data pack SRC {path.name}`")
-            names = set(file.keys())
-            samples = file.get_tensor("images" if "images" in names else "points")
-            labels = file.get_tensor("labels") if "labels" in names else None
+            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged, or no safetensors file ({error}); pack it again") from error
-    _check(path, samples, labels)
-    kind = "images" if samples.ndim == 4 else "points"
-    return Dataset(slug(metadata.get("name", path.stem)), **{kind: samples}, labels=labels)
+    try:
+        return _understood(slug(metadata.get("name", path.stem)), metadata, found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # InputError among them
+        raise InputError(f"{path}: its tensors are not those of a packed data set ({error}); pack it again") from error
 
 
-def _check(path: Path, samples: torch.Tensor, labels: torch.Tensor | None) -> None:
-    shape = samples.shape
-    images = samples.dtype == torch.uint8 and len(shape) == 4 and shape[1] == shape[2]
-    points = samples.dtype == torch.float32 and len(shape) == 2
-    labelled = labels is None or (labels.dtype == torch.int64 and labels.shape == shape[:1])
-    if not (images or points) or 0 in shape or not labelled:
-        raise InputError(f"{path}: its tensors are not those of a packed data set; pack it again")
+def _understood(name: str, metadata: dict[str, str], found: dict[str, torch.Tensor]) -> Dataset:
+    """The data set that the tensors and the metadata make; ValueError, TypeError or KeyError where they make none."""
+    names, absent = (json.loads(metadata.get(key, "{}")) for key in ("names", "absent"))
+    order = json.loads(metadata["columns"]) if "columns" in metadata else [c for c in COLUMNS if c in found]
+    if set(order) != set(found):
+        raise ValueError(f"it has {', '.join(found)}")
+    columns = {column: found[column] for column in order}
+    if metadata["format"] == FIRST_FORMAT and "labels" in columns and not names:
+        columns["labels"], names["labels"] = renumbered(columns["labels"])
+    data = Dataset(name, names=names, absent=absent, **columns)
+    for column, values in data.columns.items():
+        if 0 in values.shape or (COLUMNS[column][0] == "images" and values.shape[1] != values.shape[2]):
+            raise ValueError(f"{column} of shape {list(values.shape)}")
+    return data

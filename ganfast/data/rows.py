@@ -11,19 +11,22 @@ import torch
 from tqdm import tqdm
 
 from ganfast.data.dataset import Dataset
+from ganfast.data.labels import Companions
 from ganfast.errors import InputError
 
 SIZES = (16, 32, 64, 128, 256)
 
 
 class Rows:
-    """N images that are decoded one by one; ``len`` is N. Subclasses say how.
+    """N images, or pairs of images, that are decoded one by one; ``len`` is N. Subclasses say how.
 
     ``title(i)`` is the file's name for a person; ``row`` raises InputError for a file that cannot be used.
     """
 
     name: str  # slug of the data set
     default_size: int | None = None  # None: from the first good image
+    pictures: tuple[str, ...] = ("images",)
+    """the columns that a row has a picture of: images, and targets of pairs"""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -42,16 +45,20 @@ class Rows:
     def check_channels(self, channels: int | None) -> None:
         """Refuse channels that the images cannot be turned into."""
 
-    def row(self, index: int, size: int, channels: int) -> np.ndarray:
-        """One image as uint8 [size, size, channels]."""
+    def split(self, layout: str) -> None:
+        """Take the halves of each picture for a pair: images and targets from left to right (ab) or reversed (ba)."""
         raise NotImplementedError
 
-    def labels(self, kept: np.ndarray) -> np.ndarray | None:
-        """int64 labels of the images at the indices ``kept``, or None."""
+    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
+        """One uint8 [size, size, channels] for each of ``pictures``."""
         raise NotImplementedError
 
-    def ready(self, size: int, channels: int) -> np.ndarray | None:
-        """All rows as one uint8 array [N, size, size, channels] where they already lie so, else None."""
+    def companions(self, kept: np.ndarray) -> Companions:
+        """The other columns of the rows at the indices ``kept``."""
+        raise NotImplementedError
+
+    def ready(self, size: int, channels: int) -> tuple[np.ndarray, ...] | None:
+        """All rows as uint8 arrays [N, size, size, channels] where they already lie so, else None."""
         return None
 
     def close(self) -> None:
@@ -100,18 +107,20 @@ def _none_left(rows: Rows) -> InputError:
     return InputError(f"{rows.name}: none of its {len(rows)} files is an image that can be used")
 
 
-def decoded(rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, row) of every good image in order; a bad one raises, or is passed over with ``skip_bad``.
+def decoded(
+    rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool
+) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """(index, row) of every good row in order; a bad one raises, or is passed over with ``skip_bad``.
 
     Memory stays bounded: two chunks a worker of about 1 MiB each are decoded ahead of the reader.
     """
-    row_bytes = size * size * channels
+    row_bytes = size * size * channels * len(rows.pictures)
     chunk = min(256, max(1, 2**20 // row_bytes))
     starts = deque(range(0, len(rows), chunk))
     # tiny rows are mostly Python: threads would wait for its lock (MNIST takes 4 s with two threads, 2.3 s with one)
     workers = 1 if row_bytes < 2**13 else min(32, os.cpu_count() or 1)
 
-    def work(start: int) -> list[np.ndarray | InputError]:
+    def work(start: int) -> list[tuple[np.ndarray, ...] | InputError]:
         return [_attempt(rows, i, size, channels) for i in range(start, min(start + chunk, len(rows)))]
 
     good = 0
@@ -141,7 +150,7 @@ def _take(queue: deque, count: int) -> list:
     return [queue.popleft() for _ in range(min(count, len(queue)))]
 
 
-def _attempt(rows: Rows, index: int, size: int, channels: int) -> np.ndarray | InputError:
+def _attempt(rows: Rows, index: int, size: int, channels: int) -> tuple[np.ndarray, ...] | InputError:
     try:
         return rows.row(index, size, channels)
     except InputError as error:
@@ -156,20 +165,29 @@ def missing(rows: Rows, kept: np.ndarray) -> tuple[str, ...]:
 
 
 def in_ram(rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool) -> Dataset:
-    """Decode everything into one uint8 tensor; refuse what would take over half of the memory that is free."""
-    array = rows.ready(size, channels)
+    """Decode everything into uint8 tensors; refuse what would take over half of the memory that is free."""
+    arrays = rows.ready(size, channels)
     kept = np.arange(len(rows))
-    if array is None:
-        check_ram(rows.name, len(rows) * size * size * channels)
-        array = np.empty((len(rows), size, size, channels), np.uint8)
+    if arrays is None:
+        shape = (len(rows), size, size, channels)
+        check_ram(rows.name, int(np.prod(shape, dtype=object)) * len(rows.pictures))
+        arrays = [np.empty(shape, np.uint8) for _ in rows.pictures]
         kept = []
         for index, row in decoded(rows, size, channels, skip_bad, progress):
-            array[len(kept)] = row
+            for array, picture in zip(arrays, row):
+                array[len(kept)] = picture
             kept.append(index)
-        array, kept = array[: len(kept)], np.array(kept)
-    labels = rows.labels(kept)
-    labels = None if labels is None else torch.from_numpy(labels)
-    return Dataset(rows.name, images=torch.from_numpy(array), labels=labels, skipped=missing(rows, kept))
+        arrays, kept = [array[: len(kept)] for array in arrays], np.array(kept)
+    beside = rows.companions(kept)
+    pictures = {column: torch.from_numpy(array) for column, array in zip(rows.pictures, arrays)}
+    return Dataset(
+        rows.name,
+        names=beside.names,
+        skipped=missing(rows, kept),
+        absent=beside.absent,
+        **pictures,
+        **beside.tensors(),
+    )
 
 
 def check_ram(what: str, size: int) -> None:

@@ -28,3 +28,17 @@ def folder(tmp_path, picture):
         return tmp_path / "set"
 
     return make
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """saved(array) → path of a .npy; saved(x=…, y=…) → path of a .npz."""
+
+    def save(array=None, **arrays):
+        if array is not None:
+            np.save(tmp_path / "some data.npy", array)
+            return str(tmp_path / "some data.npy")
+        np.savez(tmp_path / "some data.npz", **arrays)
+        return str(tmp_path / "some data.npz")
+
+    return save

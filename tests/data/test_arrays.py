@@ -1,26 +1,11 @@
-"""NumPy arrays: layouts, types, ranges, labels, points, and what is refused."""
+"""Arrays of images or points: layouts, types, ranges, and what is refused."""
 
 import numpy as np
 import pytest
 import torch
 
 from ganfast.data import open_dataset
-from ganfast.data import rows as rows_module
 from ganfast.errors import InputError
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """saved(array) → path of a .npy; saved(x=…, y=…) → path of a .npz."""
-
-    def save(array=None, **arrays):
-        if array is not None:
-            np.save(tmp_path / "some data.npy", array)
-            return str(tmp_path / "some data.npy")
-        np.savez(tmp_path / "some data.npz", **arrays)
-        return str(tmp_path / "some data.npz")
-
-    return save
 
 
 def noise(*shape):
@@ -110,27 +95,6 @@ def test_sizes_and_channels(saved):
         open_dataset(odd, channels=3)
 
 
-@pytest.mark.parametrize("key", ["images", "x", "x_train", "arr_0", "whatever"])
-def test_npz_samples_by_key(saved, key):
-    arrays = {key: noise(3, 16, 16), "y": np.array([2, 0, 1], np.int32), "other": np.zeros((2, 2))}
-    data = open_dataset(saved(**arrays))
-    np.testing.assert_array_equal(data.samples[..., 0].numpy(), arrays[key])
-    assert data.labels.tolist() == [2, 0, 1] and data.labels.dtype == torch.int64
-
-
-def test_npz_whose_samples_are_not_clear(saved):
-    with pytest.raises(InputError, match=r"holds the arrays a, b.*images"):
-        open_dataset(saved(a=noise(3, 16, 16), b=noise(3, 16, 16)))
-
-
-@pytest.mark.parametrize(
-    "labels", [np.zeros(2, np.int64), np.zeros(3), np.zeros((3, 10), np.int64), np.array([0, -1, 2])]
-)
-def test_npz_labels_that_do_not_fit(saved, labels):
-    with pytest.raises(InputError, match=r"data\.npz: labels: "):
-        open_dataset(saved(images=noise(3, 16, 16), labels=labels))
-
-
 def test_points(saved):
     points = np.random.default_rng(0).standard_normal((50, 3))
     data = open_dataset(saved(x=points, y=np.arange(50)))
@@ -168,19 +132,4 @@ def test_truncated_files(saved, suffix, keep):
     with open(path, "r+b") as file:
         file.truncate(keep)
     with pytest.raises(InputError, match=rf"data\.{suffix}: a damaged array file"):
-        open_dataset(path)
-
-
-def test_npz_that_claims_more_than_memory(saved, monkeypatch):
-    monkeypatch.setattr(rows_module, "available_ram", lambda: 1000)
-    with pytest.raises(InputError, match="GiB of memory"):
-        open_dataset(saved(x=noise(9, 16, 16)))
-
-
-def test_npz_with_a_damaged_member(saved):
-    path = saved(x=noise(9, 16, 16))
-    with open(path, "r+b") as file:
-        file.seek(1000)
-        file.write(b"\0\0\0\0")
-    with pytest.raises(InputError, match="a damaged array file"):
         open_dataset(path)

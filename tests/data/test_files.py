@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ganfast.data import open_dataset
+from ganfast.data import Images, Labels, match, open_dataset
 from ganfast.data import rows as rows_module
 from ganfast.errors import InputError
 
@@ -54,39 +54,105 @@ def test_deflated_zip_equals_stored(folder):
 
 def test_labels_from_folders(source):
     data = open_dataset(source("dog/1.png", "cat/2.png", "cat/deep/3.png", "ant/4.png"))
-    assert data.labels.tolist() == [0, 1, 1, 2] and data.labels.dtype == torch.int64 and data.num_classes == 3
+    assert data.labels.tolist() == [0, 1, 1, 2] and data.labels.dtype == torch.int64
+    assert data.names == {"labels": ("ant", "cat", "dog")}
 
 
-@pytest.mark.parametrize("names", [("dog/1.png", "2.png"), ("all/1.png", "all/2.png")])
-def test_no_labels_from_one_folder_or_with_images_at_the_root(source, names):
-    assert open_dataset(source(*names)).labels is None
+def test_no_labels_from_one_folder(source):
+    data = open_dataset(source("all/1.png", "all/2.png"))
+    assert data.labels is None and data.absent == {}
 
 
-@pytest.mark.parametrize("pairs", [[["a/1.png", 5], ["b/2.png", 0]], {"a/1.png": 5, "b/2.png": 0}])
+def test_no_labels_where_images_lie_outside_the_folders(source):
+    data = open_dataset(source("dog/1.png", "cat/2.png", "3.png"))
+    assert data.labels is None and data.absent["labels"] == "1 of 3 files lie outside the folders of classes"
+
+
+def labelled(source, *names, **entries):
+    return open_dataset(source(*names, extra={"dataset.json": json.dumps(entries).encode()}))
+
+
+@pytest.mark.parametrize("pairs", [[["a/1.png", 5], ["b/2.png", 0]], {"a/1.png": 5, "b\\2.png": 0}])
 def test_labels_from_dataset_json_come_first(source, pairs):
-    data = open_dataset(source("a/1.png", "b/2.png", extra={"dataset.json": json.dumps({"labels": pairs}).encode()}))
-    assert data.labels.tolist() == [5, 0] and data.num_classes == 6
+    data = labelled(source, "a/1.png", "b/2.png", labels=pairs)
+    assert data.labels.tolist() == [1, 0] and data.names == {"labels": ("0", "5")}
 
 
 def test_null_in_dataset_json_means_no_labels(source):
-    assert open_dataset(source("a/1.png", "b/2.png", extra={"dataset.json": b'{"labels": null}'})).labels is None
+    data = labelled(source, "a/1.png", "b/2.png", labels=None)
+    assert data.labels is None and data.absent == {}
+
+
+def test_dataset_json_that_says_nothing_of_labels(source):
+    assert labelled(source, "a/1.png", "b/2.png", license="CC0").names == {"labels": ("a", "b")}
+    data = labelled(source, "a/1.png", "b/2.png", "3.png", license="CC0")
+    assert data.absent["labels"] == 'dataset.json has no "labels"'
+
+
+def test_attributes_from_dataset_json(source):
+    pairs = [["a.png", [0.5, 1]], ["b.png", [-1, 0]], ["gone.png", [7, 7]]]
+    data = labelled(source, "b.png", "a.png", labels=pairs, names=["smile", "age"])
+    assert data.columns["attributes"].tolist() == [[0.5, 1], [-1, 0]] and data.names == {"attributes": ("smile", "age")}
+    assert data.columns["attributes"].dtype == torch.float32 and data.labels is None
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"{", b"[]", b'{"classes": []}', b'{"labels": [["a.png", 0.5]]}', b'{"labels": {"a.png": -1}}', b'{"labels": 3}'],
+    "content, reason",
+    [
+        (b"{", "dataset.json is not valid JSON"),
+        (b"\xff\xfe", "dataset.json is not valid JSON"),
+        (b"[" * 100_000, "dataset.json is not valid JSON"),
+        (b"[]", 'dataset.json has no "labels"'),
+        (b'{"classes": []}', 'dataset.json has no "labels"'),
+        (b'{"labels": 3}', 'the "labels" of dataset.json are not'),
+        (b'{"labels": ["a.png"]}', 'the "labels" of dataset.json are not'),
+        (b'{"labels": [[0, "a.png"]]}', 'the "labels" of dataset.json are not'),
+        (b'{"labels": {"a.png": 1}}', "dataset.json labels only 1 of 2 files"),
+        (b'{"labels": {"a.png": 1, "b.png": null}}', "dataset.json labels only 1 of 2 files"),
+        (b'{"labels": {"a.png": 1, "b.png": "x"}}', "dataset.json has labels of the types int, str"),
+        (b'{"labels": {"a.png": NaN, "b.png": 1}}', "NaN or infinity"),
+    ],
 )
-def test_bad_dataset_json_is_named(source, content):
-    with pytest.raises(InputError, match=r"dataset\.json"):
-        open_dataset(source("a.png", extra={"dataset.json": content}))
+def test_labels_that_cannot_be_used_do_not_stop_what_does_not_ask_for_them(source, content, reason):
+    data = open_dataset(source("a.png", "b.png", extra={"dataset.json": content}))
+    assert len(data) == 2 and list(data.columns) == ["images"] and data.skipped == ()
+    assert data.absent["labels"].startswith(reason)
+    assert len(match("dcgan", {"x": Images()}, [data])) == 1
+    with pytest.raises(InputError) as caught:
+        match("cgan", {"x": Images(), "y": Labels()}, [data])
+    said = str(caught.value)
+    assert said.startswith(f"recipe cgan needs labels, and set has none ({reason}") and "put each class" in said
 
 
-def test_image_without_a_label_is_named(source):
-    extra = {"dataset.json": b'{"labels": [["a.png", 0]]}'}
-    path = source("a.png", "b.png", extra=extra)
-    with pytest.raises(InputError, match=r"b\.png: has no label in dataset\.json"):
-        open_dataset(path)
-    assert open_dataset(path, skip_bad=True).skipped == ("b.png",)
+def test_the_sentence_on_missing_labels(source):
+    data = labelled(source, "a.png", "b.png", "c.png", labels=[["a.png", 1]])
+    with pytest.raises(InputError) as caught:
+        match("cgan", {"x": Images(), "y": Labels()}, [data])
+    assert str(caught.value) == (
+        "recipe cgan needs labels, and set has none (dataset.json labels only 1 of 3 files): put each class into a "
+        "folder of its own, or add dataset.json."
+    )
+
+
+def test_dataset_json_that_cannot_be_read(folder):
+    root = folder("a.png", "b.png")
+    (root / "dataset.json").write_text('{"labels": [["a.png", 0], ["b.png", 1]]}')
+    path = zipped(root)
+    content = bytearray(path.read_bytes())
+    content[content.index(b'{"labels"') + 12] ^= 255
+    path.write_bytes(content)
+    assert "CRC" in open_dataset(str(path)).absent["labels"]
+    (root / "dataset.json").unlink()
+    (root / "dataset.json").mkdir()
+    assert open_dataset(str(root)).absent["labels"].startswith("dataset.json: cannot be read")
+
+
+def test_labels_of_files_that_are_skipped_do_not_matter(source):
+    extra = {"dataset.json": b'{"labels": {"a.png": 7, "b.png": 9, "c.png": 8}}', "c.png": b"", "d.png": b""}
+    data = open_dataset(source("a.png", "b.png", extra=extra), skip_bad=True)
+    assert (
+        data.labels.tolist() == [0, 1] and data.names == {"labels": ("7", "9")} and data.skipped == ("c.png", "d.png")
+    )
 
 
 def test_what_systems_leave_behind_is_ignored(source):

@@ -11,6 +11,7 @@ from ganfast.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(256, size=(6, 16, 16), dtype=np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5, 9], np.uint8)
+CLASSES, NAMES = [1, 0, 2, 0, 3, 4], ("1", "3", "4", "5", "9")  # what they become
 
 
 def idx(array):
@@ -39,13 +40,15 @@ def test_images_and_labels(mnist, gz, by_file):
     root = mnist(gz=gz)
     data = open_dataset(str(root / f"train-images-idx3-ubyte{'.gz' if gz else ''}" if by_file else root))
     np.testing.assert_array_equal(data.samples[..., 0].numpy(), IMAGES)
-    assert data.labels.tolist() == LABELS.tolist() and data.name == "toy" and data.shape == (1, 16, 16)
+    assert data.labels.tolist() == CLASSES and data.names == {"labels": NAMES}
+    assert data.name == "toy" and data.shape == (1, 16, 16)
 
 
 def test_without_labels(mnist):
     root = mnist()
     (root / "train-labels-idx1-ubyte.gz").unlink()
-    assert open_dataset(str(root)).labels is None
+    data = open_dataset(str(root))
+    assert data.labels is None and data.absent == {}
 
 
 def test_gzipped_images_beside_plain_labels(mnist):
@@ -53,7 +56,7 @@ def test_gzipped_images_beside_plain_labels(mnist):
     packed = root / "train-labels-idx1-ubyte.gz"
     packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
     packed.unlink()
-    assert open_dataset(str(root)).labels.tolist() == LABELS.tolist()
+    assert open_dataset(str(root)).labels.tolist() == CLASSES
 
 
 @pytest.mark.parametrize("gz", [True, False])
@@ -79,10 +82,25 @@ def test_a_header_that_claims_more_than_memory(mnist):
         open_dataset(str(mnist(bytes((0, 0, 8, 3)) + b"\xff" * 12)))
 
 
-@pytest.mark.parametrize("content", [idx(LABELS[:5]), idx(LABELS)[:-1], idx(IMAGES), b"x"])
-def test_bad_labels_are_named(mnist, content):
-    with pytest.raises(InputError, match="train-labels-idx1-ubyte"):
-        open_dataset(str(mnist(labels=content)))
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (idx(LABELS[:5]), "5 labels for 6 samples"),
+        (idx(LABELS)[:-1], "train-labels-idx1-ubyte.gz: its header says 6 values but it holds fewer"),
+        (idx(IMAGES), "train-labels-idx1-ubyte.gz: begins with 00000803"),
+        (b"x", "train-labels-idx1-ubyte.gz: begins with 78"),
+    ],
+)
+def test_bad_labels_are_left_out_with_the_reason(mnist, content, reason):
+    data = open_dataset(str(mnist(labels=content)))
+    assert len(data) == 6 and list(data.columns) == ["images"] and data.absent["labels"].startswith(reason)
+
+
+def test_a_damaged_file_of_labels_is_left_out(mnist):
+    root = mnist()
+    path = root / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "damaged or truncated" in open_dataset(str(root)).absent["labels"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled", "not gzip"])

@@ -9,8 +9,12 @@ import pytest
 from PIL import Image, ImageFile
 
 from ganfast.data import open_dataset
-from ganfast.data.images import decode, is_grey, narrow
+from ganfast.data.images import check_proportions, half_width, halves, is_grey, narrow, to_square, upright
 from ganfast.errors import InputError
+
+
+def decode(file, size, channels):
+    return to_square(upright(file), size, channels)
 
 
 def through_file(image, size=16, channels=3, format="PNG", **options):
@@ -116,6 +120,40 @@ def test_the_middle_square_is_kept(turned):
 def test_resizing_is_pillows_lanczos(picture):
     expected = np.asarray(picture(2, 40).resize((32, 32), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(through_file(picture(2, 40), size=32), expected)
+
+
+@pytest.mark.parametrize("width, half", [(32, 16), (33, 16), (16, 8)])
+def test_halves_are_of_one_size(width, half):
+    ramp = np.arange(width, dtype=np.uint8)[None].repeat(10, 0)
+    left, right = halves(Image.fromarray(ramp))
+    assert left.size == right.size == (half, 10)
+    np.testing.assert_array_equal(np.asarray(left)[0], ramp[0, :half])
+    np.testing.assert_array_equal(np.asarray(right)[0], ramp[0, -half:])
+
+
+def test_a_picture_too_narrow_for_two_sides():
+    with pytest.raises(InputError, match="15 pixels wide"):
+        half_width(15)
+
+
+@pytest.mark.parametrize(
+    "one, other, alike",
+    [
+        ((64, 48), (64, 48), True),
+        ((64, 48), (128, 96), True),
+        ((375, 500), (256, 341), True),  # rounded
+        ((64, 64), (64, 48), False),
+        ((64, 48), (48, 64), False),
+        ((512, 256), (256, 140), False),
+    ],
+)
+def test_sides_of_a_pair_have_the_same_proportions(one, other, alike):
+    for pair in ((one, other), (other, one)):
+        if alike:
+            check_proportions(*pair)
+        else:
+            with pytest.raises(InputError, match=f"{pair[0][0]}×{pair[0][1]} and {pair[1][0]}×{pair[1][1]} pixels"):
+                check_proportions(*pair)
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ganfast.data import Stream, open_dataset, pack
+from ganfast.data import Sampler, open_dataset, pack
 from ganfast.data import packed as packed_module
-from ganfast.data.images import decode
+from ganfast.data.images import to_square
 from ganfast.errors import InputError
 
 NAMES = ("a/1.png", "a/2.png", "b/3.png", "b/4.png")
 
 
 def same(one, other):
-    labels = (one.labels is None and other.labels is None) or torch.equal(one.labels, other.labels)
-    return torch.equal(one.samples, other.samples) and labels and one.name == other.name
+    assert list(one.columns) == list(other.columns)
+    for name, values in one.columns.items():
+        assert values.dtype == other.columns[name].dtype and torch.equal(values, other.columns[name]), name
+    assert one.fingerprint() == other.fingerprint()
+    return (one.name, one.names, one.absent) == (other.name, other.names, other.absent)
 
 
 @pytest.mark.parametrize("options", [{}, {"size": 32}, {"channels": 1}])
@@ -31,26 +34,28 @@ def test_packed_equals_unpacked(folder, tmp_path, options):
     data = open_dataset(root, **options)
     returned, opened = pack(root, dest, **options), open_dataset(dest)
     assert same(data, returned) and same(data, opened)
-    assert data.fingerprint() == opened.fingerprint()
-    assert opened.labels.tolist() == [0, 0, 1, 1]
+    assert opened.labels.tolist() == [0, 0, 1, 1] and opened.names == {"labels": ("a", "b")}
     assert os.listdir(tmp_path / "new") == ["p.safetensors"]
 
 
 def test_the_file_says_what_it_holds(folder, tmp_path):
     root, dest = folder(*NAMES), str(tmp_path / "p.safetensors")
-    (root / "bad.png").write_bytes(b"")
+    (root / "a" / "bad.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"bad\.png"):
         pack(str(root), dest)
     assert not os.path.exists(dest)
-    assert pack(str(root), dest, skip_bad=True).skipped == ("bad.png",)
+    assert pack(str(root), dest, skip_bad=True).skipped == ("a/bad.png",)
     with safe_open(dest, framework="pt") as file:
         assert file.metadata() == {
-            "format": "ganfast-packed-1",
+            "format": "ganfast-packed-2",
             "name": "set",
             "size": "16",
             "channels": "3",
             "source": "5",
             "skipped": "1",
+            "columns": '["images", "labels"]',
+            "names": '{"labels": ["a", "b"]}',
+            "absent": "{}",
         }
         assert file.get_tensor("images").shape == (4, 16, 16, 3)
 
@@ -64,8 +69,7 @@ def test_labels_after_an_odd_number_of_rows(folder, tmp_path):
 def test_built_in_sets_and_packed_files_can_be_packed(tmp_path, source):
     first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
     data = open_dataset(source)
-    assert same(data, pack(source, first)) and same(data, pack(first, second))
-    assert data.fingerprint() == open_dataset(second).fingerprint()
+    assert same(data, pack(source, first)) and same(data, pack(first, second)) and same(data, open_dataset(second))
 
 
 def test_packing_a_file_onto_itself(folder, tmp_path):
@@ -108,11 +112,11 @@ def test_interrupted_dest_stays_and_nothing_is_left(folder, tmp_path, monkeypatc
     dest = tmp_path / "p.safetensors"
     dest.write_bytes(b"precious")
 
-    def interrupted(file, size, channels):
+    def interrupted(image, size, channels):
         raise KeyboardInterrupt
 
     root = str(folder(*NAMES))
-    monkeypatch.setattr("ganfast.data.files.decode", interrupted)
+    monkeypatch.setattr("ganfast.data.files.to_square", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(root, str(dest), size=16, channels=3)
     assert dest.read_bytes() == b"precious" and sorted(os.listdir(tmp_path)) == ["p.safetensors", "set"]
@@ -122,15 +126,15 @@ SLOW_PACK = r"""
 import os, sys, time
 import ganfast.data.files as files
 from ganfast.data import pack
-decode, count = files.decode, 0
+to_square, count = files.to_square, 0
 def slow(*args):
     global count
     count += 1
     if count > 300:
         os.write(1, b"midway\n")  # whole, whichever thread writes
         time.sleep(0.1)
-    return decode(*args)
-files.decode = slow
+    return to_square(*args)
+files.to_square = slow
 pack(sys.argv[1], sys.argv[2], size=128)
 """
 
@@ -145,7 +149,7 @@ def test_killed_midway_dest_stays_whole(folder, tmp_path, how):
     )
     try:
         assert process.stdout.readline() == b"midway\n"
-        partial = [f for f in os.listdir(tmp_path) if f.endswith(".tmp")]
+        partial = [f for f in os.listdir(tmp_path) if f.endswith(".partial")]
         assert len(partial) == 1 and (tmp_path / partial[0]).stat().st_size > 4096
         process.send_signal(how)
         assert process.wait(30) != 0
@@ -166,9 +170,9 @@ def test_packing_holds_little_in_memory(folder, tmp_path, monkeypatch):
     def counting(*args):
         lock_free.append(None)  # appending is atomic
         ahead.append(len(lock_free) - written)
-        return decode(*args)
+        return to_square(*args)
 
-    monkeypatch.setattr("ganfast.data.files.decode", counting)
+    monkeypatch.setattr("ganfast.data.files.to_square", counting)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     real = packed_module.decoded
 
@@ -190,14 +194,15 @@ def test_opening_reads_nothing_and_a_batch_reads_its_rows(tmp_path):
     count = 2**16
     path = tmp_path / "big.safetensors"
     with open(path, "wb") as file:
-        file.write(packed_module.header((count, 256, 256, 4), False, "big", count))
-        file.truncate(packed_module.HEADER + count * 256 * 256 * 4)
+        layout = {"images": ("uint8", (count, 256, 256, 4))}
+        file.write(packed_module.header(layout, ("images",), "big", count, {}, {}))
+        file.truncate(file.tell() + count * 256 * 256 * 4)
     before = resident()
     data = open_dataset(str(path))
     assert len(data) == count and data.shape == (4, 256, 256)
-    stream = Stream(data, 8, seed=0)
+    sampler = Sampler(data, 8, seed=0)
     for _ in range(3):
-        assert (stream.next() == -1).all()
+        assert (sampler.next()["images"] == -1).all()
     assert len(data.fingerprint()) > 16
     assert resident() - before < 2**28
 
@@ -228,6 +233,15 @@ def test_truncated_file(folder, tmp_path, keep):
         ({"images": torch.zeros(2, 16, 8, 3, dtype=torch.uint8)}, {"format": "ganfast-packed-1"}, "tensors"),
         ({"weight": torch.zeros(3)}, {"format": "ganfast-packed-1"}, "pack it again"),
         ({"points": torch.zeros(3, 2), "labels": torch.zeros(2).long()}, {"format": "ganfast-packed-1"}, "tensors"),
+        ({"points": torch.zeros(3, 0)}, {"format": "ganfast-packed-2"}, "tensors"),
+        ({"points": torch.zeros(3, 2)}, {"format": "ganfast-packed-2", "columns": "["}, "tensors"),
+        ({"points": torch.zeros(3, 2)}, {"format": "ganfast-packed-2", "columns": '["images"]'}, "tensors"),
+        ({"points": torch.zeros(3, 2)}, {"format": "ganfast-packed-2", "names": "[1]"}, "tensors"),
+        (
+            {"points": torch.zeros(3, 2), "labels": torch.arange(3)},
+            {"format": "ganfast-packed-2", "names": '{"labels": ["a", "b"]}'},
+            "2 names and the class 2",
+        ),
     ],
 )
 def test_other_safetensors_files_are_refused(tmp_path, tensors, metadata, reason):
@@ -235,6 +249,87 @@ def test_other_safetensors_files_are_refused(tmp_path, tensors, metadata, reason
     save_file(tensors, path, metadata)
     with pytest.raises(InputError, match=rf"w\.safetensors: .*{reason}"):
         open_dataset(path)
+
+
+@pytest.mark.parametrize("labels, classes, names", [([1, 0, 2], [1, 0, 2], "012"), ([7, 0, 7], [1, 0, 1], "07")])
+def test_files_of_the_first_format_still_open(tmp_path, labels, classes, names):
+    path = str(tmp_path / "p.safetensors")
+    metadata = {"format": "ganfast-packed-1", "name": "old", "source": "3", "skipped": "0"}
+    for kind, values in (("points", torch.randn(3, 2)), ("images", torch.ones(3, 16, 16, 1, dtype=torch.uint8))):
+        save_file({kind: values, "labels": torch.tensor(labels)}, path, metadata)
+        data = open_dataset(path)
+        assert (data.name, list(data.columns), data.names) == ("old", [kind, "labels"], {"labels": tuple(names)})
+        assert torch.equal(data.samples, values) and data.labels.tolist() == classes
+        save_file({kind: values}, path, metadata)
+        assert list(open_dataset(path).columns) == [kind]
+
+
+def test_pairs_are_kept(folder, tmp_path, picture):
+    root = folder(*NAMES)
+    for name in NAMES:
+        picture(len(name), 32).save(root / name)
+    (root / "b" / "bad.png").write_bytes(b"")
+    options = {"layout": "ba", "size": 32, "skip_bad": True}
+    data = open_dataset(str(root), **options)
+    packed = pack(str(root), str(tmp_path / "p.safetensors"), **options)
+    assert list(data.columns) == ["images", "targets", "labels"] and same(data, packed)
+    assert data.skipped == packed.skipped == ("b/bad.png",)
+    assert same(data, pack(str(tmp_path / "p.safetensors"), str(tmp_path / "q.safetensors")))
+    assert sorted(os.listdir(tmp_path)) == ["p.safetensors", "q.safetensors", "set"]
+    with pytest.raises(InputError, match="is packed, and --layout ab"):
+        open_dataset(str(tmp_path / "p.safetensors"), layout="ab")
+
+
+def test_every_column_is_kept(tmp_path):
+    count, random = 5, np.random.default_rng(0)
+    np.savez(
+        tmp_path / "x.npz",
+        images=random.integers(256, size=(count, 16, 16, 3), dtype=np.uint8),
+        targets=random.integers(256, size=(count, 16, 16, 3), dtype=np.uint8),
+        labels=np.array(["b", "a", "b", "c", "a"]),
+        attributes=random.standard_normal((count, 3)),
+        tokens=random.integers(9, size=(count, 3)),
+        audio=random.integers(-9, 9, size=(count, 3)).astype(np.int16),
+        clips=random.integers(256, size=(count, 1, 3, 5, 1), dtype=np.uint8),
+        points=np.zeros((count + 1, 2)),
+    )
+    source, dest = str(tmp_path / "x.npz"), str(tmp_path / "p.safetensors")
+    data = open_dataset(source)
+    assert len(data.columns) == 7 and data.absent == {"points": "its array points: 6 rows for 5 samples"}
+    assert same(data, pack(source, dest)) and same(data, pack(dest, str(tmp_path / "q.safetensors")))
+
+
+@pytest.mark.parametrize("column", ["tokens", "audio", "clips"])
+def test_data_sets_without_images(tmp_path, column):
+    values = {
+        "tokens": np.arange(6).reshape(3, 2),
+        "audio": np.linspace(-1, 1, 15, dtype=np.float32).reshape(3, 5),
+        "clips": np.arange(3 * 30, dtype=np.uint8).reshape(3, 1, 2, 5, 3),
+    }
+    np.savez(tmp_path / "x.npz", **{column: values[column], "y": np.arange(3)})
+    data = pack(str(tmp_path / "x.npz"), str(tmp_path / "p.safetensors"))
+    assert same(open_dataset(str(tmp_path / "x.npz")), data) and data.kind == column
+    np.testing.assert_array_equal(data.samples.numpy(), values[column])
+
+
+def test_names_of_any_length_and_why_labels_are_absent(folder, tmp_path):
+    folders = [f"{k:04}-{'ü' * 50}" for k in range(100)]
+    root = folder(*(f"{name}/1.png" for name in folders))
+    (root / folders[0] / "1.png").write_bytes(b"")
+    dest = str(tmp_path / "p.safetensors")
+    assert pack(str(root), dest, skip_bad=True).names == {"labels": tuple(folders[1:])}
+    (root / "0.png").write_bytes((root / folders[1] / "1.png").read_bytes())
+    assert pack(str(root), dest, skip_bad=True).absent["labels"] == "1 of 100 files lie outside the folders of classes"
+
+
+def test_names_that_only_come_with_the_last_row(folder, tmp_path):
+    """The first row, which lies outside the folders, is bad: the header grows after the rows are written."""
+    root = folder(*(f"{k:04}-{'ü' * 50}/1.png" for k in range(2000)))
+    (root / "0.png").write_bytes(b"")
+    dest = str(tmp_path / "p.safetensors")
+    data = open_dataset(str(root), skip_bad=True)
+    packed = pack(str(root), dest, skip_bad=True)
+    assert same(data, packed) and packed.num_classes == 2000 and packed.skipped == ("0.png",)
 
 
 def test_a_name_in_a_file_cannot_leave_the_run_directory(tmp_path):

@@ -1,4 +1,4 @@
-"""Real MNIST and real emoji."""
+"""Real MNIST, emoji, photographs with named classes, and pairs."""
 
 import gzip
 import zipfile
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganfast.data import Stream, open_dataset, pack
+from ganfast.data import Sampler, open_dataset, pack
 
 
 @pytest.mark.slow
@@ -36,6 +36,23 @@ def test_emoji(real_data, tmp_path):
             np.testing.assert_array_equal(data.samples[k].numpy(), np.asarray(expected))
     packed = pack(str(path), str(tmp_path / "emoji.safetensors"))
     assert (packed.samples == data.samples).all() and packed.fingerprint() == data.fingerprint()
-    batch = Stream(packed, 64, seed=0, flip=True).next()
+    batch = Sampler(packed, 64, seed=0, flip=True).next()["images"]
     assert batch.shape == (64, 3, 64, 64) and batch.min() >= -1 and batch.max() <= 1
     assert batch.mean() > 0  # emoji on white
+
+
+def test_flowers_have_names(real_data):
+    data = open_dataset(str(real_data / "flowers" / "flowers-64.zip"), skip_bad=True)
+    assert data.names["labels"] == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    assert len(data) == 3129 and data.labels.bincount().min() > 400 and len(data.skipped) == 1
+
+
+def test_pairs_of_microscope_pictures_and_label_maps(real_data, tmp_path):
+    with zipfile.ZipFile(real_data / "nuclei" / "nuclei-pairs-128.zip") as archive:
+        chosen = [name for name in archive.namelist() if name[-8:-4] < "0020" and "/" in name]
+        archive.extractall(tmp_path, chosen)
+    data = open_dataset(str(tmp_path / "label"), targets=str(tmp_path / "photo"))
+    assert data.columns.keys() == {"images", "targets"} and data.shape == (3, 128, 128) and len(data) == 20
+    assert data.spec("targets").shape == (3, 128, 128)
+    with Image.open(tmp_path / "photo" / "0007.jpg") as image:
+        np.testing.assert_array_equal(data.columns["targets"][7].numpy(), np.asarray(image.convert("RGB")))
