@@ -12,7 +12,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -206,7 +206,11 @@ class Pack:
     channels: int | None = None
     """1 for grey, 3 for RGB; by default what the data is"""
     skip_bad: bool = False
-    """leave out files that cannot be decoded, and count them"""
+    """skip files that cannot be decoded, and count them"""
+    layout: Literal["ab", "ba"] | None = None
+    """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
+    targets: str | None = None
+    """a folder or zip of the images' partners, by equal names"""
 
 
 def data(argv: list[str]) -> None:
@@ -216,7 +220,8 @@ def data(argv: list[str]) -> None:
         print("ganfast data pack SRC DEST    decode a data set once, into one file")
         return
     chosen = read_options(Pack, argv[1:], "ganfast data pack")
-    packed = pack(chosen.src, chosen.dest, size=chosen.size, channels=chosen.channels, skip_bad=chosen.skip_bad)
+    options = {name: value for name, value in vars(chosen).items() if name not in ("src", "dest")}
+    packed = pack(chosen.src, chosen.dest, **options)
     left_out = f", {len(packed.skipped)} files left out that cannot be decoded" if packed.skipped else ""
     print(f"wrote {len(packed)} {packed.kind} of {'×'.join(map(str, packed.shape))} to {chosen.dest}{left_out}")
 

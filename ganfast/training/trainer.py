@@ -110,7 +110,7 @@ class Trainer:
                 with faults.moved_explained(opts):
                     source = open_dataset(
                         os.fspath(source), size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad,
-                        **({"layout": opts.layout} if opts.layout else {}), **({"targets": opts.data_b} if paired and opts.data_b else {}),
+                        layout=opts.layout, targets=opts.data_b if paired else None,
                     )  # fmt: skip
             for name, wanted, own in zip(("channels", "size"), (opts.channels, opts.size), source.shape):
                 if wanted not in (None, own):
