@@ -18,7 +18,7 @@ from ganfast.commands.drawing import FEW, SHOWN
 from ganfast.data import open_dataset
 from ganfast.data.files import FolderRows, ZipRows
 from ganfast.data.idx import is_idx, train_file
-from ganfast.data.images import decode, naming
+from ganfast.data.images import naming, to_square, upright
 from ganfast.data.rows import in_ram
 from ganfast.data.sources import BUILT_IN
 from ganfast.errors import InputError
@@ -148,7 +148,7 @@ def find(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str]
         if path.suffix.lower() not in ARRAYS and not is_idx(path):
             check_channels(channels)
             with naming(f"--input {source}"):
-                return [path.name], torch.from_numpy(decode(path, size, channels).copy())[None], 0
+                return [path.name], torch.from_numpy(to_square(upright(path), size, channels).copy())[None], 0
     data = open_dataset(source, size=size, channels=channels, skip_bad=skip_bad)
     if "images" not in data.columns:
         raise InputError(f"--input {source} has no images: give a picture, a folder or a zip of images.")

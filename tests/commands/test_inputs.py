@@ -12,7 +12,7 @@ from PIL import Image
 from ganfast import load, models
 from ganfast.cli import main
 from ganfast.commands import translating
-from ganfast.data.images import decode
+from ganfast.data.images import to_square, upright
 from ganfast.training.pictures import to_uint8
 
 
@@ -24,7 +24,7 @@ def picture(path: str, seed: int = 0, size=(20, 16)) -> str:
 
 
 def tensor(path: str, channels: int = 1) -> torch.Tensor:
-    pixels = torch.tensor(decode(path, 16, channels))
+    pixels = torch.tensor(to_square(upright(path), 16, channels))
     return pixels.permute(2, 0, 1)[None] / 127.5 - 1
 
 
@@ -54,7 +54,7 @@ def test_a_translation_for_each_picture(folder, capsys):
     assert np.array_equal(written("generated/a.png"), wanted)
     grid = written("generated/grid.png")
     assert grid.shape == (16, 6 * 18 - 2)  # three pairs
-    assert np.array_equal(grid[:, :16], decode("images/a.png", 16, 1)[..., 0])
+    assert np.array_equal(grid[:, :16], to_square(upright("images/a.png"), 16, 1)[..., 0])
     assert np.array_equal(grid[:, 18:34], wanted)
 
 
