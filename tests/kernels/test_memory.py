@@ -13,7 +13,7 @@ launches = pytest.importorskip("launches")
 CODE = """
 import sys
 import torch
-sys.path.insert(0, "bench")
+sys.path.insert(0, "tools")
 import launches
 from ganfast import ops
 from ganfast.ops._registry import OPS, available

@@ -1,6 +1,6 @@
 """What happens to a training run when things go wrong: kills, full disks, signals, damage, too little memory.
 
-    python bench/soak.py [--kills 50] [--minutes 20] [--short] [CASE ...]
+    python tools/soak/soak.py [--kills 50] [--minutes 20] [--short] [CASE ...]
 
 One process runs the cases of ``fault_cases.py``; its children train and are hurt. Prints a row a case:
 

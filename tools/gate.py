@@ -1,10 +1,10 @@
 """The kernel gate: every kernel compiled for chips that need not be here, and one row each on what came out.
 
-    python bench/gate.py [op …] [--archs 80 90 100] [--triton FOLDER] [--json FILE]
+    python tools/gate.py [op …] [--archs 80 90 100] [--triton FOLDER] [--json FILE]
 
-Triton kernels come from the launches that ``bench/launches/`` declares, CUDA kernels from all of csrc/cuda/<op>.cu. A
+Triton kernels come from the launches that ``tools/launches/`` declares, CUDA kernels from all of csrc/cuda/<op>.cu. A
 row has registers, shared memory, spills, resident blocks, the widths of the main path's loads and stores, its
-instructions, and the bound that follows (bench/chips.py). Faults, listed last, make the exit code 1. docs/kernels.md
+instructions, and the bound that follows (tools/chips.py). Faults, listed last, make the exit code 1. docs/kernels.md
 says how to read it.
 """
 
@@ -93,7 +93,7 @@ def faults(declaration, row: dict) -> list[str]:
     found = []
     declared, element = _first_match(declaration.ELEMENT, row)
     if not declared:
-        found.append(f"bench/launches/{row['op']}.py does not declare {row['kernel']} in ELEMENT")
+        found.append(f"tools/launches/{row['op']}.py does not declare {row['kernel']} in ELEMENT")
     if row["spills"] or row["stack"]:
         found.append(f"{row['spills']} accesses to local memory, {row['stack']} bytes of stack")
     if row["atomics"]:
