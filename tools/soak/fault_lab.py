@@ -238,8 +238,11 @@ def difference_of(run: Path, reference: Path, older: bool) -> str:
     one, other = ([path.name for path in checkpoint.all_in(each)] for each in (run, reference))
     if one != other if older else one[-1] != other[-1]:
         return f"checkpoints {one} and {other}"
-    for name in ("G", "D", "G_ema"):
-        a, b = (load_file(each / one[-1] / f"{name}.safetensors") for each in (run, reference))
+    weights = [sorted(path.name for path in (each / one[-1]).glob("*.safetensors")) for each in (run, reference)]
+    if weights[0] != weights[1]:
+        return f"files of {run / one[-1]}: {weights[0]} and {weights[1]}"
+    for name in weights[1]:
+        a, b = (load_file(each / one[-1] / name) for each in (run, reference))
         if a.keys() != b.keys() or not all(torch.equal(a[key], b[key]) for key in a):
             return f"{name} of {run}"
     a, b = (torch.load(each / one[-1] / "state.pt", weights_only=True) for each in (run, reference))

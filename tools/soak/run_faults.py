@@ -47,9 +47,9 @@ def poison(position: int | None = None, step: int | None = None) -> Callable:
         advance = Trainer.advance
 
         def hurt(trainer):
-            if trainer.feed.position == position or trainer.step == step:
+            if trainer.images == position or trainer.step == step:
                 with torch.no_grad():
-                    next(trainer.networks["D"].parameters()).fill_(torch.nan)
+                    next(trainer.state.networks["D"].parameters()).fill_(torch.nan)
             advance(trainer)
 
         Trainer.advance = hurt
