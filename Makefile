@@ -2,7 +2,7 @@
 #   PYTHON=python3.12   the interpreter that makes .venv
 #   TORCH=torch         another torch (the default, a fixed version, keeps a machine without a GPU free of CUDA packages)
 #   ORDER="-p no:randomly"   the tests in the order of their files, with the same random numbers each time
-#   ARGS="..."          passed on to pytest (to bench/gate.py: names of operators, --archs 90)
+#   ARGS="..."          passed on to pytest (to tools/gate.py: names of operators, --archs 90)
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -42,7 +42,7 @@ test-chips: $(VENV)/.dev $(VENV)/.triton-3.6  ## compile and test the kernels fo
 	$(PYTEST) -m chips tests/kernels $(ARGS)
 
 kernels: $(VENV)/.dev $(VENV)/.triton-3.6  ## compile every kernel for A100, H200 and B200 and report on the machine code
-	$(BIN)/python bench/gate.py --triton $(VENV)/triton-3.6 --json build/kernels.json $(ARGS)
+	$(BIN)/python tools/gate.py --triton $(VENV)/triton-3.6 --json build/kernels.json $(ARGS)
 
 lint: $(VENV)/.dev  ## check style with ruff
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = {"ganfast", *(p.stem for p in [*(ROOT / "tests").iterdir(), *(ROOT / "bench").iterdir()])}
+OWN = {"ganfast", *(p.stem for folder in ("tests", "bench", "tools") for p in (ROOT / folder).iterdir())}
 TRITON = os.environ.get("TRITON_CACHE_DIR")  # which tests/conftest.py, imported later, changes
 LOG = "GANFAST_TESTS_LOG"  # the environment's name for FILE, for the process of a file
 SHARE = "GANFAST_TESTS_SHARE"  # and for which of a file's tests are the process's: "1/3"

@@ -129,10 +129,10 @@ def stubbed():
 
 def _forget(ops):
     """What operators have found out of this machine."""
-    from ganfast.nn import group
+    from ganfast.nn import fused_group
     from ganfast.penalty import plan
 
-    group._BY_TORCH.clear()
+    fused_group._BY_TORCH.clear()
     plan._PLANS.clear()
     for op in ops.values():
         op._ready_on.clear()

@@ -26,7 +26,7 @@ def revision() -> str:
     commit = output("git", "rev-parse", "--short=12", "HEAD")
     if not commit:
         return os.environ.get("GANFAST_REVISION", "unknown")[:12]
-    sources = ("ganfast", "kernels", "csrc", "bench/*.py", "setup.py")
+    sources = ("ganfast", "kernels", "csrc", "bench/*.py", "tools/launches", "setup.py")
     return commit + ("+" if output("git", "status", "--porcelain", "--untracked-files=no", "--", *sources) else "")
 
 

@@ -1,4 +1,4 @@
-"""The best constants of the Triton kernels on this GPU: tries what bench/launches/<op>.py lists in TUNE or problems.
+"""The best constants of the Triton kernels on this GPU: tries what tools/launches/<op>.py lists in TUNE or problems.
 
     python bench/tune.py --minutes 5 --write          # the winners go to kernels/tuned.py, which the kernels read
     python bench/tune.py interpolate --arch 90        # without a GPU: what would be tried, with the machine code
@@ -25,11 +25,14 @@ from pathlib import Path
 
 import calibrate
 import frame
-import launches
-import machine_code
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tools"))
+
+import launches  # noqa: E402
+import machine_code  # noqa: E402
+
 TUNED = ROOT / "kernels" / "tuned.py"
 WORTH = 0.97  # a winner must be this much better than what stands
 DTYPES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # and how near the reference results must be

@@ -249,7 +249,7 @@ def test_functional_call_sees_its_parameters():
 def test_fx_traces_the_modules_themselves(make, shape, fused):
     net = make()
     traced = torch.fx.symbolic_trace(fused_copy(net, fused))
-    assert not any(node.target is ganfast.nn.group.run_group for node in traced.graph.nodes)
+    assert not any(node.target is ganfast.nn.fused_group.run_group for node in traced.graph.nodes)
     x = torch.randn(shape)
     torch.testing.assert_close(traced(x), net(x))
 

@@ -8,7 +8,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ganfast import functional
 from ganfast.nn.conv import FusedConv
-from ganfast.nn.group import (
+from ganfast.nn.fused_group import (
     CONVOLUTIONS,
     Trial,
     extras,
@@ -58,8 +58,9 @@ class FusedSequential(nn.Sequential):
 def _run_for_a_penalty(layers, x):
     """Layer by layer, a LeakyReLU behind a convolution as x·act'(x) with act'(x) held constant: the same numbers.
 
-    So its second derivative is absent. torch's is zeros, with which double backward, likely where the input is a leaf
-    that asks for a gradient, would derive each convolution below once more. In other passes this costs up to 5 %.
+    So its second derivative is absent. torch's is a tensor of zeros, with which double backward (likely where the input
+    is a leaf that requires a gradient) would differentiate each convolution below once more. In other passes this costs
+    up to 5 %.
     """
     alone = not torch.compiler.is_compiling() and operators_do() and not _has_any_global_hook()
     for before, layer in zip((None, *layers), layers):
@@ -72,7 +73,7 @@ def _run_for_a_penalty(layers, x):
 
 
 def _steps(layers) -> list:
-    """(group or None, the layers that it is made of), in their order."""
+    """(fused group or None, its layers), in their order."""
     steps, i = [], 0
     while i < len(layers):
         layer, group, size = layers[i], None, 1
@@ -93,7 +94,7 @@ def _steps(layers) -> list:
 
 
 def _run(steps, x, chain) -> tuple:
-    """The output, and whether each group ran by torch's own layers, as they were faster."""
+    """The output, and whether every group ran torch's own layers because they are faster."""
     before, by_torch = _NOTHING, True
     for (group, layers), (following, _) in zip(steps, [*steps[1:], (None, ())]):
         if group is None or not takes(x):

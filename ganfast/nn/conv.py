@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ganfast.nn.group import Group, run_group
+from ganfast.nn.fused_group import FusedGroup, run_group
 from ganfast.ops.conv_link import ACTIVATIONS
 
 
@@ -27,8 +27,8 @@ class FusedConv(nn.Module):
         """Whether it is one operator: not with another normalisation in ``bn``, such as SyncBatchNorm."""
         return self.bn is None or type(self.bn) is nn.BatchNorm2d
 
-    def group(self) -> Group:
-        return Group(self.conv, self.bn, self.activation, self.negative_slope)
+    def group(self) -> FusedGroup:
+        return FusedGroup(self.conv, self.bn, self.activation, self.negative_slope)
 
     def forward(self, x):
         if self.fuses:

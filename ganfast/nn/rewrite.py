@@ -1,4 +1,4 @@
-"""What ``ganfast.fuse`` does to one module."""
+"""How ``ganfast.fuse`` rewrites one module."""
 
 import ast
 import functools
@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ganfast.nn.chain import FusedSequential
-from ganfast.nn.group import ACTIVATIONS, group_at, obstacle, run_group
-from ganfast.nn.straight import Impossible, graph_of, names, syntax
+from ganfast.nn.fused_group import ACTIVATIONS, group_at, obstacle, run_group
+from ganfast.nn.straight_line import NotStraightLine, graph_of, names, syntax
 
 _FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.leaky_relu: "leaky_relu", F.tanh: "tanh", torch.tanh: "tanh"}
 _OPTIONS = {"relu": {"inplace": False}, "leaky_relu": {"negative_slope": 0.01, "inplace": False}, "tanh": {}}
@@ -111,7 +111,7 @@ def _fuse_forward(module):
         return []
     try:
         graph = graph_of(module)
-    except Impossible as reason:
+    except NotStraightLine as reason:
         return _all_left(module, str(reason))
     modules = dict(module.named_modules(remove_duplicate=False))
     rows = []
@@ -159,7 +159,7 @@ def _called_between(conv, bn, modules) -> bool:
 
 
 def _activation(node, modules):
-    """The module that the node calls, or the function as run_group has it; None where it is no activation."""
+    """The activation that the node calls, in the form run_group takes; None where it is none."""
     if node.op == "output" or not node.args:
         return None
     if node.op == "call_module":

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = Path(sys.prefix) / "triton-3.6"  # with a numpy of its own: 3.6's interpreter fails with numpy ≥ 2.4
 ABSENT = f"Triton 3.6 is not in {SIDE}: `make test` and `make kernels` put it there"
 
@@ -32,42 +32,17 @@ def side() -> Path:
     return SIDE
 
 
-# reads programs, each a line of JSON, and runs each in a fork of its own: torch and Triton are imported once
-INTERPRETER = """
-import json, os, sys
-import triton.runtime.interpreter as interpreter
-from ganfast import ops, reference
-
-class Kept:
-    restore = staticmethod(int)
-
-def once(fn, patch=interpreter._patch_lang, seen=set()):
-    if fn.__module__ not in seen:
-        seen.add(fn.__module__)
-        patch(fn)
-    return Kept
-
-# two thirds of the interpreter's time: triton.language is patched anew in every call of a function, and whether
-# integers overflow is computed and, without debug=True, not looked at
-interpreter._patch_lang = once
-interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
-for line in sys.stdin:
-    if not (child := os.fork()):
-        exec(compile(json.loads(line), "program", "exec"), {})
-        sys.exit()
-    print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
 @pytest.fixture(scope="session")
 def interpreters():
-    """interpreters(side's folder or None): the process of that Triton's interpreter."""
+    """interpreters(folder of Triton 3.6 or None): the process of that Triton's interpreter, see interpreter.py."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
     @functools.cache
-    def started(path):
-        env = {**os.environ, "TRITON_INTERPRET": "1"} | ({"PYTHONPATH": str(path)} if path else {})
-        return stack.enter_context(subprocess.Popen([sys.executable, "-c", INTERPRETER], text=True, env=env, **pipes))
+    def started(folder):
+        path = os.pathsep.join(map(str, filter(None, [folder, ROOT, os.environ.get("PYTHONPATH")])))
+        env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
+        command = [sys.executable, Path(__file__).with_name("interpreter.py")]
+        return stack.enter_context(subprocess.Popen(command, text=True, env=env, **pipes))
 
     with contextlib.ExitStack() as stack:
         yield started
@@ -75,20 +50,24 @@ def interpreters():
 
 @pytest.fixture(params=["installed", "3.6"])
 def interpret(request, interpreters):
-    """interpret(*parts of a program): runs it in Triton's interpreter."""
+    """interpret(module, function, *arguments) runs that function of interpreted/ in Triton's interpreter.
+
+    The arguments are what JSON can hold.
+    """
     pytest.importorskip("triton")
-    path = request.getfixturevalue("side") if request.param == "3.6" else None
-    if path is None and version("triton") == (3, 6) and version("numpy") >= (2, 4):
+    folder = request.getfixturevalue("side") if request.param == "3.6" else None
+    if folder is None and version("triton") == (3, 6) and version("numpy") >= (2, 4):
         pytest.skip("Triton 3.6's interpreter fails with numpy 2.4 and later")
 
-    def run(*parts: str) -> None:
-        process, said = interpreters(path), []
-        print(json.dumps("\n".join(map(textwrap.dedent, parts))), file=process.stdin, flush=True)
+    def run(module: str, function: str, *arguments) -> None:
+        process, output, status = interpreters(folder), [], "the interpreter has ended"
+        print(json.dumps([module, function, arguments]), file=process.stdin, flush=True)
         for line in process.stdout:
             if line.startswith("status "):
+                status = line.strip()
                 break
-            said.append(line)
-        assert line == "status 0\n", "".join(said)
+            output.append(line)
+        assert status == "status 0", "".join([*output, status])
 
     return run
 

@@ -1,4 +1,4 @@
-"""What a kernel can at best do on a chip: resident blocks, and the cycles that a pass of its main loop takes.
+"""Upper bounds of a kernel's speed on a chip: resident blocks, and the cycles of a pass of its main loop.
 
 The arithmetic. A pass of the main loop by one warp, 32 lanes, is so many instructions of each kind and moves so many
 bytes of global memory. On one multiprocessor it takes at least

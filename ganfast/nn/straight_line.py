@@ -1,4 +1,7 @@
-"""The torch.fx graph of a module's forward, where it is certain to be the same at every call."""
+"""Straight-line tracing: the torch.fx graph of a module's forward that has no control flow and reads no state.
+
+Only then is the graph certain to be the same in every call; the source of the forward is checked for it.
+"""
 
 import ast
 import functools
@@ -9,17 +12,17 @@ import textwrap
 import torch
 from torch import Tensor, fx
 
-from ganfast.nn.group import run_group
+from ganfast.nn.fused_group import run_group
 
-_STRAIGHT = (
+_STRAIGHT_LINE = (
     ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.Name,
     ast.Attribute, ast.Call, ast.keyword, ast.Constant, ast.Tuple, ast.List, ast.Subscript, ast.Slice, ast.Starred,
     ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context,
 )  # fmt: skip
 
 
-class Impossible(Exception):
-    """Why there is no such graph, in words."""
+class NotStraightLine(Exception):
+    """The forward cannot be traced as straight-line code; the message says why."""
 
 
 def in_place(name, a, b):
@@ -28,7 +31,7 @@ def in_place(name, a, b):
 
 
 class _InPlace:
-    """A proxy that keeps ``a += b``, of which torch.fx makes ``a = a + b``: another tensor, and maybe another dtype."""
+    """A proxy that records ``a += b``; torch.fx would record ``a = a + b``, another tensor and maybe another dtype."""
 
     def __getattr__(self, name):
         return _Attribute(self, name)
@@ -61,36 +64,36 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a):
         if isinstance(a, Tensor):
-            raise Impossible("its forward makes a tensor that torch.fx would keep")
+            raise NotStraightLine("its forward makes a tensor that torch.fx would keep")
         return super().create_arg(a)
 
 
 def graph_of(module):
-    """The fx graph of the module's forward; raises Impossible with the reason where it may differ between calls."""
+    """The fx graph of the module's forward; raises NotStraightLine where it may differ between calls."""
     name = type(module).__name__
     function = None if "forward" in vars(module) else syntax(type(module).forward)
     if function is None:
-        raise Impossible(f"the source of {name}.forward cannot be read")
+        raise NotStraightLine(f"the source of {name}.forward cannot be read")
     _check(function, module)
     try:
         graph = _Tracer().trace(module)
-    except Impossible:
+    except NotStraightLine:
         raise
-    except Exception as error:  # whatever a forward does with a proxy
+    except Exception as error:  # anything that a forward may do with a proxy
         words = str(error).strip() or type(error).__name__
-        raise Impossible(f"torch.fx cannot trace {name}.forward: {words.splitlines()[0]}") from error
+        raise NotStraightLine(f"torch.fx cannot trace {name}.forward: {words.splitlines()[0]}") from error
     calls = [node for statement in function.body for node in ast.walk(statement) if isinstance(node, ast.Call)]
     if len(calls) != sum(_is_call(node) for node in graph.nodes):
-        raise Impossible(f"{name}.forward calls what torch.fx does not see")  # torch.rand(3): a constant to it
+        raise NotStraightLine(f"{name}.forward calls what torch.fx does not see")  # torch.rand(3): a constant to it
     for node in graph.nodes:
         node.type = None  # annotations
     if not graph.python_code("self").globals.keys() <= names().keys() | {"getattr"}:
-        raise Impossible(f"{name}.forward calls functions that are not torch's")
+        raise NotStraightLine(f"{name}.forward calls functions that are not torch's")
     return graph
 
 
 def _is_call(node) -> bool:
-    """Whether the node is a call in the source, too, and no operator, index or attribute."""
+    """Whether the node is a call in the source too, not an operator, index or attribute."""
     if node.op == "call_function":
         return node.target not in (getattr, in_place) and getattr(node.target, "__module__", None) != "_operator"
     return node.op in ("call_module", "call_method")
@@ -98,7 +101,7 @@ def _is_call(node) -> bool:
 
 @functools.cache
 def names() -> dict:
-    """The globals that the code of a graph with groups may use."""
+    """The globals that the code of a graph with fused groups may use."""
     graph = fx.Graph()
     graph.output((graph.call_function(run_group, ()), graph.call_function(in_place, ())))
     return graph.python_code("self").globals
@@ -115,14 +118,14 @@ def syntax(forward):
 
 
 def _check(function, module):
-    """Raises unless the forward is assignments and calls alone, of arguments, torch and what self has registered."""
+    """Raises unless the forward is assignments and calls, of its arguments, torch and what self has registered."""
     name, arguments = f"{type(module).__name__}.forward", function.args
     computed = any(
         default and not isinstance(default, ast.Constant) for default in [*arguments.defaults, *arguments.kw_defaults]
     )
     decorated = function.decorator_list or hasattr(type(module).forward, "__wrapped__")  # the source is the inner one's
     if decorated or arguments.vararg or arguments.kwarg or computed or not arguments.args:
-        raise Impossible(f"{name} is decorated, or takes *args, **kwargs or a computed default")
+        raise NotStraightLine(f"{name} is decorated, or takes *args, **kwargs or a computed default")
     body = [node for statement in function.body for node in ast.walk(statement)]
     me = arguments.args[0].arg
     mine = {id(node.value): node for node in body if isinstance(node, ast.Attribute) and _is_name(node.value, me)}
@@ -131,7 +134,7 @@ def _check(function, module):
     local |= {arg.arg for arg in [*arguments.posonlyargs, *arguments.args[1:], *arguments.kwonlyargs]}
     for node in body:
         fault = None
-        if not isinstance(node, _STRAIGHT):
+        if not isinstance(node, _STRAIGHT_LINE):
             fault = f"is more than calls and assignments ({type(node).__name__})"
         elif isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
             fault = f"assigns to {ast.unparse(node)}"
@@ -140,11 +143,11 @@ def _check(function, module):
         elif isinstance(node, ast.Attribute) and id(node.value) in mine:
             fault = _fault_of_own(node, module, id(node) in called)
         if fault or (isinstance(node, ast.Name) and node.id == me and id(node) not in mine):
-            raise Impossible(f"line {getattr(node, 'lineno', 0)} of {name} {fault or f'uses {me} as a whole'}")
+            raise NotStraightLine(f"line {getattr(node, 'lineno', 0)} of {name} {fault or f'uses {me} as a whole'}")
 
 
 def _fault_of_own(node, module, called):
-    """What speaks against reading this attribute of self."""
+    """Why this attribute of self may not be read, or None."""
     if node.attr not in {*module._modules, *module._parameters, *module._buffers}:
         return f"reads {ast.unparse(node)}, which may change"
     if node.attr in module._modules and not called:

@@ -1,4 +1,4 @@
-"""Compile kernels for chips that are not here and read the machine code: resources, main path, instructions."""
+"""Compile kernels for any chip, without a GPU, and read the machine code: resources, main path, instructions."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Where soak.py hurts training runs: children that run ``ganfast``, a run without faults, and what is compared."""
+"""The soak test's harness: child processes that run ``ganfast``, reference runs without faults, comparisons."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ TRAIN = [
     "train", "dcgan", "--data", "digits", "--size", "16", "--width", "4", "--batch", "8", "--steps", "11", "--flip",
     "--log-every", "2", "--checkpoint-every", "4", "--sample-every", "6", "--keep", "2", "--device", "cpu",
 ]  # fmt: skip
-SLOW = [*TRAIN, "--width", "24", "--batch", "64"]  # some 30 ms a step: time to be hurt in
+SLOW = [*TRAIN, "--width", "24", "--batch", "64"]  # some 30 ms a step: faults hit it in the middle of training
 SENTENCE = "ganfast: "
 REFUSED = "has its 11 steps already"
 
@@ -28,7 +28,7 @@ class Tally:
     lost: int = 0
     compared: int = 0
     exact: int = 0
-    untold: int = 0
+    unreported: int = 0
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -38,15 +38,15 @@ class Tally:
 
 @dataclass
 class Ended:
-    """How a child ended: its exit code (negative: the signal), what it said, operations counted."""
+    """How a child ended: its exit code (negative: the signal), its output, the number of disk operations."""
 
     code: int
-    said: str
+    output: str
     operations: int
 
 
 class Lab:
-    """A folder, a run without faults to compare with, and children to hurt."""
+    """A folder, reference runs without faults, and children into which faults are injected."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -56,7 +56,7 @@ class Lab:
         self.numbers = iter(range(10**9))
 
     def begin(self, tries: int, seconds: float) -> None:
-        """A case, of at most so many tries and, beginning one, so many seconds."""
+        """Begins a case: at most `tries` tries, none of which begins after `seconds`."""
         self.tries, self.until, self.tally = tries, time.monotonic() + seconds, Tally()
 
     # -- children ---------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Lab:
             os._exit(code)
 
     def begun(self) -> tuple[Path, tuple[int, Path], Path]:
-        """(outdir, child, run) of a slow run that has some rows."""
+        """(outdir, child, run) of a slow run that has written some rows."""
         outdir = self.fresh()
         child = self.start([*SLOW, "--outdir", str(outdir)])
         return outdir, child, until_rows(outdir, self.random.randint(1, 4))
@@ -108,9 +108,9 @@ class Lab:
         count = Path(f"{report}.count")
         ended = Ended(status, report.read_text(errors="replace"), int(count.read_text()) if count.exists() else 0)
         report.unlink(), count.unlink(missing_ok=True)
-        if "Traceback" in ended.said or ended.code in (1, 70):
-            self.tally.untold += 1
-            self.tally.note(f"code {ended.code}: {ended.said[-1500:]}")
+        if "Traceback" in ended.output or ended.code in (1, 70):
+            self.tally.unreported += 1
+            self.tally.note(f"code {ended.code}: {ended.output[-1500:]}")
         return ended
 
     def train(self, argv: list[str], **faults) -> Ended:
@@ -119,11 +119,11 @@ class Lab:
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def fresh(self) -> Path:
-        """An outdir that is not there yet."""
+        """An outdir that does not exist yet."""
         return self.folder / "runs" / f"out-{next(self.numbers)}"
 
     def reference(self, argv: list[str] = TRAIN, **faults) -> Path:
-        """A run that nothing happened to; counts the operations."""
+        """A run without faults; sets ``operations``, the number of its disk operations."""
         if str(argv) not in self.references:
             outdir = self.fresh()
             ended = self.train([*argv, "--outdir", str(outdir)], **faults)
@@ -136,23 +136,23 @@ class Lab:
         """Whether another try is due."""
         return self.tally.tries < self.tries and time.monotonic() < self.until
 
-    def told(self, ended: Ended, code: int = 2) -> None:
-        """The fault must have ended with ``code`` and one sentence."""
-        sentences = [line for line in ended.said.splitlines() if line.startswith(SENTENCE)]
+    def expect_exit(self, ended: Ended, code: int = 2) -> None:
+        """The process must have ended with ``code`` and, if that is 2, one error message."""
+        sentences = [line for line in ended.output.splitlines() if line.startswith(SENTENCE)]
         if ended.code != code or (code == 2 and len(sentences) != 1):
-            self.tally.untold += 1
-            self.tally.note(f"code {ended.code}, not {code}: {ended.said[-600:]}")
+            self.tally.unreported += 1
+            self.tally.note(f"code {ended.code}, not {code}: {ended.output[-600:]}")
 
-    def hurt(self, run: Path | None, before: int) -> None:
-        """Right after a fault: what was saved is there, sound, and has its rows."""
+    def check_saved(self, run: Path | None, before: int) -> None:
+        """After a fault: everything that was saved still exists, loads, and has its rows."""
         self.tally.tries += 1
         reason = run and damage_of(run, before)
         if reason:
             self.tally.lost += 1
             self.tally.note(f"lost: {reason}")
 
-    def go_on(self, outdir: Path, reference: Path, argv: list[str] = TRAIN, **faults) -> Ended:
-        """Resume what there is (or begin again where nothing was saved) and compare with the reference."""
+    def resume(self, outdir: Path, reference: Path, argv: list[str] = TRAIN, **faults) -> Ended:
+        """Resume the run (or start it again where nothing was saved) and compare it with the reference."""
         run = only(outdir)
         if run and newest(run):
             ended = complete(self.train(["train", "dcgan", "--resume", str(run)], **faults))
@@ -161,9 +161,9 @@ class Lab:
             ended = self.train([*argv, "--outdir", str(outdir)], **faults)
             run = only(outdir)
         if not faults.get("mode"):
-            self.told(ended, 0)
+            self.expect_exit(ended, 0)
             if ended.code == 0:
-                self.compare(run, reference, older=REFUSED not in ended.said)
+                self.compare(run, reference, older=REFUSED not in ended.output)
         return ended
 
     def compare(self, run: Path, reference: Path, older: bool = True) -> None:
@@ -175,8 +175,8 @@ class Lab:
 
 
 def complete(ended: Ended) -> Ended:
-    """A run that was hurt after its last checkpoint refuses to go on; it has all, and perhaps an older one too many."""
-    return Ended(0, ended.said, ended.operations) if REFUSED in ended.said else ended
+    """A run with a fault after its last checkpoint refuses to resume: it is complete, perhaps with an old one left."""
+    return Ended(0, ended.output, ended.operations) if REFUSED in ended.output else ended
 
 
 def only(outdir: Path) -> Path | None:
@@ -186,7 +186,7 @@ def only(outdir: Path) -> Path | None:
 
 
 def until_rows(outdir: Path, count: int) -> Path:
-    """The run in ``outdir`` once it has so many rows."""
+    """The run in ``outdir``, once it has ``count`` rows."""
     from ganfast.training import run_directory
 
     deadline = time.monotonic() + 60
@@ -199,14 +199,14 @@ def until_rows(outdir: Path, count: int) -> Path:
 
 
 def newest(run: Path) -> int:
-    """The step of the newest checkpoint, sound or not; 0 where there is none."""
+    """The step of the newest checkpoint, intact or not; 0 where there is none."""
     from ganfast.training import checkpoint
 
     return max((int(path.name.split("-")[1]) for path in checkpoint.all_in(run)), default=0)
 
 
 def damage_of(run: Path, before: int) -> str:
-    """What is wrong with a run that had saved step ``before`` when it was hurt; "" where nothing is."""
+    """What is wrong with a run that had saved step ``before`` when the fault came, or ""."""
     import torch
 
     import ganfast
@@ -238,8 +238,11 @@ def difference_of(run: Path, reference: Path, older: bool) -> str:
     one, other = ([path.name for path in checkpoint.all_in(each)] for each in (run, reference))
     if one != other if older else one[-1] != other[-1]:
         return f"checkpoints {one} and {other}"
-    for name in ("G", "D", "G_ema"):
-        a, b = (load_file(each / one[-1] / f"{name}.safetensors") for each in (run, reference))
+    weights = [sorted(path.name for path in (each / one[-1]).glob("*.safetensors")) for each in (run, reference)]
+    if weights[0] != weights[1]:
+        return f"files of {run / one[-1]}: {weights[0]} and {weights[1]}"
+    for name in weights[1]:
+        a, b = (load_file(each / one[-1] / name) for each in (run, reference))
         if a.keys() != b.keys() or not all(torch.equal(a[key], b[key]) for key in a):
             return f"{name} of {run}"
     a, b = (torch.load(each / one[-1] / "state.pt", weights_only=True) for each in (run, reference))

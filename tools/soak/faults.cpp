@@ -1,4 +1,4 @@
-// Faults at chosen file-system operations, for bench/soak.py: LD_PRELOADed, it counts what this process writes, makes,
+// Faults at chosen file-system operations, for tools/soak/soak.py: LD_PRELOADed, it counts what this process writes, makes,
 // renames and deletes below one folder, and at the n-th time kills the process or lets the operation fail.
 #include <cerrno>
 #include <csignal>

@@ -1,15 +1,16 @@
-"""What happens to a training run when things go wrong: kills, full disks, signals, damage, too little memory.
+"""Breaks training runs on purpose: kills, full disks, signals, damaged checkpoints, too little memory.
 
-    python bench/soak.py [--kills 50] [--minutes 20] [--short] [CASE ...]
+    python tools/soak/soak.py [--kills 50] [--minutes 20] [--short] [CASE ...]
 
-One process runs the cases of ``fault_cases.py``; its children train and are hurt. Prints a row a case:
+One process runs the cases of ``fault_cases.py``; its children train, and the faults hit them. Prints a row per case:
 
-    tries       faults that were brought about
-    lost        of them: something that had been saved was gone afterwards, or could not be gone on from
-    bit-exact   continuations that ended with the bits of a run without faults, of all that were compared
-    untold      faults that ended in a traceback or without a sentence
+    tries       faults that were injected
+    lost        faults after which something saved was gone or could not be resumed
+    bit-exact   resumed runs that are bit-identical to a run without faults, of all that were compared
+    unreported  faults that ended in a traceback or without an error message
 
-Exits with 1 if anything was lost, not exact or untold; a case that cannot run here says why and is left out.
+The exit code is 1 if anything was lost, not exact or unreported. A case that cannot run on this machine is skipped
+with its reason.
 """
 
 import argparse
@@ -27,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def build(folder: Path) -> Path | None:
-    """The library that brings faults about, see faults.cpp; None without a compiler."""
+    """Build the library that injects faults (faults.cpp); None without a compiler."""
     library = folder / "faults.so"
     compiler = os.environ.get("CXX", "g++")
     if sys.platform != "linux" or not shutil.which(compiler):
@@ -38,7 +39,7 @@ def build(folder: Path) -> Path | None:
 
 
 def namespace() -> list[str]:
-    """The command that gives a case mounts of its own; [] where that is not allowed."""
+    """The command that gives the cases a mount namespace of their own; [] where that is not allowed."""
     for command in (["unshare", "-m"], ["unshare", "-rm"]):
         probe = "mount -t tmpfs -o size=1m none /mnt"
         if (
@@ -50,7 +51,7 @@ def namespace() -> list[str]:
 
 
 def rows(names: list[str], tries: int, seconds: float, folder: Path):
-    """(case, its row) as they come, of one process that runs the cases."""
+    """Yields (case, its row) as the process that runs the cases prints them."""
     library, prefix = build(folder), namespace()
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "SOAK_MOUNTS": "1" if prefix else ""}
     if library:
@@ -64,30 +65,30 @@ def rows(names: list[str], tries: int, seconds: float, folder: Path):
 
 def line(name: str, row: dict) -> str:
     if "skipped" in row:
-        return f"{name:<24} left out: {row['skipped']}"
+        return f"{name:<24} skipped: {row['skipped']}"
     exact = f"{row['exact']} of {row['compared']}"
-    return f"{name:<24} {row['tries']:>5} {row['lost']:>5} {exact:>13} {row['untold']:>7} {row['seconds']:>8}"
+    return f"{name:<24} {row['tries']:>5} {row['lost']:>5} {exact:>13} {row['unreported']:>10} {row['seconds']:>8}"
 
 
 def bad(row: dict) -> bool:
     if "skipped" in row:
         return False
-    return row["lost"] > 0 or row["untold"] > 0 or row["exact"] < row["compared"] or not row["tries"]
+    return row["lost"] > 0 or row["unreported"] > 0 or row["exact"] < row["compared"] or not row["tries"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(fault_cases.CASES))
-    parser.add_argument("--kills", type=int, default=50, help="faults of each kind that is repeated")
+    parser.add_argument("--kills", type=int, default=50, help="tries of each case that is repeated")
     parser.add_argument(
-        "--minutes", type=float, default=20.0, help="no case begins another try after its share of these"
+        "--minutes", type=float, default=20.0, help="in total; no case begins another try after its share"
     )
-    parser.add_argument("--short", action="store_true", help="few of each, in less than a minute: what the tests run")
+    parser.add_argument("--short", action="store_true", help="a few tries of each case, about a minute in all")
     chosen = parser.parse_args()
     names = chosen.cases or list(fault_cases.CASES)
     for name in set(names) - set(fault_cases.CASES):
         parser.error(f"there is no case {name}; there are {', '.join(fault_cases.CASES)}")
-    print(f"{'case':<24} {'tries':>5} {'lost':>5} {'bit-exact':>13} {'untold':>7} {'seconds':>8}")
+    print(f"{'case':<24} {'tries':>5} {'lost':>5} {'bit-exact':>13} {'unreported':>10} {'seconds':>8}")
     found = {}
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         seconds = 60 * chosen.minutes / len(names)
@@ -96,7 +97,7 @@ def main() -> int:
             print(line(name, row), *row.get("notes", []), sep="\n    ", flush=True)
     unfinished = set(names) - set(found)
     if unfinished:
-        print(f"did not end: {', '.join(unfinished)}")
+        print(f"did not finish: {', '.join(unfinished)}")
     return int(bool(unfinished) or any(map(bad, found.values())))
 
 

@@ -16,7 +16,7 @@ from fault_lab import KILL_BEFORE, SLOW, TRAIN, Lab, newest, only, until_rows
 
 
 def signals(lab: Lab) -> None:
-    """SIGINT, SIGTERM and SIGHUP save; a second one stops at once, and spares what was saved."""
+    """SIGINT, SIGTERM and SIGHUP save; a second one stops at once and keeps what was saved."""
     reference = lab.reference(SLOW)
     while lab.more():
         number = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[lab.tally.tries % 3]
@@ -28,16 +28,16 @@ def signals(lab: Lab) -> None:
             time.sleep(lab.random.uniform(0, 0.03))
             os.kill(child[0], number)
         ended = lab.wait(child)
-        lab.told(ended, 128 + number)
-        lab.hurt(run, before if twice else 2)
-        lab.go_on(outdir, reference, SLOW)
+        lab.expect_exit(ended, 128 + number)
+        lab.check_saved(run, before if twice else 2)
+        lab.resume(outdir, reference, SLOW)
 
 
 # -- numbers and memory ------------------------------------------------------------------------------------------------
 
 
 def poison(position: int | None = None, step: int | None = None) -> Callable:
-    """Weights become NaN once, where the data has come to ``position``, or always before ``step``."""
+    """Weights become NaN when ``position`` images have been loaded, or every time before ``step``."""
 
     def before():
         import torch
@@ -46,46 +46,46 @@ def poison(position: int | None = None, step: int | None = None) -> Callable:
 
         advance = Trainer.advance
 
-        def hurt(trainer):
-            if trainer.feed.position == position or trainer.step == step:
+        def poisoned(trainer):
+            if trainer.images == position or trainer.step == step:
                 with torch.no_grad():
-                    next(trainer.networks["D"].parameters()).fill_(torch.nan)
+                    next(trainer.state.networks["D"].parameters()).fill_(torch.nan)
             advance(trainer)
 
-        Trainer.advance = hurt
+        Trainer.advance = poisoned
 
     return before
 
 
 def not_a_number(lab: Lab) -> None:
-    """A loss that is NaN stops the run; ``--on-nan rollback`` gets past it, also when killed in the midst of that."""
+    """A NaN loss stops the run; ``--on-nan rollback`` gets past it, also when killed during a rollback."""
     argv = [*TRAIN, "--on-nan", "rollback"]
     reference = lab.reference(argv, before=poison(position=7 * 8))
     while lab.more():
         kind = lab.tally.tries % 3
         outdir = lab.fresh()
         if kind == 0:  # stop; then go on with a rollback
-            lab.told(lab.train([*TRAIN, "--outdir", str(outdir)], before=poison(position=7 * 8)))
-            lab.hurt(only(outdir), 4)
+            lab.expect_exit(lab.train([*TRAIN, "--outdir", str(outdir)], before=poison(position=7 * 8)))
+            lab.check_saved(only(outdir), 4)
             ended = lab.train(["train", "dcgan", "--resume", str(only(outdir)), "--on-nan", "rollback"],
                               before=poison(position=7 * 8))  # fmt: skip
-            lab.told(ended, 0)
+            lab.expect_exit(ended, 0)
             lab.compare(only(outdir), reference)
         elif kind == 1:  # it fails again and again
             ended = lab.train([*argv, "--outdir", str(outdir)], before=poison(step=6))
-            lab.told(ended)
-            if "3 rollbacks" not in ended.said:
-                lab.tally.untold += 1
-            lab.hurt(only(outdir), 4)
+            lab.expect_exit(ended)
+            if "3 rollbacks" not in ended.output:
+                lab.tally.unreported += 1
+            lab.check_saved(only(outdir), 4)
         else:  # killed
             faults = {"at": lab.random.randint(1, lab.operations), "mode": KILL_BEFORE} if lab.shim else {}
             lab.train([*argv, "--outdir", str(outdir)], before=poison(position=7 * 8), **faults)
-            lab.hurt(only(outdir), 0)
-            lab.go_on(outdir, reference, argv, before=poison(position=7 * 8))
+            lab.check_saved(only(outdir), 0)
+            lab.resume(outdir, reference, argv, before=poison(position=7 * 8))
 
 
 def too_little_memory(lab: Lab) -> None:
-    """A batch that does not fit: a sentence with one that does, which is true."""
+    """A batch that does not fit: the message suggests one, and that one fits."""
     while lab.more():
         batch = lab.random.choice([1024, 1536])
         argv = [*TRAIN, "--size", "32", "--width", "64", "--steps", "2", "--outdir", str(lab.fresh())]
@@ -94,13 +94,13 @@ def too_little_memory(lab: Lab) -> None:
         if ended.code == -signal.SIGSEGV:  # seen once, at address 0: a library does not expect that it gets no memory
             lab.tally.note(f"batch {batch}: SIGSEGV")
             continue
-        lab.told(ended)
-        word = ended.said.partition("give --batch ")[2].split(" ")[0]
+        lab.expect_exit(ended)
+        word = ended.output.partition("give --batch ")[2].split(" ")[0]
         if not word.isdecimal() or not 2 <= int(word) < batch:
-            lab.tally.untold += 1
-            lab.tally.note(ended.said[-600:])
+            lab.tally.unreported += 1
+            lab.tally.note(ended.output[-600:])
         elif lab.train([*argv, "--batch", word], before=limit(450)).code:
-            lab.tally.untold += 1
+            lab.tally.unreported += 1
             lab.tally.note(f"batch {word} does not fit")
 
 
@@ -123,7 +123,7 @@ def together(lab: Lab) -> None:
         outdir = lab.fresh()
         children = [lab.start([*TRAIN, "--outdir", str(outdir)]) for _ in range(8)]
         for child in children:
-            lab.told(lab.wait(child), 0)
+            lab.expect_exit(lab.wait(child), 0)
         runs = sorted(outdir.iterdir())
         lab.tally.tries += 1
         lab.tally.lost += len(runs) != 8
@@ -137,11 +137,11 @@ def together(lab: Lab) -> None:
         argv = ["train", "dcgan", "--resume", str(run)]
         ended = sorted(map(lab.wait, [lab.start(argv, before=impatient), lab.start(argv, before=impatient)]),
                        key=lambda each: each.code)  # fmt: skip
-        lab.told(ended[0], 0)
-        lab.told(ended[1])
-        if "is being trained by process" not in ended[1].said:
-            lab.tally.untold += 1
-        lab.hurt(run, 4)
+        lab.expect_exit(ended[0], 0)
+        lab.expect_exit(ended[1])
+        if "is being trained by process" not in ended[1].output:
+            lab.tally.unreported += 1
+        lab.check_saved(run, 4)
         lab.compare(run, slow)
 
 
@@ -152,7 +152,7 @@ def impatient() -> None:
 
 
 def terminals(lab: Lab) -> None:
-    """No terminal, a reader that leaves, no UTF-8: the run goes on to its end."""
+    """No terminal, a closed pipe, no UTF-8: the run continues to its end."""
     reference = lab.reference()
     ways = [
         "exec >&- 2>&- <&-; {}", "exec 2>&1; {} | head -n 1", "export PYTHONIOENCODING=ascii; {}", "exec 2>&-; {}",
@@ -165,10 +165,10 @@ def terminals(lab: Lab) -> None:
         command = f"({sys.executable} -m ganfast.cli {' '.join(TRAIN)} --outdir {outdir}; echo $? > {code})"
         ended = subprocess.run(["sh", "-c", way.format(command)], env=environment, capture_output=True, text=True)
         lab.tally.tries += 1
-        said = ended.stdout + ended.stderr
-        if code.read_text() != "0\n" or "Traceback" in said or "Error" in said:
-            lab.tally.untold += 1
-            lab.tally.note(f"{way}: {code.read_text()} {said[-600:]}")
+        output = ended.stdout + ended.stderr
+        if code.read_text() != "0\n" or "Traceback" in output or "Error" in output:
+            lab.tally.unreported += 1
+            lab.tally.note(f"{way}: {code.read_text()} {output[-600:]}")
         lab.compare(only(outdir), reference)
 
 
@@ -182,6 +182,6 @@ def clocks(lab: Lab) -> None:
     reference = lab.reference()
     while lab.more():
         outdir = lab.fresh()
-        lab.told(lab.train([*TRAIN, "--outdir", str(outdir)], before=before), 0)
-        lab.hurt(only(outdir), 11)
+        lab.expect_exit(lab.train([*TRAIN, "--outdir", str(outdir)], before=before), 0)
+        lab.check_saved(only(outdir), 11)
         lab.compare(only(outdir), reference)

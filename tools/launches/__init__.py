@@ -1,4 +1,4 @@
-"""What is launched for each operator: read by the kernel gate (bench/gate.py) and by the memory checks on a GPU.
+"""What is launched for each operator: read by the kernel gate (tools/gate.py) and by the memory checks on a GPU.
 
 ``launches/<op>.py`` declares, as plain data,
 

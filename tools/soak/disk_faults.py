@@ -42,17 +42,17 @@ def kills_in_time(lab: Lab) -> None:
             ended = complete(lab.wait(child))
             run = only(outdir)
             if ended.code == 0:
-                lab.compare(run, reference, older=REFUSED not in ended.said)
+                lab.compare(run, reference, older=REFUSED not in ended.output)
                 break
-            lab.told(ended, -signal.SIGKILL)
-            lab.hurt(run, before)
+            lab.expect_exit(ended, -signal.SIGKILL)
+            lab.check_saved(run, before)
             before = newest(run) if run else 0
         else:
-            lab.go_on(outdir, reference)
+            lab.resume(outdir, reference)
 
 
 def kills_at_operations(lab: Lab) -> None:
-    """kill -9 before, or in the midst of, the n-th thing that is done to the disk; half of them while resuming, too."""
+    """kill -9 before or during the n-th disk operation; in half of the tries also while resuming."""
     reference = lab.reference()
     moments = [(n, mode) for n in range(1, lab.operations + 1) for mode in (KILL_BEFORE, KILL_AFTER)]
     lab.random.shuffle(moments)
@@ -63,15 +63,15 @@ def kills_at_operations(lab: Lab) -> None:
         outdir = lab.fresh()
         lab.train([*TRAIN, "--outdir", str(outdir)], at=n, mode=mode)
         run = only(outdir)
-        lab.hurt(run, 0)
+        lab.check_saved(run, 0)
         before = newest(run) if run else 0
         if before and lab.random.random() < 0.5:
-            ended = lab.go_on(outdir, reference, at=lab.random.randint(1, 60), mode=mode)
+            ended = lab.resume(outdir, reference, at=lab.random.randint(1, 60), mode=mode)
             if ended.code == 0:  # there was not so much to do
-                lab.compare(run, reference, older=REFUSED not in ended.said)
+                lab.compare(run, reference, older=REFUSED not in ended.output)
                 continue
-            lab.hurt(run, before)
-        lab.go_on(outdir, reference)
+            lab.check_saved(run, before)
+        lab.resume(outdir, reference)
         shutil.rmtree(outdir)
 
 
@@ -79,7 +79,7 @@ def kills_at_operations(lab: Lab) -> None:
 
 
 def failing_operations(lab: Lab) -> None:
-    """The n-th thing that is done to the disk fails, and all that follow or that one only."""
+    """The n-th disk operation fails: only that one, or it and all that follow."""
     reference = lab.reference()
     moments = [(n, how, number) for n in range(1, lab.operations + 1) for how in (FAIL_FROM, FAIL_ONCE)
                for number in (errno.ENOSPC, errno.EROFS, errno.EIO)]  # fmt: skip
@@ -89,27 +89,27 @@ def failing_operations(lab: Lab) -> None:
             break
         outdir = lab.fresh()
         ended = lab.train([*TRAIN, "--outdir", str(outdir)], at=n, mode=how, error=number)
-        if ended.code == 0:  # one of TensorBoard's last events, or the name in .lock: nobody's loss
+        if ended.code == 0:  # one of TensorBoard's last events, or the name in .lock: nothing is lost
             lab.tally.tries += 1
             lab.compare(only(outdir), reference)
             continue
-        lab.told(ended)
+        lab.expect_exit(ended)
         run = only(outdir)
-        lab.hurt(run, 0)
+        lab.check_saved(run, 0)
         before = newest(run) if run else 0
         if before:  # and while resuming
-            ended = lab.go_on(outdir, reference, at=lab.random.randint(1, 60), mode=how, error=number)
+            ended = lab.resume(outdir, reference, at=lab.random.randint(1, 60), mode=how, error=number)
             if ended.code == 0:
-                lab.compare(run, reference, older=REFUSED not in ended.said)
+                lab.compare(run, reference, older=REFUSED not in ended.output)
                 continue
-            lab.told(ended)
-            lab.hurt(run, before)
-        lab.go_on(outdir, reference)
+            lab.expect_exit(ended)
+            lab.check_saved(run, before)
+        lab.resume(outdir, reference)
         shutil.rmtree(outdir)
 
 
 def full_disk(lab: Lab) -> None:
-    """A file system of some size, which is too small; then room is made."""
+    """A file system that is too small; then it is enlarged."""
     reference = lab.reference()
     need = sum(path.stat().st_size for path in reference.rglob("*") if path.is_file())
     disk = lab.folder / "disk"
@@ -121,34 +121,34 @@ def full_disk(lab: Lab) -> None:
         if ended.code == 0:
             lab.compare(only(disk / "runs"), reference)
         else:
-            lab.told(ended)
-            lab.hurt(only(disk / "runs"), 0)
+            lab.expect_exit(ended)
+            lab.check_saved(only(disk / "runs"), 0)
             subprocess.run(["mount", "-o", f"remount,size={need * 4 // 1024}k", str(disk)], check=True)
-            lab.go_on(disk / "runs", reference)
+            lab.resume(disk / "runs", reference)
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def read_only(lab: Lab) -> None:
-    """A run directory in which nothing can be made or renamed any more."""
+    """A run directory in which nothing can be created or renamed any more."""
     reference = lab.reference(SLOW)
     while lab.more():
         outdir, child, run = lab.begun()
         subprocess.run(["chattr", "+i", str(run)], check=True)
-        lab.told(lab.wait(child))
-        lab.hurt(run, 0)
-        lab.told(lab.train(["train", "dcgan", "--resume", str(run)]) if newest(run) else Ended(2, SENTENCE, 0))
+        lab.expect_exit(lab.wait(child))
+        lab.check_saved(run, 0)
+        lab.expect_exit(lab.train(["train", "dcgan", "--resume", str(run)]) if newest(run) else Ended(2, SENTENCE, 0))
         subprocess.run(["chattr", "-i", str(run)], check=True)
-        lab.go_on(outdir, reference, SLOW)
+        lab.resume(outdir, reference, SLOW)
 
 
 def deleted(lab: Lab) -> None:
-    """The run directory is deleted while it is written to: it comes again, with the networks as they are."""
+    """The run directory is deleted during the run: it is created again, with the networks as they are."""
     reference = lab.reference(SLOW)
     while lab.more():
         outdir, child, run = lab.begun()
         os.rename(run, outdir / "gone")
         ended = lab.wait(child)
-        lab.told(ended)
+        lab.expect_exit(ended)
         lab.tally.tries += 1
         if not newest(run):
             lab.tally.lost += 1
@@ -163,7 +163,7 @@ def deleted(lab: Lab) -> None:
 
 
 def damage(lab: Lab) -> None:
-    """The newest checkpoint is damaged: the one before is taken, and that is said."""
+    """The newest checkpoint is damaged: the one before is used, with a message."""
     reference = lab.reference()
     ways = {
         "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
@@ -176,13 +176,13 @@ def damage(lab: Lab) -> None:
         outdir = lab.fresh()
         shutil.copytree(reference, outdir / reference.name)
         run = only(outdir)
-        hurt = run / "checkpoint-000011"
-        files = sorted(path for path in hurt.iterdir() if path.is_file())
+        damaged = run / "checkpoint-000011"
+        files = sorted(path for path in damaged.iterdir() if path.is_file())
         way = lab.random.choice([*ways, "no files", "no folder but a file"])
         if way == "no files":
-            shutil.rmtree(hurt), hurt.mkdir()
+            shutil.rmtree(damaged), damaged.mkdir()
         elif way == "no folder but a file":
-            shutil.rmtree(hurt), hurt.write_bytes(b"")
+            shutil.rmtree(damaged), damaged.write_bytes(b"")
         else:
             ways[way](lab.random.choice(files))
         user = lambda: None  # noqa: E731
@@ -190,12 +190,12 @@ def damage(lab: Lab) -> None:
             subprocess.run(["chmod", "777", str(lab.folder), str(lab.folder / "runs"), str(outdir)], check=True)
             subprocess.run(["chown", "-R", "65534:65534", str(outdir)], check=True)
             user = lambda: os.setuid(65534)  # noqa: E731
-            hurt.joinpath("checkpoint.json").chmod(0)
-            subprocess.run(["chown", "-R", "0:0", str(hurt)], check=True)
+            damaged.joinpath("checkpoint.json").chmod(0)
+            subprocess.run(["chown", "-R", "0:0", str(damaged)], check=True)
         ended = lab.train(["train", "dcgan", "--resume", str(run)], before=user)
         lab.tally.tries += 1
-        if ended.code or "Taking the one before" not in ended.said:
-            lab.told(Ended(1, f"{way}: {ended.said}", 0))
+        if ended.code or "Taking the one before" not in ended.output:
+            lab.expect_exit(Ended(1, f"{way}: {ended.output}", 0))
         elif not (run / "damaged-checkpoint-000011").exists():
             lab.tally.lost += 1
         else:

@@ -1,4 +1,4 @@
-"""A convolution, the BatchNorm2d and the activation behind it, called as one operator."""
+"""A fused group: a convolution, the BatchNorm2d and the activation after it, called as one operator."""
 
 import copy
 import functools
@@ -29,8 +29,8 @@ _IN_PLACE = {
 }  # fmt: skip
 
 
-class Group(NamedTuple):
-    """torch's own modules, for their parameters and options; ``group(x)`` is act(bn(conv(x))) as one operator.
+class FusedGroup(NamedTuple):
+    """torch's own modules, for their parameters and options; ``group(x)`` computes act(bn(conv(x))) as one operator.
 
     ``bn`` may be None. ``bn.eval()``, ``affine=False``, ``momentum=None`` and ``track_running_stats=False`` mean what
     they mean to ``torch.nn.BatchNorm2d``. A parametrized weight is computed once a call.
@@ -43,11 +43,11 @@ class Group(NamedTuple):
 
     @property
     def uses_batch(self) -> bool:
-        """Whether it normalises by the batch's own statistics."""
+        """Whether it normalises with the statistics of the batch."""
         return self.bn is not None and (self.bn.training or self.bn.running_mean is None)
 
     def batch_norm(self, weight):
-        """What the operators take of ``bn`` beside a convolution's ``weight``; counts the batch in training."""
+        """The operators' arguments that come from ``bn``; in training, counts the batch in ``num_batches_tracked``."""
         bn = self.bn
         if bn is None:
             return (None, None, None, None, False, 0.0, 0.0)
@@ -66,14 +66,14 @@ class Group(NamedTuple):
         return self.fused(x)
 
     def by_torch(self, x):
-        """By torch's own layers."""
+        """Runs torch's own layers, one after the other."""
         x = self.conv.forward(x)
         if self.bn is not None:
             x = self.bn.forward(x)
         return _IN_PLACE[self.activation](x, self.slope)
 
     def fused(self, x):
-        """By one operator."""
+        """Runs one operator."""
         conv, weight = self.conv, self.conv.weight
         arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
         if conv.transposed:
@@ -81,10 +81,10 @@ class Group(NamedTuple):
         return functional.conv_act(*arguments, self.activation, self.slope)
 
     def prefers_torch(self, x) -> bool:
-        """Whether torch's own layers are the faster ones, or no slower.
+        """Whether torch's own layers are as fast or faster.
 
-        They are on a CPU; and in an eager loop on a GPU, where Python's time counts, for few numbers. For more, both
-        are timed once for each shape, forward and backward.
+        They are on a CPU; and in an eager loop on a GPU, where the host's time counts, for small tensors. For larger
+        ones both are timed once for each shape, forward and backward.
         """
         if conv_link.is_plain(x.device):
             return True
@@ -102,22 +102,22 @@ class Group(NamedTuple):
 
 
 class Trial:
-    """Groups to be timed on x, forward and backward: copies, so that running statistics and gradients stay as they are.
+    """Times groups on x, forward and backward: on copies, so that running statistics and gradients do not change.
 
-    ``trial(run)`` is run(groups, x) and its gradients.
+    ``trial(run)`` computes run(groups, x) and its gradients.
     """
 
     def __init__(self, groups, x):
         self.groups, self.x, self.copies = groups, x, None
 
     def key(self, name) -> tuple:
-        """What its time depends on."""
+        """The key under which the measured choice is cached: everything that the time depends on."""
         device = self.x.device.type
         lowered = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
-        return _tuning.key_of(name, (self.x, *map(_geometry, self.groups), lowered, self._derives(self.x)))
+        return _tuning.key_of(name, (self.x, *map(_geometry, self.groups), lowered, self._differentiates(self.x)))
 
-    def _derives(self, x) -> tuple:
-        """Whether gradients are made: of x, of parameters."""
+    def _differentiates(self, x) -> tuple:
+        """Whether gradients are computed: with respect to x, to parameters."""
         if not torch.is_grad_enabled():
             return False, False
         return x.requires_grad, any(p.requires_grad for group in self.groups for p in group.conv.parameters())
@@ -125,7 +125,7 @@ class Trial:
     def __call__(self, run):
         if self.copies is None:
             self.copies = copy.deepcopy(self.groups)
-        of_x, of_parameters = self._derives(self.x)
+        of_x, of_parameters = self._differentiates(self.x)
         x = self.x.detach().requires_grad_(of_x)
         out = run(self.copies, x)
         modules = [module for group in self.copies for module in (group.conv, group.bn) if module is not None]
@@ -144,19 +144,19 @@ _BY_TORCH = weakref.WeakKeyDictionary()  # module → shapes of inputs for which
 
 
 def known_to_prefer_torch(module, x) -> bool:
-    """Whether torch's own layers are no slower for inputs like x; only speed depends on it.
+    """Whether torch's own layers are known to be no slower for inputs like x; only speed depends on it.
 
-    On a CPU they are: bench/fused.py. In an eager loop on a GPU :func:`remember` was told.
+    On a CPU they always are (bench/fused.py); in an eager loop on a GPU, where :func:`remember` has recorded it.
     """
     if not isinstance(x, Tensor):
         return False
-    if conv_link.is_plain(x.device):  # first: what is asked at each call of a small network on a CPU shows
+    if conv_link.is_plain(x.device):  # first: in a small network on a CPU the time of each check shows
         return True
     return _host_counts(x) and _inputs_like(x) in _BY_TORCH.get(module, ())
 
 
 def remember(module, x) -> None:
-    """From now on ``module`` runs its layers one by one for inputs like x, in an eager loop on a GPU."""
+    """Records that ``module`` runs its layers one by one for inputs like x, in an eager loop on a GPU."""
     if operators_do() and _host_counts(x):
         _BY_TORCH.setdefault(module, set()).add(_inputs_like(x))
 
@@ -170,7 +170,7 @@ def _host_counts(x) -> bool:
 
 
 def group_at(layers, i):
-    """(bn, act, size) of the group of torch's modules at layers[i]; either may be None; size 1 says there is none."""
+    """(bn, act, size) of the fused group of torch's modules at layers[i]; bn and act may be None; size 1: no group."""
     bn = act = None
     end = i + 1
     if type(layers[i]) in CONVOLUTIONS:
@@ -182,7 +182,7 @@ def group_at(layers, i):
 
 
 def obstacle(conv, bn=None, act=None) -> str:
-    """Why the modules cannot be one operator, in words; empty where they can. ``act`` is as in :func:`run_group`."""
+    """Why the modules cannot run as one operator, or ""; ``act`` is as in :func:`run_group`."""
     for module in (conv, bn, act):
         if isinstance(module, nn.Module) and (more := extras(module)):
             return f"{type(module).__name__} has {more}"
@@ -208,16 +208,16 @@ def obstacle(conv, bn=None, act=None) -> str:
     return f"negative_slope={slope}" if slope < 0 else ""
 
 
-def group_of(conv, bn, act) -> Group:
-    """The group of torch's modules that have no :func:`obstacle`."""
-    return Group(conv, bn, *_activation(act))
+def group_of(conv, bn, act) -> FusedGroup:
+    """The fused group of torch's modules, which must have no :func:`obstacle`."""
+    return FusedGroup(conv, bn, *_activation(act))
 
 
 def run_group(x, conv, bn, act):
-    """act(bn(conv(x))) as one operator, or module by module where there is an :func:`obstacle` at this very call.
+    """act(bn(conv(x))) as one operator, or module by module where there is an :func:`obstacle` in this call.
 
     So hooks, spectral norm or another norm may be added, and modules replaced, at any time. bn may be None;
-    act is a module, or (name, slope, whether in place) of a function as ("leaky_relu", 0.2, False), or None.
+    act is a module, a function as (name, slope, in place) such as ("leaky_relu", 0.2, False), or None.
     """
     if not known_to_prefer_torch(conv, x) and takes(x) and not obstacle(conv, bn, act):
         group = group_of(conv, bn, act)
@@ -231,10 +231,9 @@ def run_group(x, conv, bn, act):
 
 
 def takes(x) -> bool:
-    """Whether the operators take x: neither torch.fx's proxies nor one sample without a batch dimension.
+    """Whether the operators accept x: not torch.fx's proxies, not one sample without a batch dimension, not "meta".
 
-    Nor anything while hooks for all modules want to see each, or while torch.export makes a graph for others to run;
-    nor shapes without numbers (device "meta").
+    Nothing is accepted while global module hooks are registered or torch.export is tracing.
     """
     if not isinstance(x, Tensor) or x.dim() != 4 or x.is_meta:
         return False
@@ -242,8 +241,8 @@ def takes(x) -> bool:
 
 
 def operators_do() -> bool:
-    """Whether operators of ours do what torch's own would: not in a trace for others to run, under torch.func's
-    transforms or in forward mode, which they have no rules for.
+    """Whether ganfast's operators can replace torch's: not in a torch.jit trace, under torch.func's transforms or in
+    forward-mode AD, for which they have no rules.
     """
     if torch.compiler.is_compiling():
         return True
@@ -251,14 +250,14 @@ def operators_do() -> bool:
 
 
 def extras(module) -> str:
-    """What calling the module does beside its class's forward, in words; empty where that is all."""
+    """What a call of the module does besides its class's forward, in words, or ""."""
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
         return "hooks"
     return "a forward set on it" if "forward" in vars(module) else ""
 
 
 def _activation(act):
-    """(name, slope) of an activation that is a module or as :func:`run_group` has it."""
+    """(name, slope) of an activation, given as in :func:`run_group`."""
     if isinstance(act, nn.Module):
         return ACTIVATIONS[type(act)], act.negative_slope if type(act) is nn.LeakyReLU else 0.0
     return (None, 0.0) if act is None else act[:2]

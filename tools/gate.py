@@ -1,10 +1,10 @@
-"""The kernel gate: every kernel compiled for chips that need not be here, and one row each on what came out.
+"""The kernel gate: compiles every kernel for several chips, without a GPU, and reports on the machine code.
 
-    python bench/gate.py [op …] [--archs 80 90 100] [--triton FOLDER] [--json FILE]
+    python tools/gate.py [op …] [--archs 80 90 100] [--triton FOLDER] [--json FILE]
 
-Triton kernels come from the launches that ``bench/launches/`` declares, CUDA kernels from all of csrc/cuda/<op>.cu. A
+Triton kernels come from the launches that ``tools/launches/`` declares, CUDA kernels from all of csrc/cuda/<op>.cu. A
 row has registers, shared memory, spills, resident blocks, the widths of the main path's loads and stores, its
-instructions, and the bound that follows (bench/chips.py). Faults, listed last, make the exit code 1. docs/kernels.md
+instructions, and the bound that follows (tools/chips.py). Faults, listed last, make the exit code 1. docs/kernels.md
 says how to read it.
 """
 
@@ -89,11 +89,11 @@ def _row(declaration, function, arch: str, dynamic_shared: int, **where) -> dict
 
 
 def faults(declaration, row: dict) -> list[str]:
-    """What must not be, in words."""
+    """The rules that a kernel breaks, in words."""
     found = []
     declared, element = _first_match(declaration.ELEMENT, row)
     if not declared:
-        found.append(f"bench/launches/{row['op']}.py does not declare {row['kernel']} in ELEMENT")
+        found.append(f"tools/launches/{row['op']}.py does not declare {row['kernel']} in ELEMENT")
     if row["spills"] or row["stack"]:
         found.append(f"{row['spills']} accesses to local memory, {row['stack']} bytes of stack")
     if row["atomics"]:
@@ -180,7 +180,7 @@ def side_rows(folder: Path, ops, archs) -> list[dict]:
 
 
 def numbers(row: dict) -> dict:
-    """JSON made the widths strings."""
+    """A decoded JSON object with its widths as numbers again."""
     return {int(k) if k.isdigit() else k: v for k, v in row.items()}
 
 
@@ -218,7 +218,7 @@ def table(rows: list[dict]) -> str:
 
 
 def all_rows(options) -> list[dict]:
-    """The rows that the command line asks for, compiled on all cores, each operator by itself."""
+    """The rows that the command line asks for; operators are compiled in parallel."""
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(triton_rows, op, options.archs) for op in options.ops]
         if options.triton:
@@ -228,17 +228,17 @@ def all_rows(options) -> list[dict]:
         try:
             return rows + [row for job in cuda for row in job.result()]
         except machine_code.ToolMissing as reason:
-            print(f"CUDA kernels are left out: {reason}", file=sys.stderr)
+            print(f"CUDA kernels are skipped: {reason}", file=sys.stderr)
             return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("ops", nargs="*", default=list(launches.declared()), help="all of them without a name")
+    parser.add_argument("ops", nargs="*", default=list(launches.declared()), help="operators (default: all)")
     parser.add_argument("--archs", nargs="+", default=list(chips.CHIPS), choices=list(chips.CHIPS))
-    parser.add_argument("--triton", type=Path, help="a folder with another Triton to compile with, too")
-    parser.add_argument("--no-cuda", action="store_true", help="leave nvcc out")
-    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--triton", type=Path, help="a folder with a second Triton to compile with as well")
+    parser.add_argument("--no-cuda", action="store_true", help="skip the CUDA kernels")
+    parser.add_argument("--json", type=Path, help="a file to write the rows to")
     options = parser.parse_args()
     rows = all_rows(options)
     if options.json:

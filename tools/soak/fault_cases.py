@@ -41,7 +41,7 @@ CASES = {
 
 
 def missing(needs: str, folder: Path) -> str:
-    """What stands against a case here; "" where nothing does."""
+    """Why a case cannot run on this machine, or ""."""
     if needs == "operations" and "LD_PRELOAD" not in os.environ:
         return "needs Linux and g++"
     if needs == "mounts" and not os.environ.get("SOAK_MOUNTS"):
@@ -56,9 +56,9 @@ def missing(needs: str, folder: Path) -> str:
 
 
 def main(folder: str, tries: str, seconds: str, *names: str) -> None:
-    """Prints a row a case as JSON; ``tries`` 0 is the short form."""
+    """Prints a row per case as JSON; ``tries`` 0 is the short form."""
     import torch
-    import torch.utils.tensorboard  # this and what follows here, so that each child need not
+    import torch.utils.tensorboard  # imported and warmed up once here, before the forks
 
     import ganfast.cli  # noqa: F401
     from ganfast.data import open_dataset
