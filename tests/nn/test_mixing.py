@@ -10,7 +10,7 @@ from ganfast import fuse, penalty
 from ganfast import nn as gnn
 from ganfast.penalty.plan import _PLANS
 from ganfast.penalty.rules import REGISTERED, LinearMap
-from ganfast.recipes import Recipe
+from ganfast.recipes.base import scores
 
 
 class Centred(nn.Module):
@@ -77,9 +77,9 @@ def test_fused_layers_mix_as_those_they_come_from():
 @pytest.mark.parametrize("name", MIXING)
 def test_recipes_score_real_and_fake_apart_where_samples_mix(name):
     module, (real, fake) = critic(MIXING[name]()), torch.randn(2, 4, 6)
-    for got, wanted in zip(Recipe.scores(module, real, fake), (module(real), module(fake))):
+    for got, wanted in zip(scores(module, real, fake), (module(real), module(fake))):
         torch.testing.assert_close(got, wanted)
-    merged = torch.cat(Recipe.scores(module, real, fake, merge=True))
+    merged = torch.cat(scores(module, real, fake, merge=True))
     torch.testing.assert_close(merged, module(torch.cat([real, fake])))
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong while training ends with one sentence and loses nothing that was saved; bench/soak.py has more."""
+"""What goes wrong while training ends with one sentence and loses nothing that was saved; so does tools/soak."""
 
 import errno
 import os
@@ -327,18 +327,3 @@ def test_on_nan_may_change_when_a_run_goes_on(tiny):
     run = tiny(steps=4).train(progress=False)
     assert tiny(steps=5, resume=str(run), on_nan="rollback").step == 4
     assert TrainOptions(data="digits").on_nan == "stop"
-
-
-# -- the soak ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_short_soak_loses_nothing():
-    """Kills, disks that fail and signals, for real; the terminal's cases take processes of their own and are few."""
-    cases = ["kills-at-operations", "failing-operations", "full-disk", "signals", "not-a-number", "terminals"]
-    ended = subprocess.run(
-        [sys.executable, ROOT / "bench" / "soak.py", "--short", *cases], capture_output=True, text=True
-    )
-    print(ended.stdout, ended.stderr)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "tries  lost" in ended.stdout
