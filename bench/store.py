@@ -84,9 +84,10 @@ class Results:
     def write(self) -> None:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(".partial")
-            temporary.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
-            os.replace(temporary, self.path)
+            from ganfast.files import replacing
+
+            with replacing(self.path) as partial:
+                partial.write_text(json.dumps(self.data, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

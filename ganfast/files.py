@@ -8,8 +8,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """``with replacing(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing."""
-    partial = file.with_name(f".{file.name}.partial")
+    """``with replacing(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing.
+
+    Several processes may do so at once: each has a partial file of its own.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         yield partial
         flush(partial)

@@ -11,7 +11,7 @@ def test_a_file_appears_whole_and_takes_the_place_of_another(tmp_path):
     file = tmp_path / "x.json"
     for content in ("one", "two"):
         with replacing(file) as partial:
-            assert partial.parent == tmp_path and partial.name == ".x.json.partial"
+            assert partial.parent == tmp_path and partial.name == f".x.json.{os.getpid()}.partial"
             partial.write_text(content)
             assert not file.exists() or file.read_text() == "one"
         assert file.read_text() == content and os.listdir(tmp_path) == ["x.json"]
@@ -34,7 +34,7 @@ def test_nothing_written_is_an_error(tmp_path):
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path):
-    (tmp_path / ".x.partial").write_text("a longer rest of before")
+    (tmp_path / f".x.{os.getpid()}.partial").write_text("a longer rest of before")
     with replacing(tmp_path / "x") as partial:
         partial.write_text("new")
     assert (tmp_path / "x").read_text() == "new" and os.listdir(tmp_path) == ["x"]

@@ -30,7 +30,7 @@ BELOW = {
     "errors": set(),
     "files": set(),
     "data": {"errors", "files"},
-    "ops": {"errors", "reference", "kernels", "_C", "__version__"},
+    "ops": {"errors", "files", "reference", "kernels", "_C", "__version__"},
     "functional": {"ops", "reference"},
     "nn": {"errors", "functional", "ops"},
     "fuse": {"errors", "nn", "functional", "ops"},

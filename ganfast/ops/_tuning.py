@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from ganfast.files import replacing
 
 REPEATS = 5
 _known: dict[tuple[str, tuple], str] = {}  # (environment, key) → choice
@@ -227,17 +228,11 @@ def _keep(place, key, row) -> None:
     content = _read()
     content.setdefault(place, {})[key] = row
     file = path()
-    temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".tuning-", delete=False) as out:
-            temporary = out.name
-            json.dump(content, out, indent=1)
-        os.replace(temporary, file)
+        with replacing(file) as partial:
+            partial.write_text(json.dumps(content, indent=1))
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         _tell(f"{file} cannot be written ({error.strerror}): choices last as long as this process.")
 
 

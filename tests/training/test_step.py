@@ -178,7 +178,7 @@ def test_learning_rates_fall(decay, factors):
             assert optimizer.param_groups[0]["lr"].item() == pytest.approx(1e-3 * factor)
 
 
-@pytest.mark.parametrize("name", GAMES.keys() - {"gan"})
+@pytest.mark.parametrize("name", [name for name in GAMES if name != "gan"])
 def test_fp16_scales_its_losses_and_trains_alike(name):
     wide = play(make(GAMES[name]), 3)
     step = make(GAMES[name], precision="fp16")
