@@ -78,6 +78,8 @@ class Recipe:
     """the figures that the progress bar shows beside the losses"""
     lr_decay: ClassVar[str] = "none"
     """the default of --lr-decay"""
+    batch: ClassVar[int] = 64
+    """the default of --batch"""
     latent_dim: ClassVar[int] = 0
     """numbers in a latent vector z; 0 where nothing is drawn"""
 

@@ -15,6 +15,7 @@ class BEGAN(Recipe):
     name = "began"
     averaged = ("G", "D")
     telling = ("convergence", "k")
+    batch = 16
 
     latent_dim: int = 64
     """numbers in a latent vector, and between encoder and decoder"""

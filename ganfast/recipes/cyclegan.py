@@ -22,6 +22,7 @@ class CycleGAN(Recipe):
     averaged = ("G_ab", "G_ba")
     telling = ("cycle",)
     lr_decay = "late-linear"
+    batch = 1
 
     width: int = 64
     """features of the first layers"""

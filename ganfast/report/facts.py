@@ -240,11 +240,19 @@ def changed(values: dict, cls) -> dict:
     return {name: value for name, value in known(values, cls).items() if value != defaults[name]}
 
 
+def changed_options(facts: Facts) -> dict:
+    """The run's options that differ from the defaults, some of which are the recipe's."""
+    recipe = RECIPES.get(facts.recipe_name)
+    own = {name: getattr(recipe, name) for name in ("batch", "lr_decay")} if recipe else {}
+    given = changed(facts.part("options"), TrainOptions)
+    return {name: value for name, value in given.items() if own.get(name) != value}
+
+
 def command(facts: Facts) -> list[str]:
     """``ganfast train ...`` with every option that is not a default."""
     recipe = RECIPES.get(facts.recipe_name)
     fields = {key: value for key, value in facts.part("recipe").items() if key != "name"}
-    given = {**changed(facts.part("options"), TrainOptions), **changed(fields, recipe)}
+    given = {**changed_options(facts), **changed(fields, recipe)}
     words = ["ganfast", "train", facts.recipe_name]
     for name, value in given.items():
         flag = name.replace("_", "-")

@@ -10,7 +10,6 @@ from ganfast.report import images, tables
 from ganfast.report.charts import COLOURS, Line, bars, chart
 from ganfast.report.facts import Facts
 from ganfast.report.tables import number, rounded, text, words
-from ganfast.training import TrainOptions
 from ganfast.training.figures import families
 
 # figures of the engine: the title of their chart, and the label of each; the recipe's are drawn by families
@@ -184,7 +183,7 @@ def options(facts: Facts) -> str:
     of_run.pop("resume", None)
     parts = [
         ("Recipe", of_recipe, reading.changed(of_recipe, recipe) if recipe else {}),
-        ("Run", of_run, reading.changed(of_run, TrainOptions)),
+        ("Run", of_run, reading.changed_options(facts)),
         ("Data", facts.part("data"), {}),
         ("Second data", facts.part("data_b"), {}),
         ("Environment", facts.part("environment"), {}),

@@ -27,8 +27,8 @@ class TrainOptions:
     """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
     channels: int | None = None
     """1 for grey, 3 for RGB; by default what the data is"""
-    batch: int = 64
-    """samples in a batch"""
+    batch: int | None = None
+    """samples in a batch; by default as the recipe says: mostly 64"""
     kimg: float | None = None
     """train until the networks have seen this many thousand real samples (1000 when --steps is not given either)"""
     steps: int | None = None
@@ -81,8 +81,6 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0, got {value} (--{name.replace('_', '-')}).")
-        if self.batch < 2:
-            raise InputError("batch must be at least 2, because BatchNorm needs two samples, got 1 (--batch).")
         if not self.gpu_data_gib >= 0:
             raise InputError(f"gpu_data_gib must be 0 or more, got {self.gpu_data_gib} (--gpu-data-gib).")
         if not 0 <= self.ema_decay < 1:

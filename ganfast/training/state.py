@@ -128,7 +128,7 @@ def on_device(value: Tensor | float, device: torch.device) -> Tensor:
 
 def key(player: Player) -> str:
     """The name of the optimiser that a player's networks share: ``D``, ``G+Q``."""
-    return "+".join(player.trains)
+    return "+".join(sorted(player.trains))
 
 
 def parameters_of(networks: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
@@ -145,9 +145,18 @@ def check(game: Recipe, players: list[Player], networks: Mapping[str, nn.Module]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"recipe {game.name} has two players that are called {name!r}: give one a name=.")
+    first: dict[str, Player] = {}
     for player in players:
-        if player.loss is not None and not player.trains:
+        if player.loss is None:
+            continue
+        if not player.trains:
             raise InputError(f"recipe {game.name}: a player with a loss trains nothing: name its networks.")
+        owner = first.setdefault(key(player), player)
+        if player.optimizer and owner is not player:
+            raise InputError(
+                f"recipe {game.name}: player {player.name} shares the optimiser of {owner.name}, which "
+                "trains the same networks: leave out its optimizer=."
+            )
 
 
 def carry_over(before: Mapping[str, nn.Module], now: Mapping[str, nn.Module]) -> None:

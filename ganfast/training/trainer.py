@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
 from ganfast.errors import InputError
@@ -58,7 +59,10 @@ class Trainer:
         self.recipe = recipe
         given = list(data) if isinstance(data, (tuple, list)) else [data]
         names = [each.name if isinstance(each, Dataset) else each for each in given]
-        self.options = opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
+        opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
+        self.options = opts = dataclasses.replace(
+            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay
+        )
         self.device = opts.torch_device()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -127,12 +131,18 @@ class Trainer:
         """Build the networks of a stage, and its step."""
         opts, recipe = self.options, self.recipe
         self.state.begin(self.stages[stage].game, self.specs, stage)
+        norms = (module for network in self.state.networks.values() for module in network.modules())
+        if opts.batch == self.ranks.count and any(isinstance(module, _BatchNorm) for module in norms):
+            raise InputError(
+                f"batch must be at least {2 * opts.batch}, because BatchNorm needs two samples in each process, got "
+                f"{opts.batch} (--batch)."
+            )
         self.trained = Trained(
             self.state.game, self.specs, self.state.averages, (recipe, self.total_steps, stage)
         ).eval()  # fmt: skip
         self.show = Show(self.trained, self.sources, opts.seed)
         self.update = Step(
-            self.state, opts.lr_decay or recipe.lr_decay, self.total_steps, self.ranks.average,
+            self.state, opts.lr_decay, self.total_steps, self.ranks.average,
             lambda rows: gather(rows).flatten(0, 1),
         )  # fmt: skip
         if opts.compile:

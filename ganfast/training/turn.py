@@ -19,8 +19,9 @@ class State:
         tensor = vars(self).get(name)
         if tensor is None:
             raise AttributeError(f"state has no {name!r}: name it in the recipe's state(), there are {[*vars(self)]}")
-        with torch.no_grad():
-            tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
+        if value is not tensor:  # += has changed it in place already
+            with torch.no_grad():
+                tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
 
 
 class Turn:

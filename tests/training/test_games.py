@@ -1,5 +1,6 @@
 """Each of the four recipes that the engine was made for, as a run: resumed, killed, shown, refused."""
 
+import json
 import os
 import random
 import signal
@@ -200,3 +201,14 @@ def test_began_moves_its_state_by_the_papers_rule(tmp_path):
     assert row["k"] == pytest.approx(min(max(0.1 * (0.5 * real - fake), 0), 1), abs=1e-6)
     assert row["convergence"] == pytest.approx(real + abs(0.5 * real - fake), rel=1e-5)
     assert made.state.tensors["k"].item() == pytest.approx(row["k"], abs=1e-7)
+
+
+def test_a_recipe_has_a_batch_of_its_own(tmp_path):
+    """CycleGAN's is one image, which normalises by itself; BatchNorm needs two in each process."""
+    made = ganfast.Trainer(FOUR["cyclegan"], data_of("cyclegan"), steps=2, outdir=str(tmp_path))
+    assert made.options.batch == 1 and made.options.lr_decay == "late-linear"
+    run = made.train(progress=False)
+    assert json.loads((run / "options.json").read_text())["options"]["batch"] == 1
+    assert ganfast.Trainer(FOUR["cgan"], images(80), outdir=str(tmp_path)).options.batch == 64
+    with pytest.raises(InputError, match=r"batch must be at least 2, because BatchNorm needs two samples.*\(--batch\)"):
+        ganfast.Trainer(FOUR["cgan"], images(80), batch=1, outdir=str(tmp_path))

@@ -289,6 +289,10 @@ def test_means_of_figures_that_come_at_some_steps():
             r"names a network 'E', and its networks\(\) are \['G', 'D', 'Q', 'fixed'\]",
         ),
         (lambda s: [Player((), s.critic, name="x")], "a player with a loss trains nothing"),
+        (
+            lambda s: [Player(("D", "Q"), s.both, s.adam(1.0)), Player(("Q", "D"), s.both, s.adam(1.0))],
+            "player q_d shares the optimiser of d_q, which trains the same networks: leave out its optimizer=",
+        ),
         (lambda s: [Player(("D",), s.critic, times=0)], "player d: times must be at least 1, got 0"),
     ],
 )
