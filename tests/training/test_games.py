@@ -16,6 +16,7 @@ from training.games import FOUR, images, points
 from training.tiny import assert_same_bits, weights, without_times
 
 import ganfast
+from ganfast.cli import main
 from ganfast.data import Dataset, pack
 from ganfast.errors import InputError
 from ganfast.recipes import RECIPES
@@ -95,6 +96,20 @@ def test_killed_runs_go_on_bit_for_bit(name, tmp_path):
     assert len(leaves[0]) == len(leaves[1]) > 20
     for one, other in zip(*leaves):
         assert torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_a_dry_run_says_what_would_be_done(name, tmp_path, capsys):
+    sources = data_of(name)
+    for source in sources if isinstance(sources, tuple) else (sources,):
+        pack_of(source, tmp_path)
+    data = ["--data", str(tmp_path / "noise-0.safetensors")]
+    data += ["--data-b", str(tmp_path / "noise-1.safetensors")] if name == "cyclegan" else []
+    layers = ["--layers", "2"] if name == "cyclegan" else []
+    assert main(["train", name, *data, *layers, "--batch", "8", "--outdir", str(tmp_path / "runs"), "-n"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name} on noise: 40 images of 1×16×16") and "It would write to" in said
+    assert all(f" {network} " in said for network in FOUR[name].averaged) and not (tmp_path / "runs").exists()
 
 
 def pack_of(source: Dataset, folder) -> None:
