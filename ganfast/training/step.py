@@ -58,7 +58,7 @@ class Step:
             state.networks, state.game.columns, state.tensors, state.noise, loader.sampler.batch, loader.rows,
             lambda: state.precision.scale, average, gather,
         )  # fmt: skip
-        self.losses = {player.name: player.loss for player in state.players}
+        self.losses = {player.name: player.loss for player in state.players if player.loss is not None}
         self.apart: dict[str, Callable] = {}  # compiled networks, for players that do not train them
         self.updates = list(plan(state.players, state.networks))
         trained = [set(map(id, gradients.parameters)) for gradients in state.gradients.values()]
@@ -72,7 +72,7 @@ class Step:
         """
         disable = torch.compiler.disable
         for name, loss in self.losses.items():
-            self.losses[name] = loss and torch.compile(loss, dynamic=False)
+            self.losses[name] = torch.compile(loss, dynamic=False)
         self.apart = {name: Apart(network) for name, network in self.state.networks.items()}
         for draw in ("normal", "uniform", "categorical"):
             setattr(self.turn, draw, disable(getattr(self.turn, draw)))

@@ -72,7 +72,7 @@ class Counting(Recipe):
             Player(("D",), self.penalty, every=4, name="penalty"),
             Player(("G", "Q"), self.generator, times=2, optimizer=self.adam(1e-2)),
             Player(("D", "Q"), self.both, name="both"),
-            Player((), None, after=self.clip, every=2, name="clip"),
+            Player(("D",), None, after=self.clip, every=2),
         ]
 
     def critic(self, t):
