@@ -55,7 +55,7 @@ def run(argv: list[str]) -> int:
         return 0
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":  # torchrun's processes all fail alike
-            tell(str(error))
+            report_error(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -65,11 +65,11 @@ def run(argv: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = f"{error.filename} " if error.filename else ""
-        tell(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
+        report_error(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
         return 2
 
 
-def tell(sentence: str) -> None:
+def report_error(sentence: str) -> None:
     print(f"ganfast: {sentence}", file=terminal.Watched())
 
 

@@ -1,4 +1,4 @@
-"""The exceptions that one room raises and another tells from the rest."""
+"""Exceptions that one part of the package raises and another handles."""
 
 import dataclasses
 import typing

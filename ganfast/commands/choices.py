@@ -13,7 +13,7 @@ def parse_seeds(text: str) -> list[range]:
             first, dash, last = part.strip().partition("-")
             seeds.append(range(int(first), int(last if dash else first) + 1))
     except ValueError:
-        raise InputError(f"{text!r} is no list of seeds: give numbers and ranges as in 0-63 or 1,5,9-12.") from None
+        raise InputError(f"{text!r} is not a list of seeds: give numbers and ranges as in 0-63 or 1,5,9-12.") from None
     if not all(seeds):
         raise InputError(f"{text!r} has a range without a seed: give numbers and ranges as in 0-63 or 1,5,9-12.")
     if max(each[-1] for each in seeds) >= 2**63:
@@ -34,7 +34,7 @@ def parse_classes(text: str, names: tuple[str, ...]) -> list[int]:
             hint = (
                 f"did you mean {near[0]}?" if near else f"give numbers from 0 to {len(names) - 1}, or names: {known}."
             )
-            raise InputError(f"--classes {text}: {part!r} is no class: {hint}")
+            raise InputError(f"--classes {text}: {part!r} is not a class: {hint}")
         found += spans[0]
     return list(dict.fromkeys(found))
 
@@ -43,5 +43,5 @@ def parse_grid(text: str) -> tuple[int, int]:
     """``8x4`` → (columns, rows)."""
     columns, x, rows = text.lower().partition("x")
     if not (x and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
-        raise InputError(f"--grid {text!r} is no grid: give columns x rows, as in 8x8.")
+        raise InputError(f"--grid {text!r} is not a grid: give columns x rows, as in 8x8.")
     return int(columns), int(rows)

@@ -104,7 +104,7 @@ class Dataset:
 
 def _check(title: str, column: str, values: Tensor, count: int) -> None:
     if column not in COLUMNS:
-        raise InputError(f"{title} is no column: give {', '.join(COLUMNS)}.")
+        raise InputError(f"{title} is not a column: give {', '.join(COLUMNS)}.")
     _, dtypes, axes = COLUMNS[column]
     if values.dtype not in dtypes or values.dim() != axes:
         wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)

@@ -1,4 +1,4 @@
-"""What a run directory tells, however much of it is there: whatever cannot be read is a sentence in ``missing``."""
+"""Reads a run directory, however much of it is there; what cannot be read becomes a sentence in ``missing``."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ class Facts:
 
     @property
     def step(self) -> int:
-        """The last step that anything tells of."""
+        """The last step that was recorded."""
         steps = [self.stats[-1]["step"] if self.stats else 0, *(step for step, _ in self.pictures[-1:])]
         return int(max([*steps, *(each.step for each in self.checkpoints[-1:])]))
 
@@ -103,9 +103,9 @@ class Checkpoint:
 
 
 def read(run: Path) -> Facts:
-    """Everything that can be read of ``run``; ``InputError`` where that is no run directory at all."""
+    """Everything that can be read of ``run``; ``InputError`` where it is not a run directory."""
     if not run.is_dir():
-        raise InputError(f"{run} is no directory: give a run directory, as runs/00000-dcgan-digits.")
+        raise InputError(f"{run} is not a directory: give a run directory, as runs/00000-dcgan-digits.")
     facts = Facts(run, time.time())
     facts.checkpoints = checkpoints(run)
     named = [(re.fullmatch(r"fakes-(\d+)\.png", path.name), path) for path in run.glob("fakes-*.png")]

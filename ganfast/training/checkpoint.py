@@ -101,12 +101,12 @@ def read_manifest(directory: Path) -> dict:
         manifest = json.loads(file.read_text())
     except FileNotFoundError:
         raise InputError(
-            f"{directory} is no checkpoint, it has no {MANIFEST}: give a run or one of its checkpoints."
+            f"{directory} is not a checkpoint, it has no {MANIFEST}: give a run or one of its checkpoints."
         ) from None
     except (OSError, ValueError) as error:
         raise damaged(directory, error) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{directory} is no checkpoint of this version of ganfast: give one that it wrote.")
+        raise InputError(f"{directory} is not a checkpoint of this version of ganfast: give one that it wrote.")
     files = manifest.get("files")
     if not isinstance(files, dict) or any(Path(name).name != name for name in files) or "state.pt" not in files:
         raise damaged(directory, "its list of files is not one")

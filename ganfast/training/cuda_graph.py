@@ -15,7 +15,7 @@ class CUDAGraphs:
 
     With ``graph`` a step is captured in a CUDA graph after a few, and replayed from there on: one launch. Where players
     move at some steps only, each set of them has its graph; all share one pool of memory. Nothing else differs, random
-    numbers included. ``log`` is told.
+    numbers included. ``log`` receives messages.
     """
 
     def __init__(self, step: Step, graph: bool, log=lambda text: None):

@@ -1,4 +1,4 @@
-"""Training by several processes that torchrun started: who this one is, and what they tell each other."""
+"""Training by several processes that torchrun started: the rank of this one, and what they exchange."""
 
 import atexit
 import os
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ganfast.errors import InputError
 
-ASK_EVERY = 10  # steps between two questions whether somebody was told to stop
+ASK_EVERY = 10  # steps between two all-reduces of pending signals
 
 
 class Ranks:
     """This process, ``rank`` of ``count``; alone, and every method without effect, where torchrun did not start it.
 
     The processes keep the same networks: each has its share of every batch, and gradients are averaged. What decides on
-    the future (files, signals) is found by rank 0 or by all, and told to all.
+    the future (files, signals) is found by rank 0 and broadcast, or reduced over all.
     """
 
     def __init__(self, device: torch.device):
@@ -69,9 +69,9 @@ class Ranks:
             except InputError as error:
                 result = error
         if self.count > 1:
-            told = [result]
-            dist.broadcast_object_list(told, 0, device=torch.device("cpu"))
-            result = told[0]
+            shared = [result]
+            dist.broadcast_object_list(shared, 0, device=torch.device("cpu"))
+            result = shared[0]
         if isinstance(result, InputError):
             raise result
         return result

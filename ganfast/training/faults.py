@@ -30,26 +30,26 @@ def explained(saver: Saver, state: RunState, options: TrainOptions) -> Iterator[
             yield
     except BaseException as error:
         if out_of_memory(error):
-            told = InputError(no_memory(saver, state, options))
+            reported = InputError(no_memory(saver, state, options))
         elif isinstance(error, InputError):
-            told = error
+            reported = error
         elif isinstance(error, OSError):
-            told = InputError(not_written(saver, state, error))
+            reported = InputError(not_written(saver, state, error))
         else:
             raise
-        log(saver, told, alone=told is not error)
-        if told is error:
+        log(saver, reported, alone=reported is not error)
+        if reported is error:
             raise
-        raise told from error
+        raise reported from error
 
 
-def log(saver: Saver, told: InputError, alone: bool) -> None:
+def log(saver: Saver, reported: InputError, alone: bool) -> None:
     """Into log.txt. Of several processes the first one's command line speaks; what befell another ``alone`` it says."""
     if saver.ranks.first:
         with contextlib.suppress(OSError), open(saver.run / "log.txt", "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} Stopped: {told}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} Stopped: {reported}\n")
     elif alone:
-        print(f"ganfast: process {saver.ranks.rank}: {told}", file=terminal.Watched())
+        print(f"ganfast: process {saver.ranks.rank}: {reported}", file=terminal.Watched())
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -62,8 +62,8 @@ def not_written(saver: Saver, state: RunState, error: OSError) -> str:
         try:
             saver.rescue(state)
         except OSError as again:
-            return f"{what}, and cannot be made anew ({again.strerror}): see to it, then start again."
-        return f"{what}, and was made anew: {saver.go_on()}."
+            return f"{what}, and cannot be created again ({again.strerror}): see to it, then start again."
+        return f"{what}, and was created again: {saver.go_on()}."
     if error.errno in ROOM:
         remedy = "make room, then "
     elif error.errno in PERMISSION:

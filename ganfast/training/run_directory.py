@@ -99,7 +99,11 @@ def find(resume: Path) -> tuple[Path, list[Path]]:
     except OSError as error:
         raise InputError(f"{resume} cannot be read ({error.strerror}): make it readable (--resume).") from None
     if not checkpoints and not (resume / "options.json").is_file():
-        what = "is no run, it has neither options.json nor a checkpoint" if resume.is_dir() else "is not there"
+        what = (
+            "is not a run directory, it has neither options.json nor a checkpoint"
+            if resume.is_dir()
+            else "is not there"
+        )
         raise InputError(f"{resume} {what}: give a run directory (--resume).")
     return resume, checkpoints[::-1]
 

@@ -1,6 +1,6 @@
 """A run's directory as the trainer keeps it: made ready, saved to, and read again.
 
-Only the first of several processes reads and writes; what it finds is told to all.
+Only the first of several processes reads and writes; what it finds is broadcast.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Resumed:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should be told."""
+        """Messages for the log."""
         if self.begins_again:
             return [f"{self.run} was stopped before its first checkpoint: it begins again, in the same directory."]
         return list(self.damaged.values())

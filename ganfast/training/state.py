@@ -169,7 +169,7 @@ def carry_over(before: Mapping[str, nn.Module], now: Mapping[str, nn.Module]) ->
 
 
 def rates_on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> list[tuple[Tensor, float]]:
-    """Turn the learning rates into tensors that a CUDA graph reads anew: (tensor, its first value) of each group."""
+    """Turn the learning rates into tensors read at each replay of a graph: (tensor, its first value) of each group."""
     rates = []
     for group in optimizer.param_groups:
         base = float(group["lr"])

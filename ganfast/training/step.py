@@ -131,7 +131,7 @@ class Step:
             gradients.zero()
             try:
                 loss = self.differentiate(player, gradients)
-            except NonFiniteError:  # penalties look at the scores on a CPU; the losses tell everywhere, and all ranks
+            except NonFiniteError:  # raised on a CPU by penalties; NaN in the loss is noticed on every device and rank
                 gradients.buffer.fill_(torch.nan)
                 loss = gradients.buffer.new_full((), torch.nan)
             self.average_ranks(gradients.buffer)

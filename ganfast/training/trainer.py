@@ -93,7 +93,7 @@ class Trainer:
         self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
         self.failed = False
         self.rows: list[Row] = []  # those that are still on their way
-        self.row_step = 0  # the last step that a row tells of
+        self.row_step = 0  # the last step of the last row
         self.saver: Saver | None = None
         self.resumed: Resumed | None = None
         begun = opts.resume or self.ranks.from_first(lambda: run_directory.of_job(Path(opts.outdir), self.total_steps))
@@ -271,9 +271,9 @@ class Trainer:
                 notes = resumed.notes if resumed and not again else []
                 for said in (*notes, *filter(None, [unlocked]), self.describe()):
                     monitor.say(said)
-                told = self.loop(monitor, stop)
+                stopped_by = self.loop(monitor, stop)
         self.failed = False
-        raise_for(told)
+        raise_for(stopped_by)
         return saver.run
 
     def choose_run(self) -> Path:
@@ -297,19 +297,19 @@ class Trainer:
         if self.ranks.first and not (self.run / "reals.png").exists():
             pictures.write_png(self.run / "reals.png", self.show.reals())
             self.sample(monitor)
-        told = 0
+        stopped_by = 0
         while True:
             try:
-                while self.step < self.total_steps and not told:
+                while self.step < self.total_steps and not stopped_by:
                     if self.stage_of(self.step) != self.state.stage:
                         self.next_stage(monitor)
                     self.advance()
                     monitor.tick()
                     self.after_step(monitor)
-                    told = self.ranks.agree(stop.signal, self.step)
+                    stopped_by = self.ranks.agree(stop.signal, self.step)
                 self.ranks.settle()
                 self.finish(monitor)
-                return told
+                return stopped_by
             except NotFinite as error:
                 roll_back(self.state, self.restore, self.saver, monitor, error, self.options.on_nan == "rollback")
 

@@ -124,11 +124,11 @@ def test_without_latents_a_class_is_one_picture(fails):
 @pytest.mark.parametrize(
     "argv, words",
     [
-        (["--classes", ""], ["'' is no class"]),
-        (["--seeds", ""], ["'' is no list of seeds"]),
-        (["--grid", ""], ["'' is no grid"]),
-        (["--classes", "bird"], ["--classes bird", "'bird' is no class"]),
-        (["--classes", "0-9"], ["'0-9' is no class"]),
+        (["--classes", ""], ["'' is not a class"]),
+        (["--seeds", ""], ["'' is not a list of seeds"]),
+        (["--grid", ""], ["'' is not a grid"]),
+        (["--classes", "bird"], ["--classes bird", "'bird' is not a class"]),
+        (["--classes", "0-9"], ["'0-9' is not a class"]),
         (
             ["--classes", "1,2", "--seeds", "0-3", "--grid", "5x2"],
             ["10 samples", "4 seeds and 2 of the classes give 8"],

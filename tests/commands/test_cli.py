@@ -208,7 +208,7 @@ def test_one_sentence_that_names_the_mistake(argv, words, fails):
         (["train", "dcgan"], "--data"),
         (["train", "dcgan", "--data", "digits", "--nope", "3"], "--nope"),
         (["train", "dcgan", "--data", "digits", "--batch", "many"], "--batch"),
-        (["train", "dcgan", "--data", "digits", "--batch", "1"], "--batch"),
+        (["train", "dcgan", "--data", "digits", "--batch", "0"], "--batch"),
         (["train", "dcgan", "--data", "digits", "--loss", "hinge?"], "--loss"),
         (["train", "dcgan", "--data", "digits", "--steps", "5", "--kimg", "3"], "--kimg"),
         (["train", "dcgan", "--data", "digits", "--lr", "-1"], "--lr"),
@@ -314,7 +314,7 @@ def test_a_damaged_checkpoint(trained, tmp_path, fails):
         (["--width", "4"], "--width 2, not 4"),
         (["--batch", "8"], "--batch 4, not 8"),
         (["--loss", "minimax"], "--loss non-saturating, not minimax"),
-        (["--lr-decay", "linear"], "--lr-decay None, not linear"),
+        (["--lr-decay", "linear"], "--lr-decay none, not linear"),
         (["--ema-decay", "0.5"], "--ema-decay 0.999, not 0.5"),
     ],
 )

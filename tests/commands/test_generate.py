@@ -38,11 +38,11 @@ def test_classes_are_numbers_names_and_ranges():
     assert parse_classes("1-2", ("1", "2", "5")) == [0, 1]
     assert parse_classes("a", ("a", "b", "a")) == [0]
     for text, words in (
-        ("4", "'4' is no class: give numbers from 0 to 3, or names: cat, dog, t-shirt, 7"),
-        ("dgo", "'dgo' is no class: did you mean dog?"),
-        ("2-0", "'2-0' is no class"),
-        ("1,", "'' is no class"),
-        ("-1", "'-1' is no class"),
+        ("4", "'4' is not a class: give numbers from 0 to 3, or names: cat, dog, t-shirt, 7"),
+        ("dgo", "'dgo' is not a class: did you mean dog?"),
+        ("2-0", "'2-0' is not a class"),
+        ("1,", "'' is not a class"),
+        ("-1", "'-1' is not a class"),
     ):
         with pytest.raises(InputError, match="--classes") as caught:
             parse_classes(text, names)

@@ -67,7 +67,7 @@ def test_a_recipe_that_lacks_a_column(columns, sources, words):
     "arguments, words",
     [
         ({}, "needs a column: images, targets"),
-        ({"pictures": IMAGES}, "pictures is no column: give images"),
+        ({"pictures": IMAGES}, "pictures is not a column: give images"),
         ({"images": IMAGES.float()}, r"got float32 \[3, 16, 16, 1\], needs uint8 with 4 axes"),
         ({"images": IMAGES[0]}, "needs uint8 with 4 axes"),
         ({"audio": torch.zeros(3, 6, dtype=torch.int32)}, "needs int16 or float32 with 2 axes"),

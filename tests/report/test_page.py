@@ -246,7 +246,7 @@ def test_figures_of_lazy_players_are_in_some_rows(run):
 
 
 def test_no_run_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="is no directory"):
+    with pytest.raises(InputError, match="is not a directory"):
         write(tmp_path / "nowhere", tmp_path / "page.html")
     (tmp_path / "holiday.png").write_bytes(b"")
     with pytest.raises(InputError, match="holds no run"):

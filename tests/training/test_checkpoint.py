@@ -123,7 +123,7 @@ def test_a_finished_run_says_so(run, tiny):
 
 def test_a_place_without_checkpoints(tiny, tmp_path):
     for place, message in (
-        (tmp_path, "is no run, it has neither options.json nor a checkpoint"),
+        (tmp_path, "is not a run directory, it has neither options.json nor a checkpoint"),
         (tmp_path / "nowhere", "is not there"),
     ):
         with pytest.raises(InputError, match=message):
