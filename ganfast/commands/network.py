@@ -1,6 +1,5 @@
 """The trained recipe that --network names."""
 
-import dataclasses
 from pathlib import Path
 
 from ganfast import recipes
@@ -13,16 +12,7 @@ GIVEN = ("labels", "attributes", "images")  # what a command can make or read fo
 
 def load(path: Path, device: str, direction: str | None = None) -> Trained:
     """The recipe at ``path`` on the device of that name, turned to ``direction`` where one is given."""
-    trained = recipes.load(path, TrainOptions(data="", device=device).torch_device())
-    if direction is None:
-        return trained
-    if "direction" not in {field.name for field in dataclasses.fields(trained.recipe)}:
-        raise InputError(f"--direction {direction}: recipe {trained.recipe.name} has no directions: leave it out.")
-    turned = Trained(
-        dataclasses.replace(trained.recipe, direction=direction), trained.specs, dict(trained.networks)
-    ).eval()  # fmt: skip
-    turned.about = trained.about
-    return turned
+    return recipes.load(path, TrainOptions(data="", device=device).torch_device(), direction)
 
 
 def conditions(trained: Trained) -> dict[str, str]:

@@ -138,12 +138,13 @@ def save(trained: Trained, path: str | os.PathLike, **about: str) -> None:
     Path(path).write_bytes(serialise(tensors, {**about, **describe(trained)}))
 
 
-def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Trained:
+def load(path: str | os.PathLike, device: str | torch.device = "cpu", direction: str | None = None) -> Trained:
     """The trained recipe at ``path`` in evaluation mode: a module that samples; its ``forward`` has the arguments.
 
     ``path`` is a ``generator.safetensors``, or a run directory or checkpoint that holds one. The file is read as
     numbers and JSON, never unpickled. Raises ``InputError`` where it is missing, damaged, of another kind or of a
-    recipe that is not installed; its ``about`` attribute is the file's metadata.
+    recipe that is not installed; its ``about`` attribute is the file's metadata. ``direction`` "ab" or "ba" is the
+    translation to make, of recipes such as CycleGAN that have learned both.
     """
     from ganfast.recipes import RECIPES
 
@@ -165,6 +166,11 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Trained
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file} does not fit the recipe that it names ({reason}): give another file.") from None
+    if direction is not None:
+        if "direction" not in {field.name for field in dataclasses.fields(trained.recipe)}:
+            raise InputError(f"--direction {direction}: recipe {name} has no directions: leave it out.")
+        game = dataclasses.replace(trained.recipe, direction=direction)
+        trained = Trained(game, trained.specs, dict(trained.networks), trained.origin)
     trained.about = metadata
     return trained.to(device).eval()
 
