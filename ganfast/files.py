@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from pathlib import Path
 def replacing(file: Path) -> Iterator[Path]:
     """``with replacing(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing.
 
-    Several processes may do so at once: each has a partial file of its own.
+    Several threads and processes may do so at once: each has a partial file of its own.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
         flush(partial)
