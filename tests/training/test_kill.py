@@ -11,6 +11,8 @@ import pytest
 from safetensors.torch import load_file
 from training.tiny import without_times
 
+from ganfast import Trainer
+from ganfast.recipes import DCGAN
 from ganfast.training import checkpoint, run_directory
 
 OPTIONS = [
@@ -33,8 +35,9 @@ def finish(process):
 
 @pytest.mark.slow
 def test_killed_runs_go_on_bit_for_bit(tmp_path):
-    finish(start(*OPTIONS, "--outdir", str(tmp_path / "whole")))
-    whole = tmp_path / "whole" / "00000-dcgan-digits"
+    options = {"size": 16, "batch": 16, "steps": 60, "log_every": 3, "checkpoint_every": 7, "sample_every": 30}
+    trainer = Trainer(DCGAN(width=4), "digits", flip=True, outdir=str(tmp_path / "whole"), **options)
+    whole = trainer.train(progress=False)
 
     process = start(*OPTIONS, "--outdir", str(tmp_path / "killed"))
     killed = tmp_path / "killed" / "00000-dcgan-digits"
