@@ -48,15 +48,15 @@ class Resumed:
 
     def refuse_others(self, about: dict) -> None:
         """``InputError`` where recipe, options or data are not those of the run; ``about`` is the trainer's."""
-        stored = self.manifest or run_directory.read_options(self.run)
+        stored, place = self.manifest or run_directory.read_options(self.run), self.source or self.run
         name, own = stored.get("recipe", {}).get("name"), about["recipe"]["name"]
         if name != own:
-            raise InputError(f"{self.source} is of recipe {name}, not {own}: train that one (--resume).")
-        refuse_changes(stored["recipe"], about["recipe"], str(self.source))
-        refuse_changes(stored.get("options", {}), about["options"], str(self.source))
+            raise InputError(f"{place} is of recipe {name}, not {own}: train that one (--resume).")
+        refuse_changes(stored["recipe"], about["recipe"], str(place))
+        refuse_changes(stored.get("options", {}), about["options"], str(place))
         for which, flag in (("data", "--data"), ("data_b", "--data-b")):
             if (stored.get(which) or {}).get("fingerprint") != (about.get(which) or {}).get("fingerprint"):
-                raise InputError(f"{self.source} was trained on other data: give that data ({flag}).")
+                raise InputError(f"{place} was trained on other data: give that data ({flag}).")
 
     def newest(self) -> str:
         """The newest checkpoint of the run that is not damaged; "" where there is none."""

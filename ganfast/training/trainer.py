@@ -301,7 +301,7 @@ class Trainer:
         while True:
             try:
                 while self.step < self.total_steps and not stopped_by:
-                    if self.stage_of(self.step) != self.state.stage:
+                    while self.stage_of(self.step) > self.state.stage:  # another --steps may have moved the ends
                         self.next_stage(monitor)
                     self.advance()
                     monitor.tick()

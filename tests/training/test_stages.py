@@ -119,6 +119,14 @@ def test_a_run_goes_on_within_any_stage(step, tmp_path):
     assert without_times(run_directory.read_stats(whole.run)) == without_times(run_directory.read_stats(resumed.run))
 
 
+def test_other_steps_move_the_ends_of_the_stages_to_come(tmp_path):
+    run = make(tmp_path, steps=6).train(progress=False)  # 2, 2 and 2 steps
+    resumed = make(tmp_path, steps=30, resume=str(run))
+    assert resumed.state.stage == 2
+    resumed.train(progress=False)
+    assert resumed.step == 30 and resumed.state.stage == 2  # the last stage goes on, no earlier one begins
+
+
 def test_a_rollback_goes_back_to_the_stage_before(tmp_path):
     trainer = make(tmp_path, on_nan="rollback", checkpoint_every=3)
     advance = trainer.advance

@@ -112,7 +112,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tiny, mo
     assert [row["step"] for row in run_directory.read_stats(run)] == list(range(1, 10))
     log = (run / "log.txt").read_text()
     assert f"{run} was stopped before its first checkpoint: it begins again, in the same directory." in log
-    with pytest.raises(InputError, match=r"--batch 8, not 4, which would change the method: leave --batch out"):
+    with pytest.raises(
+        InputError, match=rf"{run} was trained with --batch 8, not 4, which would change the method: leave --batch out"
+    ):
         (run / "checkpoint-000009").rename(run / "away-9"), [each.rename(run / f"away-{each.name}") for each in
             checkpoint.all_in(run)]  # fmt: skip
         tiny(steps=9, resume=str(run), batch=4)
