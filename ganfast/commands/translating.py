@@ -20,6 +20,7 @@ from ganfast.data.files import FolderRows, ZipRows
 from ganfast.data.idx import is_idx, train_file
 from ganfast.data.images import naming, to_square, upright
 from ganfast.data.rows import in_ram
+from ganfast.data.sampler import decode
 from ganfast.data.sources import BUILT_IN
 from ganfast.errors import InputError
 from ganfast.recipes import Trained
@@ -91,8 +92,8 @@ class Translating:
         return sampling.decode(self.trained, tensors)
 
     def input(self, index: int) -> Tensor:
-        """fp32 [1, C, H, W] in [−1, 1]."""
-        return self.images[index : index + 1].permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        """fp32 [1, C, H, W] in [−1, 1], as networks see them in training."""
+        return decode("images", self.images[index : index + 1])
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         yield from ((k, self.of(k)) for k in tqdm(range(len(self.images)), unit="img", delay=1, leave=False))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -68,15 +68,6 @@ def decode(trained: Trained, tensors: Mapping[str, Tensor]) -> Tensor:
 def pad(rows: Tensor, missing: int) -> Tensor:
     """``rows`` and as many of zeros as are ``missing``."""
     return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
-
-
-def batches(
-    trained: Trained, seeds: Iterable[int], truncation: float | None, batch: int
-) -> Iterator[tuple[list[int], Tensor]]:
-    """(seeds, their samples), ``batch`` at a time: memory does not grow with the number of seeds."""
-    seeds = iter(seeds)
-    while part := list(islice(seeds, batch)):
-        yield part, sample(trained, part, truncation, fill(trained, part))
 
 
 def fill(trained: Trained, seeds: Sequence[int]) -> dict[str, Tensor]:
