@@ -8,17 +8,20 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, durable: bool = True) -> Iterator[Path]:
     """``with replacing(file) as partial:`` what is written to ``partial`` becomes ``file``, all of it or nothing.
 
-    Several threads and processes may do so at once: each has a partial file of its own.
+    Several threads and processes may do so at once: each has a partial file of its own. A ``durable`` file is on the
+    disk afterwards, whatever happens to the power; waiting for that takes longer than writing a small picture.
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         yield partial
-        flush(partial)
+        if durable:
+            flush(partial)
         os.replace(partial, file)
-        flush(file.parent)
+        if durable:
+            flush(file.parent)
     finally:
         partial.unlink(missing_ok=True)
 

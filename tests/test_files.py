@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ganfast import files
 from ganfast.files import replacing
 
 
@@ -28,6 +29,16 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
         partial.write_text("half")
         raise error
     assert file.read_text() == "old" and os.listdir(tmp_path) == ["x"]
+
+
+def test_only_durable_files_are_flushed(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(files, "flush", flushed.append)
+    for durable in (False, True):
+        with replacing(tmp_path / "x", durable) as partial:
+            partial.write_text("content")
+        assert bool(flushed) is durable and (tmp_path / "x").read_text() == "content"
+    assert flushed == [partial, tmp_path]
 
 
 def test_nothing_written_is_an_error(tmp_path):

@@ -230,7 +230,7 @@ def _keep(place, key, row) -> None:
     file = path()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as partial:
+        with replacing(file, durable=False) as partial:
             partial.write_text(json.dumps(content, indent=1))
     except OSError as error:
         _tell(f"{file} cannot be written ({error.strerror}): choices last as long as this process.")

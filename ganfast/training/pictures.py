@@ -75,5 +75,5 @@ def to_image(picture: np.ndarray):
 
 def write_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     """uint8 [H, W, C] → PNG as :func:`to_image` makes it; replaced as a whole."""
-    with replacing(Path(path)) as partial:
+    with replacing(Path(path), durable=False) as partial:
         to_image(picture).save(partial, "png")
