@@ -86,9 +86,9 @@ OPERATORS = {  # name → (inputs, ganfast's, torch's)
         lambda y, gain, offset: functional.batch_norm_act(y, None, None, gain, offset, True),
         lambda y, gain, offset: F.relu(F.batch_norm(y, None, None, gain, offset, True)),
     ),
-    "conv_act": (
+    "conv_bn_act": (
         convolution_inputs,
-        lambda x, w, bias, _: functional.conv_act(x, w, bias, stride=2, padding=1),
+        lambda x, w, bias, _: functional.conv_bn_act(x, w, bias, stride=2, padding=1),
         lambda x, w, bias, _: F.leaky_relu(F.conv2d(x, w, bias, 2, 1), 0.2),
     ),
     "conv_transpose_bn_relu": (
@@ -120,7 +120,7 @@ def test_operator(measure, place, operator, row):
 
 def step_of(operator, function):
     """The function and the gradients of its inputs; of interpolate's ε and what a layer leaves out there are none."""
-    constant = {"interpolate": 1, "conv_act": 1}.get(operator, 0)
+    constant = {"interpolate": 1, "conv_bn_act": 1}.get(operator, 0)
 
     def step(*args):
         split = len(args) - constant

@@ -3,7 +3,7 @@
     python bench/tune.py --minutes 5 --write          # the winners go to kernels/tuned.py, which the kernels read
     python bench/tune.py interpolate --arch 90        # without a GPU: what would be tried, with the machine code
 
-A search is over the constants of all kernels of an operator, or over the configurations of one problem of conv_link
+A search is over the constants of all kernels of an operator, or over the configurations of one problem of conv_bn_act
 (kind of kernel and sizes). Each candidate is compiled and its machine code read (registers, shared memory, spills: one
 that spills is not timed), checked against the plain reference, and timed in turns with what stands, on all of the
 search's calls, in fp32 and bf16; its score is the geometric mean of the ratios. Searches take turns, the best guesses

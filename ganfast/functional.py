@@ -1,7 +1,7 @@
 """The operators as functions, with PyTorch's conventions.
 
-``conv_transpose_bn_relu`` and ``conv_act`` are made of two operators: ``conv_link``, the convolution with its bias and
-activation, and ``batch_norm_act`` behind it. The convolution itself is the vendor's.
+``conv_transpose_bn_relu`` and ``conv_bn_act`` are made of two operators: ops/conv_bn_act.py, the convolution with its
+bias and activation, and ``batch_norm_act`` behind it. The convolution itself is the vendor's.
 """
 
 import torch
@@ -13,7 +13,7 @@ from ganfast.ops._registry import cast, host_counts, once
 
 __all__ = [
     "batch_norm_act",
-    "conv_act",
+    "conv_bn_act",
     "conv_transpose_bn_relu",
     "gradient_penalty",
     "gradient_penalty_terms",
@@ -111,7 +111,7 @@ def conv_transpose_bn_relu(
     return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
 
 
-def conv_act(
+def conv_bn_act(
     x, weight, bias=None, bn_weight=None, bn_bias=None, running_mean=None, running_var=None, training=False,
     momentum=0.1, eps=1e-5, stride=1, padding=0, activation="leaky_relu", negative_slope=0.2,
 ):  # fmt: skip
@@ -139,13 +139,13 @@ def _check_layer(
     x, weight, bias, bn_weight, bn_bias, mean, var, training, momentum, eps, transposed, stride, padding,
     output_padding, activation, slope, lowered,
 ):  # fmt: skip
-    """Of conv_transpose_bn_relu and conv_act; lowered: the dtype of autocast, or None. How many numbers y has."""
+    """Of conv_transpose_bn_relu and conv_bn_act; lowered: the dtype of autocast, or None. How many numbers y has."""
     if lowered is not None:
         x, weight, bias = cast((x, weight, bias), lowered)
     geometry = transposed, stride, padding, output_padding
     behind = (activation, slope) if bn_weight is None else (None, 0.0)
-    ops.conv_link.conv_link.check(x, None, None, weight, bias, *geometry, None, 0.0, *behind, False)
-    count, channels = ops.conv_link.outputs(x, weight, *geometry), weight.shape[1 if transposed else 0]
+    ops.conv_bn_act.conv_bn_act.check(x, None, None, weight, bias, *geometry, None, 0.0, *behind, False)
+    count, channels = ops.conv_bn_act.outputs(x, weight, *geometry), weight.shape[1 if transposed else 0]
     if bn_weight is None:
         return count
     ops.batch_norm_act.check_activation(activation, slope)
@@ -169,7 +169,7 @@ def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
         lowered = torch.get_autocast_dtype(x.device.type)
     count = _check_layer(x, weight, bias, *batch_norm, *geometry, activation, slope, lowered)
     bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
-    link = ops.conv_link.conv_link
+    link = ops.conv_bn_act.conv_bn_act
     few = count <= SMALL and host_counts(x.device)
     if bn_weight is None:
         if few:

@@ -12,7 +12,7 @@ from torch import nn
 import ganfast
 from ganfast import functional
 from ganfast.nn import FusedSequential
-from ganfast.ops.conv_link import conv_link
+from ganfast.ops.conv_bn_act import conv_bn_act
 
 
 def run(net, x, steps=2):
@@ -67,7 +67,7 @@ def test_equal_in_training_and_evaluation(make, shape, fused):
 def operators(monkeypatch):
     """The operators run everywhere, also where a CPU would rather take torch's."""
     monkeypatch.setattr(functional, "SMALL", 0)
-    monkeypatch.setattr(type(conv_link), "is_plain", lambda op, device: False)
+    monkeypatch.setattr(type(conv_bn_act), "is_plain", lambda op, device: False)
 
 
 @pytest.mark.parametrize("make, shape, fused", NETS)
@@ -120,7 +120,7 @@ def test_arguments_keep_their_names_and_defaults():
 
 def test_an_operator_does_run(monkeypatch, operators):
     calls = []
-    for name in ("conv_act", "conv_transpose_bn_relu"):
+    for name in ("conv_bn_act", "conv_transpose_bn_relu"):
         function = getattr(ganfast.functional, name)
         monkeypatch.setattr(
             ganfast.functional, name, lambda *args, f=function, n=name: (calls.append((n, args[-2:])), f(*args))[1]

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import ganfast
 from ganfast import functional
 from ganfast import nn as gnn
-from ganfast.ops.conv_link import conv_link
+from ganfast.ops.conv_bn_act import conv_bn_act
 
 
 class Straight(nn.Module):
@@ -75,7 +75,7 @@ SIDES = [4, 190]  # 4·2·190² activations are more than 2¹⁸
 def ways(request, monkeypatch):
     if request.param == "by operators":
         monkeypatch.setattr(functional, "SMALL", 0)
-        monkeypatch.setattr(type(conv_link), "is_plain", lambda op, device: False)
+        monkeypatch.setattr(type(conv_bn_act), "is_plain", lambda op, device: False)
         # torch's third derivative of few numbers takes the batch's statistics for constants: a chain's is another
         monkeypatch.setattr(gnn.FusedSequential, "chain", False)
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../ops.h"
-#include "strips.h"
+#include "column_reduction.h"
 
 namespace ganfast::cpu {
 namespace {

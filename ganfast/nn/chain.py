@@ -22,7 +22,7 @@ from ganfast.nn.fused_group import (
 )
 from ganfast.ops import _registry, _tuning
 from ganfast.ops.batch_norm_act import update_running_statistics_
-from ganfast.ops.conv_link import conv_link, may_win
+from ganfast.ops.conv_bn_act import conv_bn_act, may_win
 
 _NOTHING = (None, None, None, 0.0)  # scale, shift, activation, slope of what is still to be applied to x
 
@@ -123,7 +123,7 @@ def _links(group, following, x, chain) -> bool:
 
 def _chain_is_faster(group, following, x) -> bool:
     """Measured once per shape: forward and backward of the two, as a chain and one after the other."""
-    if torch.compiler.is_compiling() or conv_link.is_plain(x.device) or not may_win(x):
+    if torch.compiler.is_compiling() or conv_bn_act.is_plain(x.device) or not may_win(x):
         return False
     trial = Trial((group, following), x)
 
@@ -138,7 +138,7 @@ def _convolve(group, weight, x, before, activation, slope, statistics):
     scale, shift, *in_activation = before
     conv = group.conv
     geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
-    return conv_link(x, scale, shift, weight, conv.bias, *geometry, *in_activation, activation, slope, statistics)
+    return conv_bn_act(x, scale, shift, weight, conv.bias, *geometry, *in_activation, activation, slope, statistics)
 
 
 def _link(group, x, before):

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ganfast.nn.fused_group import FusedGroup, run_group
-from ganfast.ops.conv_link import ACTIVATIONS
+from ganfast.ops.conv_bn_act import ACTIVATIONS
 
 
 class FusedConv(nn.Module):

@@ -14,7 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from ganfast import functional
 from ganfast.ops import _registry, _tuning
 from ganfast.ops._private import are_functorch_transforms_active, get_tracing_state
-from ganfast.ops.conv_link import conv_link, outputs
+from ganfast.ops.conv_bn_act import conv_bn_act, outputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
@@ -78,7 +78,7 @@ class FusedGroup(NamedTuple):
         arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
         if conv.transposed:
             return functional.conv_transpose_bn_relu(*arguments, conv.output_padding, self.activation, self.slope)
-        return functional.conv_act(*arguments, self.activation, self.slope)
+        return functional.conv_bn_act(*arguments, self.activation, self.slope)
 
     def prefers_torch(self, x) -> bool:
         """Whether torch's own layers are as fast or faster.
@@ -86,7 +86,7 @@ class FusedGroup(NamedTuple):
         They are on a CPU; and in an eager loop on a GPU, where the host's time counts, for small tensors. For larger
         ones both are timed once for each shape, forward and backward.
         """
-        if conv_link.is_plain(x.device):
+        if conv_bn_act.is_plain(x.device):
             return True
         if not _host_counts(x):
             return False
@@ -150,7 +150,7 @@ def known_to_prefer_torch(module, x) -> bool:
     """
     if not isinstance(x, Tensor):
         return False
-    if conv_link.is_plain(x.device):  # first: in a small network on a CPU the time of each check shows
+    if conv_bn_act.is_plain(x.device):  # first: in a small network on a CPU the time of each check shows
         return True
     return _host_counts(x) and _inputs_like(x) in _BY_TORCH.get(module, ())
 

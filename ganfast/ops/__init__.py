@@ -2,7 +2,7 @@
 
 from ganfast.ops import (  # noqa: F401  each is registered
     batch_norm_act,
-    conv_link,
+    conv_bn_act,
     gradient_penalty,
     interpolate,
     pairwise_l1,

@@ -194,7 +194,7 @@ def test_tuning_starts_from_what_stands_and_restores_it():
 @pytest.mark.slow
 def test_tuning_reads_machine_code_without_a_gpu(capsys):
     pytest.importorskip("triton")
-    found = [search for op in ("interpolate", "conv_link") for search in tune.searches(op)]
+    found = [search for op in ("interpolate", "conv_bn_act") for search in tune.searches(op)]
     chosen = [found[0], next(s for s in found if s.what == "weight 2048x512x16x256 half")]
     for search in chosen:
         search.constants, search.calls = search.constants[:2], search.calls[:1]
@@ -209,9 +209,9 @@ def test_tuning_reads_machine_code_without_a_gpu(capsys):
 
 
 def test_a_convolution_takes_the_configuration_that_is_known_to_be_best():
-    kernels = pytest.importorskip("ganfast.kernels.conv_link")
-    launches, declaration = tune.launches, tune.launches.declared()["conv_link"]
-    found = tune.searches("conv_link")
+    kernels = pytest.importorskip("ganfast.kernels.conv_bn_act")
+    launches, declaration = tune.launches, tune.launches.declared()["conv_bn_act"]
+    found = tune.searches("conv_bn_act")
     assert {s.what.rpartition(" ")[2] for s in found} == {"tf32", "half"}
     assert {s.what.split(" ")[0] for s in found} == {"forward", "data", "affine", "weight"}
     for search in found:
@@ -232,10 +232,10 @@ def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
     copy = tmp_path / "tuned.py"
     copy.write_text(tune.TUNED.read_text())
     monkeypatch.setattr(tune, "TUNED", copy)
-    known = {"80": {"interpolate": {"BLOCK": 2048}}, "90": {"conv_link": {"BEST": {"a": [16, 16], "b": [32, 32]}}}}
+    known = {"80": {"interpolate": {"BLOCK": 2048}}, "90": {"conv_bn_act": {"BEST": {"a": [16, 16], "b": [32, 32]}}}}
     monkeypatch.setattr(tuned, "TABLE", known)
     best = {("interpolate", "constants"): (0.9, {"BLOCK": 1024, "WARPS": 4})}
-    best |= {("conv_link", name): (0.8, {"BEST": {name: [64, 64]}}) for name in "bc"}
+    best |= {("conv_bn_act", name): (0.8, {"BEST": {name: [64, 64]}}) for name in "bc"}
     tune.write("90", tune._winners(best))
     space = {}
     exec(compile(copy.read_text(), copy, "exec"), space)
@@ -243,7 +243,7 @@ def test_winners_are_written_and_read_by_the_kernels(tmp_path, monkeypatch):
         "80": {"interpolate": {"BLOCK": 2048}},
         "90": {
             "interpolate": {"BLOCK": 1024, "WARPS": 4},
-            "conv_link": {"BEST": {"a": [16, 16], "b": [64, 64], "c": [64, 64]}},
+            "conv_bn_act": {"BEST": {"a": [16, 16], "b": [64, 64], "c": [64, 64]}},
         },
     }
 

@@ -137,11 +137,11 @@ def test_info_prints_the_measured_choices(capsys, monkeypatch, tmp_path):
     def fails():
         raise RuntimeError("out of shared memory")
 
-    _tuning.choose(("conv_link", (2, 3)), {"reference": lambda: None, "large": fails}, torch.device("cpu"))
+    _tuning.choose(("conv_bn_act", (2, 3)), {"reference": lambda: None, "large": fails}, torch.device("cpu"))
     assert main(["info", "--tuning"]) == 0
     out = capsys.readouterr().out
     assert "1 measured choices" in out and "\ncpu, torch " in out
-    assert "reference    ('conv_link', (2, 3)): reference " in out
+    assert "reference    ('conv_bn_act', (2, 3)): reference " in out
     assert "large failed (RuntimeError: out of shared memory)" in " ".join(
         out.split()
     )  # where lines break depends on times

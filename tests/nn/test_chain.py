@@ -88,9 +88,9 @@ def statistics_asked(network, x, monkeypatch):
         asked.append((args[1] is not None, args[-1]))
         return real(*args)
 
-    real = chain.conv_link
+    real = chain.conv_bn_act
     spy.is_plain = real.is_plain
-    monkeypatch.setattr(chain, "conv_link", spy)
+    monkeypatch.setattr(chain, "conv_bn_act", spy)
     network(x)
     monkeypatch.undo()
     return asked
@@ -157,7 +157,7 @@ def test_one_value_per_channel_in_training_is_refused():
 @pytest.mark.parametrize("faster", ["chain", "layers"])
 def test_the_choice_is_measured_and_leaves_no_trace(faster, monkeypatch, tmp_path):
     monkeypatch.setenv("GANFAST_CACHE", str(tmp_path))
-    monkeypatch.setattr(type(chain.conv_link), "is_plain", lambda op, device: False)
+    monkeypatch.setattr(type(chain.conv_bn_act), "is_plain", lambda op, device: False)
     plain, measured, x = pair("generator")
     measured.chain = None
     calls = []

@@ -130,9 +130,9 @@ def test_functions_take_torchs_own_operators_and_check_first(launches):
     with pytest.raises(ValueError, match=r"momentum: got 2\.0, needs a number between 0 and 1"):
         functional.batch_norm_act(y, mean, var, gain, None, True, momentum=2.0)
     w = torch.randn(4, 4, 3, 3).to(memory_format=LAST)
-    assert launches(lambda: functional.conv_act(y, w)) == 0
-    torch.testing.assert_close(functional.conv_act(y, w), F.leaky_relu(F.conv2d(y, w), 0.2))
-    got = functional.conv_act(y, w, None, gain, None, mean, var, False, activation="tanh")
+    assert launches(lambda: functional.conv_bn_act(y, w)) == 0
+    torch.testing.assert_close(functional.conv_bn_act(y, w), F.leaky_relu(F.conv2d(y, w), 0.2))
+    got = functional.conv_bn_act(y, w, None, gain, None, mean, var, False, activation="tanh")
     torch.testing.assert_close(got, torch.tanh(F.batch_norm(F.conv2d(y, w), mean, var, gain)))
 
 

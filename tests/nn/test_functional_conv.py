@@ -1,4 +1,4 @@
-"""conv_transpose_bn_relu and conv_act against loops over taps and spelled-out statistics."""
+"""conv_transpose_bn_relu and conv_bn_act against loops over taps and spelled-out statistics."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_equals_the_loops(kind, mode, activation):
     if kind == "transposed":
         got = functional.conv_transpose_bn_relu(*rest, 1, activation)
     else:
-        got = functional.conv_act(*rest, activation)
+        got = functional.conv_bn_act(*rest, activation)
     torch.testing.assert_close(got, activate(wanted, activation), rtol=1e-10, atol=1e-12)
     if mode != "no batch norm":
         torch.testing.assert_close(running, (mean, var))
@@ -100,7 +100,7 @@ def test_derivatives_to_second_order(training):
         return functional.conv_transpose_bn_relu(x, w, None, gamma, beta, *rest, 2, 1, 1, "tanh")
 
     def down(x, w, gamma, beta):
-        return functional.conv_act(x, w, None, gamma, beta, *rest, 1, 1, "leaky_relu")
+        return functional.conv_bn_act(x, w, None, gamma, beta, *rest, 1, 1, "leaky_relu")
 
     for function in (up, down):
         assert gradcheck(function, leaves)
@@ -121,7 +121,7 @@ def test_errors_name_the_argument(change, error, message, training):
     given = {"x": torch.randn(2, 3, 6, 6), "weight": torch.randn(4, 3, 3, 3)} | change
     x, weight, activation = given["x"], given["weight"], given.get("activation", "relu")
     with pytest.raises(error, match=message):
-        functional.conv_act(x, weight, None, *ones, training=training, activation=activation)
+        functional.conv_bn_act(x, weight, None, *ones, training=training, activation=activation)
     assert all(torch.equal(v, torch.ones(4)) for v in ones)  # the running statistics have not moved
 
 
@@ -129,7 +129,7 @@ def test_errors_name_the_argument(change, error, message, training):
 def test_a_negative_slope_behind_a_norm(pixels):
     x = torch.randn(2, 2, pixels, pixels, dtype=torch.float64, requires_grad=True)
     weight, ones = torch.randn(2, 2, 1, 1, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
-    y = functional.conv_act(x, weight, None, ones, training=True, negative_slope=-0.3)
+    y = functional.conv_bn_act(x, weight, None, ones, training=True, negative_slope=-0.3)
     z = normalise(F.conv2d(x, weight), ones, 0 * ones, *statistics(F.conv2d(x, weight)), 1e-5)
     wanted = torch.where(z > 0, z, -0.3 * z)
     torch.testing.assert_close(y, wanted)
@@ -161,7 +161,7 @@ def test_a_negative_slope_behind_a_norm(pixels):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-@pytest.mark.parametrize("function", ["conv_act", "conv_transpose_bn_relu"])
+@pytest.mark.parametrize("function", ["conv_bn_act", "conv_transpose_bn_relu"])
 def test_evaluation_refuses_what_training_refuses(function, change, error, message, training):
     """The folding of the statistics into the weights comes after the checks."""
     weight = torch.randn(3, 4, 3, 3) if function == "conv_transpose_bn_relu" else torch.randn(4, 3, 3, 3)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ganfast import functional
 from ganfast import nn as gnn
-from ganfast.ops.conv_link import conv_link
+from ganfast.ops.conv_bn_act import conv_bn_act
 
 ACTIVATIONS = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(0.2), "tanh": nn.Tanh(), None: nn.Identity()}
 
@@ -67,7 +67,7 @@ def close(got, wanted):
 def test_random_layers(block, monkeypatch):
     if block % 2:  # the operators, where a CPU would rather take torch's
         monkeypatch.setattr(functional, "SMALL", 0)
-        monkeypatch.setattr(type(conv_link), "is_plain", lambda op, device: False)
+        monkeypatch.setattr(type(conv_bn_act), "is_plain", lambda op, device: False)
     draw = random.Random(block)
     torch.manual_seed(block)
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Random calls of conv_link for its tests."""
+"""Random calls of conv_bn_act for its tests."""
 
 import torch
 
@@ -59,7 +59,7 @@ class Link:
 
 
 def composed(x, scale, shift, weight, bias, transposed, stride, padding, output_padding, *rest):
-    """conv_link of torch's own functions, derived by autograd."""
+    """conv_bn_act of torch's own functions, derived by autograd."""
     in_activation, in_slope, out_activation, out_slope, statistics = rest
     act = {
         None: lambda t, slope: t,

@@ -280,15 +280,15 @@ def test_the_devices_time_has_none_of_the_hosts(monkeypatch):
 
 def test_exact_products_are_the_vendors(monkeypatch):
     """The kernels' exact fp32 has no tensor cores: nothing is measured against the vendor's convolution."""
-    from ganfast.ops.conv_link import conv_link
+    from ganfast.ops.conv_bn_act import conv_bn_act
 
     measured = []
     backend = Backend(
-        "triton", lambda *args: measured.append("ran"), lambda *args: True, conv_link.backends[0].measured
+        "triton", lambda *args: measured.append("ran"), lambda *args: True, conv_bn_act.backends[0].measured
     )
     monkeypatch.setattr(_registry.Backend, "device", property(lambda self: "cpu"))
-    monkeypatch.setattr(conv_link, "_ready_on", {CPU: [backend]})
-    monkeypatch.setattr(conv_link, "_plans", {})
+    monkeypatch.setattr(conv_bn_act, "_ready_on", {CPU: [backend]})
+    monkeypatch.setattr(conv_bn_act, "_plans", {})
     monkeypatch.setattr(_tuning, "choose", lambda key, ways, device, by_host=False: measured.append(key) or "reference")
     geometry = False, (1, 1), (0, 0), (0, 0), None, 0.0, None, 0.0, False
     x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
@@ -297,9 +297,9 @@ def test_exact_products_are_the_vendors(monkeypatch):
         try:
             for precision in ("ieee", "tf32"):
                 torch.backends.cudnn.conv.fp32_precision = precision
-                conv_link(x, None, None, w, None, *geometry)
+                conv_bn_act(x, None, None, w, None, *geometry)
                 assert len(measured) == (precision == "tf32")
         finally:
             torch.backends.cudnn.conv.fp32_precision = before
-        conv_link(x.bfloat16(), None, None, w.bfloat16(), None, *geometry)
+        conv_bn_act(x.bfloat16(), None, None, w.bfloat16(), None, *geometry)
     assert len(measured) == 2

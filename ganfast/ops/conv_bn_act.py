@@ -1,4 +1,4 @@
-"""conv_link: one link of a chain of layers; formula, shapes and dtypes are those of ganfast/reference/conv_link.py.
+"""conv_bn_act: one link of a chain of layers; formula, shapes and dtypes are those of ganfast/reference/conv_bn_act.py.
 
     u = in_act(scale·x + shift),  z = conv(u, w) + bias,  y = out_act(z)  or  y = z with its mean and variance
 
@@ -16,12 +16,12 @@ import functools
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops import _conv_link_triton as _triton
+from ganfast.ops import _conv_bn_act_triton as _triton
 from ganfast.ops._registry import Backend, Op, cast, in_demand
-from ganfast.reference.conv_link import channel_sums, link_input, output_gradient, per_channel, through_activation
-from ganfast.reference.conv_link import conv_link as _reference_link
-from ganfast.reference.conv_link import conv_link_backward as _reference_backward
-from ganfast.reference.conv_link import conv_link_tangent as _reference_tangent
+from ganfast.reference.conv_bn_act import channel_sums, link_input, output_gradient, per_channel, through_activation
+from ganfast.reference.conv_bn_act import conv_bn_act as _reference_link
+from ganfast.reference.conv_bn_act import conv_bn_act_backward as _reference_backward
+from ganfast.reference.conv_bn_act import conv_bn_act_tangent as _reference_tangent
 from ganfast.reference.wide import wide
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
@@ -178,7 +178,7 @@ def _backward(ctx, dy, dmean, dvar):
     if (dy is None and dmean is None and dvar is None) or not any(needed):
         return none
     saved = ctx.saved_tensors
-    dx, dscale, dshift, dweight, dbias = conv_link_backward(
+    dx, dscale, dshift, dweight, dbias = conv_bn_act_backward(
         dy, dmean, dvar, *saved, *ctx.geometry, *ctx.activations, needed
     )
     affine = (dscale, dshift) if needed[1] else (None, None)
@@ -193,13 +193,13 @@ _PLAIN = (None, 0.0, None, 0.0)  # no activation before or after
 
 
 def _conv(u, weight, geometry):
-    return conv_link(u, None, None, weight, None, *geometry, *_PLAIN, False)[0]
+    return conv_bn_act(u, None, None, weight, None, *geometry, *_PLAIN, False)[0]
 
 
 def _gradient(dz, u, weight, geometry, of):
     """The data gradient (of 0) or the weight gradient (of 2) of z = conv(u, weight); bilinear in its two factors."""
     needed = [of == 0, False, of == 2, False]
-    results = conv_link_backward(dz, None, None, u, None, None, weight, None, None, *geometry, *_PLAIN, needed)
+    results = conv_bn_act_backward(dz, None, None, u, None, None, weight, None, None, *geometry, *_PLAIN, needed)
     return results[0] if of == 0 else results[3]
 
 
@@ -276,7 +276,7 @@ def _of_dz(ctx, u, a_du, a_weight, a_bias):
     _, dmean, dvar, *_, weight, y, _ = ctx.saved_tensors
     rest = a_weight, a_bias, dmean, dvar
     if a_du is not None and ctx.out_activation in PIECEWISE_LINEAR and all(v is None for v in rest):
-        c_dy = conv_link_tangent(a_du, weight, y, *ctx.geometry, ctx.out_activation, ctx.out_slope)
+        c_dy = conv_bn_act_tangent(a_du, weight, y, *ctx.geometry, ctx.out_activation, ctx.out_slope)
         return c_dy, None, None, None, None
     tangent = None if a_du is None else _conv(a_du, weight, ctx.geometry)
     turned = None if a_weight is None else _conv(u, a_weight, ctx.geometry)
@@ -322,7 +322,7 @@ def _tangent_backward(ctx, dy):
     needed = [next(asked), False, next(asked), False]
     if not any(needed):
         return (None,) * 9
-    dx, _, _, dweight, _ = conv_link_backward(
+    dx, _, _, dweight, _ = conv_bn_act_backward(
         dy, None, None, x, None, None, weight, saved, None, *ctx.geometry, None, 0.0, ctx.activation, ctx.slope, needed
     )
     return dx if needed[0] else None, dweight if needed[2] else None, *(None,) * 7
@@ -372,8 +372,8 @@ def _plain_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
 _GEOMETRY = "bool transposed, int[2] stride, int[2] padding, int[2] output_padding"
 _ACTIVATIONS = "str? in_activation, float in_slope, str? out_activation, float out_slope"
 
-conv_link = Op(
-    f"conv_link(Tensor x, Tensor? scale, Tensor? shift, Tensor weight, Tensor? bias, {_GEOMETRY}, {_ACTIVATIONS}, "
+conv_bn_act = Op(
+    f"conv_bn_act(Tensor x, Tensor? scale, Tensor? shift, Tensor weight, Tensor? bias, {_GEOMETRY}, {_ACTIVATIONS}, "
     "bool statistics) -> (Tensor, Tensor, Tensor)",
     check=_check,
     fake=_reference_link,
@@ -384,8 +384,8 @@ conv_link = Op(
     autocast=_lower,
 )
 
-conv_link_tangent = Op(
-    f"conv_link_tangent(Tensor x, Tensor weight, Tensor saved, {_GEOMETRY}, str activation, float slope) -> Tensor",
+conv_bn_act_tangent = Op(
+    f"conv_bn_act_tangent(Tensor x, Tensor weight, Tensor saved, {_GEOMETRY}, str activation, float slope) -> Tensor",
     check=_check_tangent,
     fake=_reference_tangent,
     reference=_reference_tangent,
@@ -394,8 +394,8 @@ conv_link_tangent = Op(
     backward=_tangent_backward,
 )
 
-conv_link_backward = Op(
-    "conv_link_backward(Tensor? dy, Tensor? dmean, Tensor? dvar, Tensor x, Tensor? scale, Tensor? shift, "
+conv_bn_act_backward = Op(
+    "conv_bn_act_backward(Tensor? dy, Tensor? dmean, Tensor? dvar, Tensor x, Tensor? scale, Tensor? shift, "
     f"Tensor weight, Tensor? y, Tensor? mean, {_GEOMETRY}, {_ACTIVATIONS}, bool[] needed) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     check=_check_backward,

@@ -1,12 +1,12 @@
-"""conv_link's Triton kernels against the reference in fp64."""
+"""conv_bn_act's Triton kernels against the reference in fp64."""
 
 import random
 from unittest import mock
 
 import torch
-from ganfast.kernels import conv_link as kernels
+from ganfast.kernels import conv_bn_act as kernels
 
-from ganfast.reference.conv_link import conv_link, conv_link_backward, through_activation
+from ganfast.reference.conv_bn_act import conv_bn_act, conv_bn_act_backward, through_activation
 
 ACTIVATIONS = (None, "relu", "leaky_relu", "tanh")
 
@@ -81,7 +81,7 @@ def check(layer, dtype, affine, in_activation, out_activation, statistics, tiles
     after = {"out_activation": out_activation, "out_slope": 0.3}
     k_last = random.random() < 0.5
 
-    wanted = conv_link(*wide(x, scale, shift, weight, bias), *args, statistics)
+    wanted = conv_bn_act(*wide(x, scale, shift, weight, bias), *args, statistics)
     w = factor(weight, (0, 1) if transposed else (1, 0), k_last)
     sides = wanted[0].shape[2:]
     y, partials = forward(last(x), w, geometry, sides, tiles[0], statistics, bias=bias, **before, **after)
@@ -96,7 +96,7 @@ def check(layer, dtype, affine, in_activation, out_activation, statistics, tiles
         after |= {"p": dmean / count, "q": 2 * dvar / count, "mean": mean}
     dy, y = torch.randn(y.shape).to(dtype), y if statistics or out_activation else None
     plain = None if y is None else y.permute(0, 3, 1, 2)
-    wanted = conv_link_backward(
+    wanted = conv_bn_act_backward(
         *wide(dy.permute(0, 3, 1, 2), dmean, dvar, x, scale, shift, weight, plain, mean),
         *args,
         [True, affine, True, True],
@@ -191,7 +191,7 @@ def statistics_and_tangent() -> None:
         for transposed in (False, True):
             x, weight = torch.randn(1, 8, 4, 3), torch.randn(8, 8, 4, 4) / 10
             args = transposed, (2, 2), (1, 1), (0, 0)
-            z, *_ = conv_link(*wide(x, None, None, weight, None), *args)
+            z, *_ = conv_bn_act(*wide(x, None, None, weight, None), *args)
             saved = torch.randn(z.shape)
             w = factor(weight, (0, 1) if transposed else (1, 0), True)
             y, _ = forward(

@@ -1,4 +1,4 @@
-"""conv_link in Triton: convolutions as implicit GEMMs, with what comes before and after them in the same launch.
+"""conv_bn_act in Triton: convolutions as implicit GEMMs, with what comes before and after them in the same launch.
 
     forward           y = out_act(conv(u, w) + bias), u = in_act(scale·x + shift); or y and its statistics; or
                       the tangent y = out_act'(saved)·conv(u, w)
@@ -219,7 +219,7 @@ def finalise_kernel(partials, mean, var, tiles, cn, BT: tl.constexpr, BC: tl.con
 NARROW = 16  # fewer channels than this share a step of the loop with their neighbouring taps
 MULTIPROCESSORS = 132  # fewer tiles leave some idle
 BEST: dict = {}  # problem → the configuration measured to be best on this GPU
-globals().update(tuned.constants("conv_link"))
+globals().update(tuned.constants("conv_bn_act"))
 
 
 def _worth(kind, m, sizes, itemsize, exact, found):

@@ -1,4 +1,4 @@
-"""The kernels of conv_link without a GPU: Triton's interpreter against the reference in fp64, and the machine code."""
+"""The kernels of conv_bn_act without a GPU: Triton's interpreter beside the reference in fp64, and machine code."""
 
 import pytest
 import torch
@@ -8,20 +8,20 @@ pytest.importorskip("triton")
 
 def test_any_layer_in_the_interpreter(interpret):
     """Kernels 1 to 5, strides 1 to 3, any padding and output padding, odd sizes, tiles of all sizes."""
-    interpret("conv_link", "any_layer")
+    interpret("conv_bn_act", "any_layer")
 
 
 def test_layers_of_gans_in_the_interpreter(interpret):
     """First and last layers; addresses in 64 bits."""
-    interpret("conv_link", "layers_of_gans")
+    interpret("conv_bn_act", "layers_of_gans")
 
 
 def test_statistics_and_tangent_in_the_interpreter(interpret):
-    interpret("conv_link", "statistics_and_tangent")
+    interpret("conv_bn_act", "statistics_and_tangent")
 
 
 def test_configurations_are_few_and_fit_the_problem():
-    from ganfast.kernels import conv_link as kernels
+    from ganfast.kernels import conv_bn_act as kernels
 
     for m, n, k, item in ((131072, 256, 128, 2), (512, 512, 100, 2), (128, 1, 512, 2), (2**22, 3, 64, 4), (1, 1, 1, 4)):
         for exact in (False, True)[: item // 2]:
@@ -43,7 +43,7 @@ TENSOR = {"80": "HMMA", "90": "HGMMA", "100": "UTCHMMA"}
 def test_tensor_cores_are_fed_asynchronously(arch):
     """A critic's layer, fp16: every load of the forward's loop is a copy of 16 bytes to shared memory."""
     launches, machine_code = pytest.importorskip("launches"), pytest.importorskip("machine_code")
-    declaration = launches.declared()["conv_link"]
+    declaration = launches.declared()["conv_bn_act"]
     for launch in launches.triton_launches(declaration, torch.float16):
         if launch.name not in ("forward_kernel", "backward_data_kernel", "backward_weight_kernel"):
             continue
@@ -62,7 +62,7 @@ def test_tensor_cores_are_fed_asynchronously(arch):
 def test_resources_stay_in_budget(arch, gate_rows):
     rows = [
         row
-        for row in gate_rows("conv_link", arch)
+        for row in gate_rows("conv_bn_act", arch)
         if row["kernel"].endswith(("forward_kernel", "weight_kernel", "data_kernel"))
     ]
     assert len(rows) >= 20

@@ -1,10 +1,10 @@
-"""What conv_link refuses, and how it says so."""
+"""What conv_bn_act refuses, and how it says so."""
 
 import pytest
 import torch
 
 from ganfast import functional
-from ganfast.ops.conv_link import conv_link, conv_link_backward
+from ganfast.ops.conv_bn_act import conv_bn_act, conv_bn_act_backward
 
 X = torch.randn(2, 3, 5, 5)
 W = torch.randn(4, 3, 3, 3)
@@ -60,12 +60,12 @@ GOOD = {
 def test_bad_arguments(bad, error, message):
     arguments = tuple((GOOD | bad).values())
     with pytest.raises(error, match=message):
-        conv_link(*arguments)
+        conv_bn_act(*arguments)
 
 
 def test_the_dispatcher_checks_too():
     with pytest.raises(ValueError, match=r"weight: got shape \(4, 2, 3, 3\), needs \[C_out, 3, kH, kW\]"):
-        torch.ops.ganfast.conv_link(*(GOOD | {"weight": W[:, :2]}).values())
+        torch.ops.ganfast.conv_bn_act(*(GOOD | {"weight": W[:, :2]}).values())
 
 
 @pytest.mark.parametrize(
@@ -87,15 +87,15 @@ def test_bad_arguments_of_the_backward(bad, error, message):
         "dy": torch.ones(2, 4, 3, 3), "dmean": None, "dvar": None, "x": X, "scale": None, "shift": None, "weight": W,
         "y": None, "mean": None, **dict(list(GOOD.items())[5:-1]), "needed": [True, False, True, True],
     }  # fmt: skip
-    conv_link_backward(*good.values())
+    conv_bn_act_backward(*good.values())
     with pytest.raises(error, match=message):
-        conv_link_backward(*(good | bad).values())
+        conv_bn_act_backward(*(good | bad).values())
 
 
 def test_the_functions_name_what_they_are_given():
     with pytest.raises(ValueError, match="activation: got 'elu', needs"):
-        functional.conv_act(X, W, activation="elu")
+        functional.conv_bn_act(X, W, activation="elu")
     with pytest.raises(ValueError, match=r"stride: got \(0, 0\), needs two numbers"):
-        functional.conv_act(X, W, stride=0)
+        functional.conv_bn_act(X, W, stride=0)
     with pytest.raises(ValueError, match=r"weight: got shape"):
         functional.conv_transpose_bn_relu(X, W)

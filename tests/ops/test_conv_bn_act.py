@@ -1,4 +1,4 @@
-"""conv_link: truth is torch's own composition in fp64; derivatives to any order, what they cost, dtypes, layouts."""
+"""conv_bn_act: truth is torch's own composition in fp64; derivatives to any order, what they cost, dtypes, layouts."""
 
 import itertools
 
@@ -10,14 +10,14 @@ from ops.links import ACTS, BOUNDS, Link, composed
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops
-from ganfast.ops.conv_link import conv_link, conv_link_backward, conv_link_tangent
+from ganfast.ops.conv_bn_act import conv_bn_act, conv_bn_act_backward, conv_bn_act_tangent
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 PROLOGUES = [(False, None), *((True, a) for a in ACTS)]
 EPILOGUES = [*((a, False) for a in ACTS), (None, True)]
 
 
-def outputs(link, leaves, function=conv_link):
+def outputs(link, leaves, function=conv_bn_act):
     results = function(*link.put(leaves))
     return results if link.statistics else results[:1]
 
@@ -50,7 +50,7 @@ def test_derivatives_to_second_order(transposed, affine, in_activation, out_acti
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("through", ["eager", "dispatcher"])
 def test_every_entry_of_the_derivatives(through, transposed):
-    call = conv_link if through == "eager" else torch.ops.ganfast.conv_link
+    call = conv_bn_act if through == "eager" else torch.ops.ganfast.conv_bn_act
     for affine, activations in ((True, ("tanh", "tanh")), (False, (None, "leaky_relu")), (True, ("relu", None))):
         link = smooth(
             transposed, affine=affine, in_activation=activations[0], out_activation=activations[1],
@@ -69,7 +69,7 @@ def test_a_third_derivative(transposed):
     # torch's own third derivative fails with an output padding
     link = Link(transposed, affine=True, in_activation="tanh", out_activation="tanh", output_padding=(0, 0))
     thirds = []
-    for function in (conv_link, composed):
+    for function in (conv_bn_act, composed):
         leaves = [t.detach().requires_grad_() for t in link.leaves]
         value = function(*link.put(leaves))[0].square().sum()
         for _ in range(2):
@@ -112,7 +112,7 @@ def test_statistics_far_from_zero():
     """Mean 1e4, deviation 1: the variance is not a difference of large numbers."""
     x = torch.randn(8, 1, 16, 16) + 1e4
     weight = torch.ones(1, 1, 1, 1)
-    _, mean, var = conv_link(x, None, None, weight, None, False, (1, 1), (0, 0), (0, 0), None, 0.0, None, 0.0, True)
+    _, mean, var = conv_bn_act(x, None, None, weight, None, False, (1, 1), (0, 0), (0, 0), None, 0.0, None, 0.0, True)
     torch.testing.assert_close(mean.double(), x.double().mean().view(1), rtol=1e-6, atol=0)
     torch.testing.assert_close(var.double(), x.double().var(correction=0).view(1), rtol=1e-3, atol=0)
 
@@ -131,7 +131,7 @@ def critic(ours):
         for i, (w, b) in enumerate(zip(weights, biases)):
             activation = "leaky_relu" if i < 4 else None
             if ours:
-                x = functional.conv_act(x, w, b, stride=2, padding=1, activation=activation)
+                x = functional.conv_bn_act(x, w, b, stride=2, padding=1, activation=activation)
             else:
                 x = torch.nn.functional.conv2d(x, w, b, 2, 1)
                 x = torch.nn.functional.leaky_relu(x, 0.2) if activation else x
@@ -176,17 +176,17 @@ def test_the_tangent_is_the_directional_derivative(transposed, activation):
     """That of act(conv(x)) along d, itself differentiable; it is what a second derivative of x calls."""
     link = Link(transposed, out_activation=activation)
     x, weight = (link.tensors[i].detach() for i in (0, 3))
-    y = conv_link(*link.put(link.leaves))[0].detach()
+    y = conv_bn_act(*link.put(link.leaves))[0].detach()
     rest = *link.geometry, activation, link.activations[-1]
     d = torch.randn_like(x).requires_grad_()
     leaves = [leaf.detach() for leaf in link.leaves[1:]]
     _, wanted = torch.autograd.functional.jvp(lambda x: composed(*link.put([x, *leaves]))[0], x, d.detach())
-    torch.testing.assert_close(conv_link_tangent(d, weight, y, *rest), wanted)
+    torch.testing.assert_close(conv_bn_act_tangent(d, weight, y, *rest), wanted)
     weight.requires_grad_()
-    assert torch.autograd.gradcheck(lambda d, w: conv_link_tangent(d, w, y, *rest), (d, weight))
-    assert torch.autograd.gradgradcheck(lambda d, w: conv_link_tangent(d, w, y, *rest), (d, weight))
+    assert torch.autograd.gradcheck(lambda d, w: conv_bn_act_tangent(d, w, y, *rest), (d, weight))
+    assert torch.autograd.gradgradcheck(lambda d, w: conv_bn_act_tangent(d, w, y, *rest), (d, weight))
     with pytest.raises(ValueError, match="activation: got 'tanh'"):
-        conv_link_tangent(d, weight, y, *rest[:-2], "tanh", 0.0)
+        conv_bn_act_tangent(d, weight, y, *rest[:-2], "tanh", 0.0)
 
 
 @pytest.mark.parametrize("asked", ["x", "weight", "bias", "affine"])
@@ -194,7 +194,7 @@ def test_only_what_is_asked_for_is_computed(asked):
     """autograd.grad of x pays for no weight gradient, of the weight for no data gradient."""
     link = Link(False, affine=True, in_activation="relu", out_activation="relu")
     x, scale, _, weight, bias = link.tensors
-    y = conv_link(*link.put(link.leaves))[0]
+    y = conv_bn_act(*link.put(link.leaves))[0]
     wanted = {"x": x, "weight": weight, "bias": bias, "affine": scale}[asked]
     flags = []
 
@@ -202,11 +202,11 @@ def test_only_what_is_asked_for_is_computed(asked):
         flags.append(list(args[-1]))
         return results(*args)
 
-    results, conv_link_backward.reference = conv_link_backward.reference, spy
+    results, conv_bn_act_backward.reference = conv_bn_act_backward.reference, spy
     try:
         (gradient,) = torch.autograd.grad(y.sum(), wanted)
     finally:
-        conv_link_backward.reference = results
+        conv_bn_act_backward.reference = results
     assert flags == [[name == asked for name in ("x", "affine", "weight", "bias")]]
     (true,) = torch.autograd.grad(composed(*link.put(link.leaves))[0].sum(), wanted)
     torch.testing.assert_close(gradient, true)
@@ -228,28 +228,30 @@ def test_opcheck(transposed, channels_last, device):
             statistics=statistics, size=(3, 4, 7, 5), dtype=torch.float32, device=device, channels_last=channels_last,
         )  # fmt: skip
         arguments = link.put(link.leaves)
-        torch.library.opcheck(conv_link.overload, arguments)
-        y, mean, var = (r.detach() for r in conv_link(*arguments))
+        torch.library.opcheck(conv_bn_act.overload, arguments)
+        y, mean, var = (r.detach() for r in conv_bn_act(*arguments))
         seeds = (
             torch.randn_like(y).requires_grad_(),
             *(torch.randn_like(v) if statistics else None for v in (mean, var)),
         )
         saved = (*link.tensors[:4], y, mean if statistics else None)
-        torch.library.opcheck(conv_link_backward.overload, (*seeds, *saved, *link.geometry, *link.activations, needed))
+        torch.library.opcheck(
+            conv_bn_act_backward.overload, (*seeds, *saved, *link.geometry, *link.activations, needed)
+        )
         if out_activation is not None:
             tangent = (link.tensors[0], link.tensors[3], y, *link.geometry, out_activation, 0.2)
-            torch.library.opcheck(conv_link_tangent.overload, tangent)
+            torch.library.opcheck(conv_bn_act_tangent.overload, tangent)
 
 
 @pytest.mark.usefixtures("inductor")
 @pytest.mark.parametrize("device", DEVICES)
 def test_compiled_equals_eager(device):
     def step(x, weight, gain, back):
-        y, mean, var = conv_link(
+        y, mean, var = conv_bn_act(
             2 * x, None, None, weight, None, False, (2, 2), (1, 1), (0, 0), None, 0.0, None, 0.0, True
         )
         scale = gain * torch.rsqrt(var + 1e-5)
-        return conv_link(
+        return conv_bn_act(
             y, scale, -mean * scale, back, None, True, (2, 2), (1, 1), (1, 1), "relu", 0.0, "tanh", 0.0, False
         )[0]
 
@@ -273,13 +275,13 @@ def test_compiled_equals_eager(device):
 def test_autocast_lowers_the_convolution_and_not_its_scale(device):
     link = Link(False, affine=True, in_activation="relu", statistics=True, dtype=torch.float32, device=device)
     with torch.autocast(device, dtype=torch.bfloat16):
-        y, mean, var = conv_link(*link.put(link.leaves))
+        y, mean, var = conv_bn_act(*link.put(link.leaves))
         gradients = torch.autograd.grad(y.float().square().sum() + var.sum(), link.leaves, create_graph=True)
         seconds = torch.autograd.grad(sum(g.square().sum() for g in gradients), link.leaves)
     assert (y.dtype, mean.dtype, var.dtype) == (torch.bfloat16, torch.float32, torch.float32)
     assert all(g.dtype == torch.float32 for g in (*gradients, *seconds))
     x, scale, shift, weight, bias = link.tensors
-    lowered = conv_link(x.bfloat16(), scale, shift, weight.bfloat16(), bias.bfloat16(), *link.rest)
+    lowered = conv_bn_act(x.bfloat16(), scale, shift, weight.bfloat16(), bias.bfloat16(), *link.rest)
     assert torch.equal(y, lowered[0])
 
 
@@ -288,7 +290,7 @@ def test_autocast_lowers_the_convolution_and_not_its_scale(device):
 def test_layouts_are_those_of_torchs_convolution(transposed, channels_last):
     link = Link(transposed, out_activation="relu", size=(2, 8, 6, 6), c_out=8, dtype=torch.float32,
                 channels_last=channels_last)  # fmt: skip
-    y = conv_link(*link.put(link.leaves))[0]
+    y = conv_bn_act(*link.put(link.leaves))[0]
     assert y.stride() == composed(*link.put(link.leaves))[0].stride()
 
 
@@ -299,7 +301,7 @@ def test_any_layout():
         for transposed in (False, True):
             link = Link(transposed, affine=True, in_activation="leaky_relu", out_activation="tanh")
             leaves = [view.detach().requires_grad_(), *link.leaves[1:]]
-            got, wanted = (f(*link.put(leaves))[0] for f in (conv_link, composed))
+            got, wanted = (f(*link.put(leaves))[0] for f in (conv_bn_act, composed))
             torch.testing.assert_close(got, wanted)
             for a, b in zip(*(torch.autograd.grad(y.sin().sum(), leaves) for y in (got, wanted))):
                 torch.testing.assert_close(a, b)
@@ -322,7 +324,7 @@ def test_nan_goes_through():
         link = Link(False, affine=True, in_activation=activation, out_activation=activation, requires_grad=False)
         x = link.tensors[0]
         x[1, 0, 2, 1] = float("nan")
-        got, wanted = (f(*link.put(link.leaves))[0] for f in (conv_link, composed))
+        got, wanted = (f(*link.put(link.leaves))[0] for f in (conv_bn_act, composed))
         assert got.isnan().any()
         torch.testing.assert_close(got, wanted, equal_nan=True)
 
@@ -330,8 +332,8 @@ def test_nan_goes_through():
 def test_transforms_of_torch_func():
     link = Link(False, out_activation="tanh", bias=False)
     x, weight = link.leaves
-    got = torch.func.grad(lambda w: conv_link(*link.put([x.detach(), w]))[0].sum())(weight.detach())
-    (wanted,) = torch.autograd.grad(conv_link(*link.put([x, weight]))[0].sum(), weight)
+    got = torch.func.grad(lambda w: conv_bn_act(*link.put([x.detach(), w]))[0].sum())(weight.detach())
+    (wanted,) = torch.autograd.grad(conv_bn_act(*link.put([x, weight]))[0].sum(), weight)
     torch.testing.assert_close(got, wanted)
 
 
@@ -347,10 +349,10 @@ def test_in_a_graph(transposed, dtype, graph_device):
         stride=(2, 2), padding=(1, 1), output_padding=(0, 0), dtype=dtype, device=graph_device, channels_last=True,
     )  # fmt: skip
     with torch.no_grad():
-        seed = torch.randn_like(conv_link(*link.put(link.leaves))[0])
+        seed = torch.randn_like(conv_bn_act(*link.put(link.leaves))[0])
 
     def step():
-        y, mean, var = conv_link(*link.put(link.leaves))
+        y, mean, var = conv_bn_act(*link.put(link.leaves))
         return y, mean, var, *torch.autograd.grad((y, var), link.leaves, (seed, torch.ones_like(var)))
 
     with ops.use_backend("triton" if graph_device == "cuda" else None):

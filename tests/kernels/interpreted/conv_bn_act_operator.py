@@ -1,4 +1,4 @@
-"""conv_link's Triton backend as the operator calls it, against the reference in fp64."""
+"""conv_bn_act's Triton backend as the operator calls it, against the reference in fp64."""
 
 import itertools
 from unittest import mock
@@ -6,8 +6,8 @@ from unittest import mock
 import torch
 
 from ganfast.ops import _tuning
-from ganfast.ops import conv_link as op
-from ganfast.reference.conv_link import conv_link, conv_link_backward
+from ganfast.ops import conv_bn_act as op
+from ganfast.reference.conv_bn_act import conv_bn_act, conv_bn_act_backward
 
 
 def random(*shape, dtype=torch.float32):
@@ -59,7 +59,7 @@ def check(shape, variant, dtype, bound):
     activations = in_activation, 0.2, out_activation, 0.3
     args = x, scale, shift, weight, bias, *geometry, *activations, statistics
     got = op._triton_link(*args)
-    wanted = conv_link(*wide(*args))
+    wanted = conv_bn_act(*wide(*args))
     compare(got, wanted if statistics else wanted[:1], bound, shape, variant, dtype)
     assert got[0].is_contiguous(memory_format=torch.channels_last)
     y, mean, _ = got
@@ -68,11 +68,11 @@ def check(shape, variant, dtype, bound):
     saved = (y, mean) if statistics else (y, None) if out_activation else (None, None)
     for needed in ([True, affine, True, True], [True, False, False, False], [False, affine, True, False]):
         args = *seeds, x, scale, shift, weight, *saved, *geometry, *activations, needed
-        compare(op._triton.backward(*args), conv_link_backward(*wide(*args)), bound, shape, variant, dtype, needed)
+        compare(op._triton.backward(*args), conv_bn_act_backward(*wide(*args)), bound, shape, variant, dtype, needed)
     if statistics:
         for one in ((None, seeds[1], None), (None, None, seeds[2]), (dy, None, None)):
             args = *one, x, scale, shift, weight, y, mean, *geometry, *activations, [True, affine, True, True]
-            compare(op._triton.backward(*args), conv_link_backward(*wide(*args)), bound, shape, variant, "one seed")
+            compare(op._triton.backward(*args), conv_bn_act_backward(*wide(*args)), bound, shape, variant, "one seed")
 
 
 def first(key, candidates, device):

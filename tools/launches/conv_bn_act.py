@@ -1,4 +1,4 @@
-"""The launches of conv_link; sizes are a kind of layer, batch, input channels and pixels a side, output channels,
+"""The launches of conv_bn_act; sizes are a kind of layer, batch, input channels and pixels a side, output channels,
 kernel, stride, padding, and the dtypes that are compiled: machine code for the two half types differs in names alone.
 
 Kinds: generator (transposed, a prologue, statistics), images (transposed, a prologue, tanh), critic (leaky_relu), head
@@ -64,10 +64,10 @@ def calls(t, kind, n, c_in, side, c_out, kernel, stride, padding, dtypes):
     saved = (y, mean) if statistics else (None if out_activation is None else y, None)
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, kind != "exact"
     try:
-        yield "conv_link", (x, *before, weight, t(c_out), *rest, statistics)
+        yield "conv_bn_act", (x, *before, weight, t(c_out), *rest, statistics)
         if kind == "critic" and c_in >= 16:
-            yield "conv_link_tangent", (x, weight, y, *rest[:4], out_activation, 0.2)
-        yield "conv_link_backward", (*seeds, x, *before, weight, *saved, *rest, [True, affine, True, True])
+            yield "conv_bn_act_tangent", (x, weight, y, *rest[:4], out_activation, 0.2)
+        yield "conv_bn_act_backward", (*seeds, x, *before, weight, *saved, *rest, [True, affine, True, True])
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
 
@@ -75,10 +75,10 @@ def calls(t, kind, n, c_in, side, c_out, kernel, stride, padding, dtypes):
 def problems(t):
     for layer in LAYERS:
         for name, args in calls(t, *layer, ALL):
-            if name == "conv_link":
+            if name == "conv_bn_act":
                 yield name, args
             if (
-                name == "conv_link_backward"
+                name == "conv_bn_act_backward"
             ):  # the data gradient, with scale and shift where there are any; the weight's
                 *args, (need_x, affine, need_weight, _) = args
                 yield name, (*args, [need_x, affine, False, False])

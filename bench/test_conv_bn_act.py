@@ -1,6 +1,6 @@
-"""Layers of DCGAN-64 on conv_link and batch_norm_act against torch's modules, eager and compiled, channels_last.
+"""Layers of DCGAN-64 on conv_bn_act and batch_norm_act against torch's modules, eager and compiled, channels_last.
 
-    pytest bench/test_conv_link.py --benchmark-only
+    pytest bench/test_conv_bn_act.py --benchmark-only
 
 test_steps.py has the whole steps.
 """

@@ -65,7 +65,7 @@ def output_gradient(dy, dmean, dvar, y, mean, activation, slope):
     return (rest.expand(y.shape) if dz is None else dz + rest).to(y.dtype)
 
 
-def conv_link(
+def conv_bn_act(
     x, scale, shift, weight, bias, transposed, stride, padding, output_padding, in_activation=None, in_slope=0.0,
     out_activation=None, out_slope=0.0, statistics=False,
 ):  # fmt: skip
@@ -79,7 +79,7 @@ def conv_link(
     return y, mean, var
 
 
-def conv_link_tangent(
+def conv_bn_act_tangent(
     x, weight, saved, transposed, stride, padding, output_padding, activation, slope
 ):  # fmt: skip
     """act'(z)·conv(x, weight), told from saved = act(z): how act(conv(·, weight)) changes with its input, along x."""
@@ -87,7 +87,7 @@ def conv_link_tangent(
     return through_activation(y, saved, activation, slope)
 
 
-def conv_link_backward(
+def conv_bn_act_backward(
     dy, dmean, dvar, x, scale, shift, weight, y, mean, transposed, stride, padding, output_padding, in_activation,
     in_slope, out_activation, out_slope, needed,
 ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""conv_link on its Triton kernels (kernels/conv_link.py): views of channels_last tensors, workspaces, configurations.
+"""conv_bn_act on its Triton kernels: views of channels_last tensors, workspaces, configurations.
 
 A configuration (tile sizes, warps, stages) is one of a few that the kernels' module proposes; each launch of a new
 shape times them once (ops/_tuning.py) and keeps the fastest.
@@ -60,7 +60,7 @@ def _packed(factor, pack):
 def _fastest(what, configurations, launch, tensors, rest):
     """launch(configuration) with the fastest of the configurations."""
     ways = {str(c): functools.partial(launch, c) for c in configurations}
-    key = _tuning.key_of(f"conv_link {what}", (*tensors, *rest))
+    key = _tuning.key_of(f"conv_bn_act {what}", (*tensors, *rest))
     ways[_tuning.choose(key, ways, tensors[0].device)]()
 
 
@@ -73,7 +73,7 @@ def forward(
     out_activation, out_slope, statistics, shape, saved=None,
 ):  # fmt: skip
     """(y, mean, var) as the operator's, y of this shape; with saved = act(z), y is the tangent conv(x)·act'(z)."""
-    from ganfast.kernels import conv_link as kernels
+    from ganfast.kernels import conv_bn_act as kernels
 
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     mean, var = (y.new_empty(shape[1:2] if statistics else 0, dtype=torch.float32) for _ in range(2))
@@ -147,7 +147,7 @@ def _features(dz, prologue):
 
 def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
     """dx, and (dscale, dshift) where they are needed."""
-    from ganfast.kernels import conv_link as kernels
+    from ganfast.kernels import conv_bn_act as kernels
 
     dx, factor = torch.empty_like(x, memory_format=torch.channels_last), _factor(weight, geometry[0], True)
     into = _pixels(dx)
@@ -175,7 +175,7 @@ def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
 
 
 def _weight_gradient(dz, x, weight, geometry, prologue):
-    from ganfast.kernels import conv_link as kernels
+    from ganfast.kernels import conv_bn_act as kernels
 
     dweight = torch.empty_like(weight, memory_format=torch.channels_last)
     into, source = _pixels(dweight), _pixels(x)
@@ -196,7 +196,7 @@ def _weight_gradient(dz, x, weight, geometry, prologue):
 
 
 def _bias_gradient(dz):
-    from ganfast.kernels import conv_link as kernels
+    from ganfast.kernels import conv_bn_act as kernels
 
     dy = dz["dy"]
     dbias = dy.new_empty(dy.shape[3])
