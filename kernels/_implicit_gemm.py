@@ -4,43 +4,44 @@ Two forms: *gather*, output pixel m reads input pixels m·s − p + k; *phases*,
 m + (a + p)//s − t through the taps k = (a + p)%s + s·t alone.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from ganfast.kernels._activations import activate, sloped, through
 
-# --- what is computed on the way in and out ---------------------------------------------------------------------------
-
-
-@triton.jit
-def tanh(z):
-    t = tl.exp(-2.0 * tl.abs(z))
-    far = (1.0 - t) / (1.0 + t)
-    near = z * (1.0 - z * z * (1.0 / 3.0 - z * z * (2.0 / 15.0)))  # where 1 − t cancels
-    return tl.where(tl.abs(z) < 0.04, near, tl.where(z < 0.0, -far, far))
-
-
-@triton.jit
-def activate(z, slope, ACT: tl.constexpr):
-    if ACT == "relu":
-        return tl.maximum(z, tl.zeros_like(z), propagate_nan=tl.PropagateNan.ALL)
-    elif ACT == "leaky_relu":
-        return tl.where(z > 0.0, z, slope * z)
-    elif ACT == "tanh":
-        return tanh(z)
-    else:
-        return z
+# --- what is computed on the way in -----------------------------------------------------------------------------------
+# Of a factor x, with moments (mean, var) [2, C], r = 1/√(var + eps), s = gain·r, d = y − mean:
+#   plain       x
+#   normalise   act(s·(x − mean) + offset)
+#   act         x·act'(y), y = act(z)
+#   statistics  x + g₀/n + g₁·2d/n                                 of the cotangents g of mean and var
+#   normalised  s·(x·act'(s·d + offset) − (g₀ + r·d·g₁)/n)         of g = Σ dt, Σ dt·x̂
 
 
-@triton.jit
-def through(c, y, slope, ACT: tl.constexpr):
-    # c·act'(z) from y = act(z)
-    if ACT == "relu":
-        return tl.where(y <= 0.0, 0.0, c)
-    elif ACT == "leaky_relu":
-        return tl.where(y > 0.0, c, slope * c)
-    elif ACT == "tanh":
-        return c * (1.0 - y * y)
-    else:
-        return c
+class Operand(NamedTuple):
+    """A factor of a product: x [N, H, W, C] and what is done with it while it is read."""
+
+    x: object
+    form: str = "plain"
+    y: object = None
+    moments: object = None
+    gain: object = None
+    offset: object = None
+    sums: object = None  # g
+    eps: float = 0.0
+    share: float = 0.0  # 1/n
+    activation: str | None = None
+    slope: float = 0.0
+
+    @property
+    def arguments(self):
+        """What a kernel takes, in this order."""
+        return (self.x, self.y, *self.affine[:3], self.sums, self.eps, self.share, self.slope)
+
+    @property
+    def affine(self):
+        return self.moments, self.gain, self.offset, self.eps
 
 
 @triton.jit
@@ -49,28 +50,60 @@ def vector(p, c, inside):
     if p is None:
         return 0.0
     else:
-        return tl.load(p + c, mask=inside, other=0.0)
+        return tl.load(p + c, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def operand(x, y, a, b, mean, at, va, vb, vm, inside, slope, ACT: tl.constexpr):
-    """A tile [rows, channels] of a factor: x, act(a·x + b), x·act'(y) or x + a + b·(y − mean); 0 where not inside."""
+def affine(moments, gain, offset, eps, c, channels, inside):
+    # mean, r, s and offset
+    r = 1.0 / tl.sqrt(tl.load(moments + channels + c, mask=inside, other=1.0) + eps)
+    scale, shift = r, tl.zeros_like(r)
+    if gain is not None:
+        scale = r * vector(gain, c, inside)
+    if offset is not None:
+        shift = vector(offset, c, inside)
+    return vector(moments, c, inside), r, scale, shift
+
+
+@triton.jit
+def vectors(moments, gain, offset, sums, eps, share, c, channels, inside, FORM: tl.constexpr):
+    """What operand needs for each channel: mean, scale, offset, lift, bend."""
+    if FORM == "normalise":
+        mean, _r, s, b = affine(moments, gain, offset, eps, c, channels, inside)
+        return 0.0, s, b - mean * s, 0.0, 0.0
+    elif FORM == "statistics":
+        g = sums + channels
+        return vector(moments, c, inside), 0.0, 0.0, vector(sums, c, inside) * share, vector(g, c, inside) * 2.0 * share
+    elif FORM == "normalised":
+        mean, r, s, b = affine(moments, gain, offset, eps, c, channels, inside)
+        k = -s * share
+        return mean, s, b, k * vector(sums, c, inside), k * r * vector(sums + channels, c, inside)
+    else:
+        return 0.0, 0.0, 0.0, 0.0, 0.0
+
+
+@triton.jit
+def operand(x, y, at, mean, scale, offset, lift, bend, inside, slope, ACT: tl.constexpr, FORM: tl.constexpr):
+    """A tile [rows, channels] of a factor, 0 where not inside."""
     value = tl.load(x + at, mask=inside, other=0.0)
-    if y is None and a is None:
+    if FORM == "plain":
         return value
     else:
         wide = value.to(tl.float32)
-        if y is None:
-            wide = wide * va[None, :] + vb[None, :]
+        if FORM == "normalise":
+            wide = wide * scale[None, :] + offset[None, :]
             if ACT == "relu":  # two halves at a time
                 wide = wide.to(value.dtype)
             wide = activate(wide, slope, ACT)
         else:
             saved = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
-            if a is None:
+            if FORM == "act":
                 wide = through(wide, saved, slope, ACT)
             else:
-                wide += va[None, :] + vb[None, :] * (saved - vm[None, :])
+                d = saved - mean[None, :]
+                if FORM == "normalised":
+                    wide = sloped(wide, d * scale[None, :] + offset[None, :], slope, ACT) * scale[None, :]
+                wide += lift[None, :] + bend[None, :] * d
         return wide.to(value.dtype) * inside.to(value.dtype)  # halves in pairs; a select would take them apart
 
 
@@ -125,8 +158,8 @@ def tile(
 
 @triton.jit
 def gather(
-    x, y, a, b, mean, slope, w, w_y, w_x, w_c, n, real, image, iy, ix, ky, kx, taps_y, taps_x, hi, wi, ck, cn,
-    ACT: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PHASES: tl.constexpr, K_LAST: tl.constexpr,
+    x, y, moments, gain, offset, sums, eps, share, slope, w, w_y, w_x, w_c, n, real, image, iy, ix, ky, kx, taps_y,
+    taps_x, hi, wi, ck, cn, ACT: tl.constexpr, FORM: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PHASES: tl.constexpr, K_LAST: tl.constexpr,
     FLAT: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     BK: tl.constexpr,
 ):  # fmt: skip
@@ -159,8 +192,8 @@ def gather(
             inside = inside & channels[None, :]
             weights = weights & channels[:, None]
         at = ((image[:, None] * hi + row) * wi + column) * ck + c[None, :]
-        va, vb, vm = vector(a, c, channels), vector(b, c, channels), vector(mean, c, channels)
-        left = operand(x, y, a, b, mean, at, va, vb, vm, inside, slope, ACT)
+        vm, vs, vo, vl, vb = vectors(moments, gain, offset, sums, eps, share, c, ck, channels, FORM)
+        left = operand(x, y, at, vm, vs, vo, vl, vb, inside, slope, ACT, FORM)
         w_at += c[:, None] + n[None, :] * w_c if K_LAST else c[:, None] * w_c + n[None, :]
         right = tl.load(w + w_at, mask=weights, other=0.0)
         total = tl.dot(left, right, total, input_precision=PRECISION)

@@ -3,21 +3,22 @@
 A tensor is [outer, channels, inner] as it lies: planes (inner = P), or rows with the channels last (inner = 1, LAST). A
 program takes tiles of BO outer × BI inner elements: of one channel, or with LAST of BI channels. Moments are those of
 each element's slot in the tile over the steps (Welford), merged at the end (Chan); `chunks` programs a channel leave
-theirs in `partial`, and one more launch merges them in a fixed order. Differences are to the channel's first element.
-ACT: 0 none, 1 ReLU, 2 LeakyReLU, 3 tanh. An absent weight or bias is None.
+theirs in partials, which _statistics.py merges. Differences are to the channel's first element. A small tensor is read
+by one program for each few channels, which then has their sums and goes over them again: one launch.
 """
 
 import triton
 import triton.language as tl
-from ganfast.kernels import tuned
+from ganfast.kernels import _statistics, tuned
+from ganfast.kernels._activations import activate, sloped
 from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 TILE = 4096  # elements
 PROGRAMS = 1024  # about, of a launch over the whole tensor
 globals().update(tuned.constants("batch_norm_act"))
 MAX_CHUNKS = 512
-FINISH_CHANNELS = 16
-FINISH_CHUNKS = 64
+SMALL, SHARE = 4 << 20, 256 << 10  # bytes of a small tensor, and of what one program reads of it
+SEGMENT = 32  # bytes of a row that a program of a small tensor reads
 
 
 @triton.jit
@@ -55,13 +56,18 @@ def _channel(p, which, channels, LAST: tl.constexpr, BI: tl.constexpr):
 
 
 @triton.jit
+def _indices(which, LAST: tl.constexpr, BI: tl.constexpr):
+    """The program's channel, or [BI]."""
+    if LAST:
+        which = which * BI + tl.arange(0, BI)
+    return which
+
+
+@triton.jit
 def _put(p, value, which, channels, LAST: tl.constexpr, BI: tl.constexpr):
     """value[channel] of the program's channels."""
-    if LAST:
-        c = which * BI + tl.arange(0, BI)
-        tl.store(p + c, value, mask=c < channels)
-    else:
-        tl.store(p + which, value)
+    c = _indices(which, LAST, BI)
+    tl.store(p + c, value, mask=c < channels)
 
 
 @triton.jit
@@ -82,64 +88,28 @@ def _spread(v, LAST: tl.constexpr):
 
 
 @triton.jit
-def _tanh(z):
-    x = tl.abs(z)
-    e = tl.exp(-2.0 * x)
-    s = x * x
-    series = x + x * s * (-0.33333334 + s * (0.13333334 + s * (-0.053968254 + s * 0.021869488)))
-    t = tl.where(x < 0.3, series, (1.0 - e) / (1.0 + e))
-    return tl.where(z < 0, -t, t)
-
-
-@triton.jit
-def _activated(z, slope, ACT: tl.constexpr):
-    if ACT == 1:
-        z = tl.where(z <= 0, 0.0, z)  # a nan stays
-    if ACT == 2:
-        z = tl.where(z > 0, z, z * slope)
-    if ACT == 3:
-        z = _tanh(z)
-    return z
-
-
-@triton.jit
-def _sloped(g, z, slope, ACT: tl.constexpr):
-    """g·act'(z)."""
-    if ACT == 1:
-        g = tl.where(z <= 0, 0.0, g)
-    if ACT == 2:
-        g = tl.where(z > 0, g, g * slope)
-    if ACT == 3:
-        t = _tanh(z)
-        g = g * (1.0 - t * t)
-    return g
-
-
-@triton.jit
-def _affine(
-    weight, bias, mean, var, eps, which, channels, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    LAST: tl.constexpr, BI: tl.constexpr,
-):  # fmt: skip
+def _affine(weight, bias, moments, eps, which, channels, LAST: tl.constexpr, BI: tl.constexpr):
     """mean, r = 1/√(var + eps), weight·r and bias of the program's channels."""
-    m = _channel(mean, which, channels, LAST, BI)
-    r = 1.0 / tl.sqrt(_channel(var, which, channels, LAST, BI) + eps)
+    m = _channel(moments, which, channels, LAST, BI)
+    r = 1.0 / tl.sqrt(_channel(moments + channels, which, channels, LAST, BI) + eps)
     scale = r
     shift = 0.0
-    if HAS_WEIGHT:
+    if weight is not None:
         scale = r * _channel(weight, which, channels, LAST, BI)
-    if HAS_BIAS:
+    if bias is not None:
         shift = _channel(bias, which, channels, LAST, BI)
     return m, r, scale, shift
 
 
+# --- loops over a program's tiles -------------------------------------------------------------------------------------
+
+
 @triton.jit
-def moments_kernel(
-    y, outer, channels, inner, outer_chunks, inner_blocks, steps, partial,
-    LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+def _moments(
+    y, rows, columns, inside, which, outer, channels, inner, steps, LAST: tl.constexpr, BO: tl.constexpr,
+    BI: tl.constexpr,
 ):  # fmt: skip
-    """partial[0..2][chunk, channel] = number of elements, mean of the differences to the first one, M2."""
-    which, chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
-    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    """The channels' first elements; number of elements, mean of their differences to those, and M2."""
     if LAST:
         first = _channel(y, which, channels, LAST, BI)
     else:
@@ -160,72 +130,29 @@ def moments_kernel(
     number = _total(count, LAST)
     middle = _total(count * mean, LAST) / tl.maximum(number, 1.0)
     d = mean - _spread(middle, LAST)
-    p = partial + chunk.to(tl.int64) * channels
-    size = channels * outer_chunks * inner_blocks
-    _put(p, number, which, channels, LAST, BI)
-    _put(p + size, middle, which, channels, LAST, BI)
-    _put(p + 2 * size, _total(m2 + count * d * d, LAST), which, channels, LAST, BI)
+    return first, number, middle, _total(m2 + count * d * d, LAST)
 
 
 @triton.jit
-def _partials(p, first, chunks, channels, c, BK: tl.constexpr):
-    """[BK, channels]: chunks first … of a partial result."""
-    k = first + tl.arange(0, BK)
-    mask = (k < chunks)[:, None] & (c < channels)[None, :]
-    return tl.load(p + (k.to(tl.int64)[:, None] * channels + c[None, :]), mask=mask, other=0.0)
-
-
-@triton.jit
-def moments_finish_kernel(y, channels, inner, chunks, partial, mean, var, BK: tl.constexpr, BC: tl.constexpr):
-    """mean and (biased) var of the chunks' moments, BC channels a program."""
-    c = tl.program_id(0) * BC + tl.arange(0, BC)
-    size = channels * chunks
-    number = tl.zeros([BK, BC], tl.float32)
-    total = tl.zeros([BK, BC], tl.float32)
-    for k in range(0, chunks, BK):
-        n = _partials(partial, k, chunks, channels, c, BK)
-        number += n
-        total += n * _partials(partial + size, k, chunks, channels, c, BK)
-    count = tl.sum(number, axis=0)
-    middle = tl.sum(total, axis=0) / count
-    m2 = tl.zeros([BK, BC], tl.float32)
-    for k in range(0, chunks, BK):
-        d = _partials(partial + size, k, chunks, channels, c, BK) - middle[None, :]
-        n = _partials(partial, k, chunks, channels, c, BK)
-        m2 += _partials(partial + 2 * size, k, chunks, channels, c, BK) + n * d * d
-    first = tl.load(y + c.to(tl.int64) * inner, mask=c < channels, other=0.0).to(tl.float32)
-    tl.store(mean + c, first + middle, mask=c < channels)
-    tl.store(var + c, tl.sum(m2, axis=0) / count, mask=c < channels)
-
-
-@triton.jit
-def apply_kernel(
-    y, weight, bias, mean, var, eps, slope, outer, channels, inner, outer_chunks, inner_blocks, steps, a,
-    ACT: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+def _apply(
+    y, a, rows, columns, inside, m, scale, shift, slope, outer, channels, inner, steps, ACT: tl.constexpr,
+    BO: tl.constexpr,
 ):  # fmt: skip
-    """a = act((y − mean)·scale + bias)."""
-    which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
-    columns, inside = _columns(which, block, channels, inner, LAST, BI)
-    m, _r, scale, shift = _affine(weight, bias, mean, var, eps, which, channels, HAS_WEIGHT, HAS_BIAS, LAST, BI)
+    """a = act((y − m)·scale + shift)."""
     for step in range(steps):
         o = rows + step * BO
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         x = tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(a + at, _activated((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
+        tl.store(a + at, activate((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def sums_kernel(
-    g, y, weight, bias, mean, var, eps, slope, outer, channels, inner, outer_chunks, inner_blocks, steps, partial,
-    ACT: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
+def _sums(
+    g, y, rows, columns, inside, m, scale, shift, slope, outer, channels, inner, steps, ACT: tl.constexpr,
     LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """partial[0..1][chunk, channel] = Σ dz and Σ dz·(y − mean), dz = g·act'."""
-    which, chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
-    columns, inside = _columns(which, block, channels, inner, LAST, BI)
-    m, _r, scale, shift = _affine(weight, bias, mean, var, eps, which, channels, HAS_WEIGHT, HAS_BIAS, LAST, BI)
+    """Σ dz and Σ dz·(y − m), dz = g·act'."""
     total = tl.zeros([BO, BI], tl.float32)
     along = tl.zeros([BO, BI], tl.float32)
     for step in range(steps):
@@ -233,67 +160,150 @@ def sums_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = _sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = tl.where(mask, dz, 0.0)
         total += dz
         along += dz * d
-    p = partial + chunk.to(tl.int64) * channels
-    _put(p, _total(total, LAST), which, channels, LAST, BI)
-    size = channels * outer_chunks * inner_blocks
-    _put(p + size, _total(along, LAST), which, channels, LAST, BI)
+    return _total(total, LAST), _total(along, LAST)
 
 
 @triton.jit
-def sums_finish_kernel(var, eps, channels, chunks, partial, dweight, dbias, BK: tl.constexpr, BC: tl.constexpr):
-    """dbias = Σ dz and dweight = Σ dz·x̂ of the chunks' sums, BC channels a program."""
-    c = tl.program_id(0) * BC + tl.arange(0, BC)
-    size = channels * chunks
-    total = tl.zeros([BK, BC], tl.float32)
-    along = tl.zeros([BK, BC], tl.float32)
-    for k in range(0, chunks, BK):
-        total += _partials(partial, k, chunks, channels, c, BK)
-        along += _partials(partial + size, k, chunks, channels, c, BK)
-    r = 1.0 / tl.sqrt(tl.load(var + c, mask=c < channels, other=1.0) + eps)
-    tl.store(dbias + c, tl.sum(total, axis=0), mask=c < channels)
-    tl.store(dweight + c, tl.sum(along, axis=0) * r, mask=c < channels)
-
-
-@triton.jit
-def gradient_kernel(
-    g, y, weight, bias, mean, var, dweight, dbias, eps, slope, share, outer, channels, inner, outer_chunks,
-    inner_blocks, steps, dy,
-    ACT: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, USE_BATCH: tl.constexpr,
-    LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+def _gradient(
+    g, y, dy, rows, columns, inside, m, scale, shift, bend, lift, slope, outer, channels, inner, steps,
+    ACT: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """dy = scale·(dz − share·(dbias + x̂·dweight)), share = 1/n; of given statistics scale·dz."""
-    which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
-    columns, inside = _columns(which, block, channels, inner, LAST, BI)
-    m, r, scale, shift = _affine(weight, bias, mean, var, eps, which, channels, HAS_WEIGHT, HAS_BIAS, LAST, BI)
-    if USE_BATCH:
-        bend = -scale * r * share * _channel(dweight, which, channels, LAST, BI)
-        lift = -scale * share * _channel(dbias, which, channels, LAST, BI)
+    """dy = scale·dz + bend·(y − m) + lift."""
     for step in range(steps):
         o = rows + step * BO
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = _sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
-        value = dz * scale
-        if USE_BATCH:
-            value += d * bend + lift
-        tl.store(dy + at, value.to(dy.dtype.element_ty), mask=mask)
+        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        tl.store(dy + at, (dz * scale + d * bend + lift).to(dy.dtype.element_ty), mask=mask)
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def update_kernel(running_mean, running_var, mean, var, momentum, unbias, channels, BC: tl.constexpr):
-    """running += momentum·(batch − running), the variance times `unbias`."""
-    c = tl.program_id(0) * BC + tl.arange(0, BC)
-    mask = c < channels
-    for_mean = tl.load(running_mean + c, mask=mask, other=0.0).to(tl.float32) * (1.0 - momentum)
-    for_var = tl.load(running_var + c, mask=mask, other=0.0).to(tl.float32) * (1.0 - momentum)
-    for_mean += momentum * tl.load(mean + c, mask=mask, other=0.0)
-    for_var += momentum * unbias * tl.load(var + c, mask=mask, other=0.0)
-    tl.store(running_mean + c, for_mean.to(running_mean.dtype.element_ty), mask=mask)
-    tl.store(running_var + c, for_var.to(running_var.dtype.element_ty), mask=mask)
+def moments_kernel(
+    y, outer, channels, inner, outer_chunks, inner_blocks, steps, partials,
+    LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """partials[chunk, 0..2, channel] = number of elements, mean of the differences to the first one, M2."""
+    which, chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
+    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    _first, number, middle, m2 = _moments(
+        y, rows, columns, inside, which, outer, channels, inner, steps, LAST, BO, BI
+    )
+    p = partials + chunk.to(tl.int64) * 3 * channels
+    _put(p, number, which, channels, LAST, BI)
+    _put(p + channels, middle, which, channels, LAST, BI)
+    _put(p + 2 * channels, m2, which, channels, LAST, BI)
+
+
+@triton.jit
+def apply_kernel(
+    y, weight, bias, moments, eps, slope, outer, channels, inner, outer_chunks, inner_blocks, steps, a,
+    ACT: tl.constexpr, LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
+    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    m, _r, scale, shift = _affine(weight, bias, moments, eps, which, channels, LAST, BI)
+    _apply(y, a, rows, columns, inside, m, scale, shift, slope, outer, channels, inner, steps, ACT, BO)
+
+
+@triton.jit
+def small_kernel(
+    y, weight, bias, eps, slope, outer, channels, inner, outer_chunks, inner_blocks, steps, a, moments, running_mean,
+    running_var, batches, momentum, unbias, CUMULATIVE: tl.constexpr, ACT: tl.constexpr, LAST: tl.constexpr,
+    BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """The whole forward of the program's channels."""
+    which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
+    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    first, number, middle, m2 = _moments(
+        y, rows, columns, inside, which, outer, channels, inner, steps, LAST, BO, BI
+    )
+    number = tl.maximum(number, 1.0)
+    if LAST:
+        mean = tl.sum(first, axis=0) + middle  # [1, BI] → [BI]
+    else:
+        mean = first + middle
+    var = m2 / number
+    c = _indices(which, LAST, BI)
+    _statistics.put_moments(
+        moments, mean, var, running_mean, running_var, batches, momentum, unbias, c, channels, CUMULATIVE
+    )
+    scale = 1.0 / tl.sqrt(_spread(var, LAST) + eps)
+    shift = 0.0
+    if weight is not None:
+        scale *= _channel(weight, which, channels, LAST, BI)
+    if bias is not None:
+        shift = _channel(bias, which, channels, LAST, BI)
+    _apply(y, a, rows, columns, inside, _spread(mean, LAST), scale, shift, slope, outer, channels, inner, steps, ACT, BO)
+
+
+@triton.jit
+def sums_kernel(
+    g, y, weight, bias, moments, eps, slope, outer, channels, inner, outer_chunks, inner_blocks, steps, partials, sums,
+    ACT: tl.constexpr, LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """partials[chunk, 0..1, channel] = Σ dz and Σ dz·(y − mean), dz = g·act'; or, of all chunks, sums = Σ dz, Σ dz·x̂."""
+    which, chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
+    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    m, _r, scale, shift = _affine(weight, bias, moments, eps, which, channels, LAST, BI)
+    total, along = _sums(
+        g, y, rows, columns, inside, m, scale, shift, slope, outer, channels, inner, steps, ACT, LAST, BO, BI
+    )
+    if partials is None:
+        c = _indices(which, LAST, BI)
+        _statistics.put_sums(total, along, moments, weight, eps, sums, None, c, channels)
+    else:
+        p = partials + chunk.to(tl.int64) * 2 * channels
+        _put(p, total, which, channels, LAST, BI)
+        _put(p + channels, along, which, channels, LAST, BI)
+
+
+@triton.jit
+def gradient_kernel(
+    g, y, weight, bias, moments, sums, eps, slope, share, outer, channels, inner, outer_chunks, inner_blocks, steps, dy,
+    ACT: tl.constexpr, USE_BATCH: tl.constexpr, LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """dy = scale·(dz − share·(Σ dz + x̂·Σ dz·x̂)), share = 1/n; of given statistics scale·dz."""
+    which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
+    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    m, r, scale, shift = _affine(weight, bias, moments, eps, which, channels, LAST, BI)
+    bend, lift = 0.0, 0.0
+    if USE_BATCH:
+        bend = -scale * r * share * _channel(sums + channels, which, channels, LAST, BI)
+        lift = -scale * share * _channel(sums, which, channels, LAST, BI)
+    _gradient(
+        g, y, dy, rows, columns, inside, m, scale, shift, bend, lift, slope, outer, channels, inner, steps, ACT, BO
+    )
+
+
+@triton.jit
+def small_backward_kernel(
+    g, y, weight, bias, moments, eps, slope, share, outer, channels, inner, outer_chunks, inner_blocks, steps, sums, dy,
+    ACT: tl.constexpr, USE_BATCH: tl.constexpr, LAST: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """The whole backward of the program's channels."""
+    which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
+    columns, inside = _columns(which, block, channels, inner, LAST, BI)
+    m, r, scale, shift = _affine(weight, bias, moments, eps, which, channels, LAST, BI)
+    total, along = _sums(
+        g, y, rows, columns, inside, m, scale, shift, slope, outer, channels, inner, steps, ACT, LAST, BO, BI
+    )
+    c = _indices(which, LAST, BI)
+    _statistics.put_sums(total, along, moments, weight, eps, sums, None, c, channels)
+    bend, lift = 0.0, 0.0
+    if USE_BATCH:
+        bend = -scale * r * share * (_spread(along, LAST) * r)
+        lift = -scale * share * _spread(total, LAST)
+    _gradient(
+        g, y, dy, rows, columns, inside, m, scale, shift, bend, lift, slope, outer, channels, inner, steps, ACT, BO
+    )
 
 
 # --- launchers --------------------------------------------------------------------------------------------------------
@@ -303,10 +313,13 @@ def _power(n, most):
     return min(power_of_2(max(n, 1)), most)
 
 
-def _cut(outer, channels, inner, last):
-    """The grid, chunks a channel, and what every kernel over the tensor takes: three sizes, and a tile's constants."""
+def _cut(outer, channels, inner, last, small=0):
+    """The grid, chunks a channel, and what every kernel over the tensor takes: three sizes, and a tile's constants.
+
+    small: bytes of an element where one program is to have all of its channels, else 0.
+    """
     if last:
-        width = _power(channels, 64)
+        width = _power(channels, SEGMENT // small if small else 64)
         groups, inner_blocks = cdiv(channels, width), 1
         height = _power(outer, TILE // width)
     else:
@@ -314,69 +327,78 @@ def _cut(outer, channels, inner, last):
         width = _power(inner, TILE // height)
         groups, inner_blocks = channels, cdiv(inner, width)
     blocks = cdiv(outer, height)
-    wanted = max(min(PROGRAMS // (groups * inner_blocks), MAX_CHUNKS), 1)
+    wanted = 1 if small else max(min(PROGRAMS // (groups * inner_blocks), MAX_CHUNKS), 1)
     steps = cdiv(blocks, wanted)
     outer_chunks = cdiv(blocks, steps)
     warps = min(max(height * width // 512, 1), 8)
-    tile = {"LAST": last, "BO": height, "BI": width, "num_warps": warps, "enable_fp_fusion": True}
     return (
         (groups * inner_blocks * outer_chunks,),
         outer_chunks * inner_blocks,
         (outer_chunks, inner_blocks, steps),
-        tile,
+        {"LAST": last, "BO": height, "BI": width, "num_warps": warps},
     )
 
 
-def _finish(channels):
-    width = _power(channels, FINISH_CHANNELS)
-    grid = (cdiv(channels, width),)
-    return grid, {"BK": FINISH_CHUNKS, "BC": width, "num_warps": 4, "enable_fp_fusion": True}
-
-
-def workspace(outer, channels, inner, last):
-    """Floats of workspace."""
-    return 3 * channels * _cut(outer, channels, inner, last)[1]
-
-
-def _options(y, weight, bias, activation):
-    """weight and bias as pointers, and the constants that say which there are."""
-    flags = {"ACT": activation, "HAS_WEIGHT": weight is not None, "HAS_BIAS": bias is not None}
-    return y if weight is None else weight, y if bias is None else bias, flags
-
-
-def forward(y, sizes, last, weight, bias, use_batch, eps, activation, slope, partial, a, mean, var):
-    """a, and where use_batch mean and var; sizes: outer, channels, inner, none of them 0."""
-    _outer, channels, inner = sizes
-    grid, chunks, cut, tile = _cut(*sizes, last)
-    if use_batch:
-        launch(moments_kernel, grid, y, *sizes, *cut, partial, **tile)
-        few, options = _finish(channels)
-        launch(moments_finish_kernel, few, y, channels, inner, chunks, partial, mean, var, **options)
-    weight, bias, flags = _options(y, weight, bias, activation)
-    launch(apply_kernel, grid, y, weight, bias, mean, var, eps, slope, *sizes, *cut, a, **flags, **tile)
-
-
-def backward(
-    g, y, sizes, last, weight, bias, mean, var, use_batch, eps, activation, slope, partial, dy, dweight, dbias
-):
-    """dy, dweight and dbias of g, the cotangent of a."""
+def _cut_of(y, sizes, last):
+    """_cut, and whether it is that of a small tensor."""
     outer, channels, inner = sizes
+    if y.numel() * y.element_size() <= SMALL:
+        grid, chunks, *rest = _cut(*sizes, last, y.element_size())
+        if chunks == 1 and y.numel() * y.element_size() <= SHARE * grid[0]:
+            return True, grid, chunks, *rest
+    return False, *_cut(*sizes, last)
+
+
+def forward(y, sizes, last, weight, bias, eps, activation, slope, running, a, moments):
+    """a and moments [2, C] of y; sizes: outer, channels, inner, none of them 0; running: _statistics.running_of."""
+    small, grid, _chunks, cut, tile = _cut_of(y, sizes, last)
+    if not small:
+        statistics(y, sizes, last, running, moments)
+        apply(y, sizes, last, weight, bias, moments, eps, activation, slope, a)
+        return
+    launch(small_kernel, grid,
+        y, weight, bias, eps, slope, *sizes, *cut, a, moments, *_statistics.running_of(running, sizes[0] * sizes[2]),
+        CUMULATIVE=_statistics.is_cumulative(running), ACT=activation, **tile,
+    )  # fmt: skip
+
+
+def is_small(y, sizes, last) -> bool:
+    """Whether forward is one launch."""
+    return _cut_of(y, sizes, last)[0]
+
+
+def statistics(y, sizes, last, running, moments):
+    """moments [2, C] of y, and the running statistics."""
     grid, chunks, cut, tile = _cut(*sizes, last)
-    weight, bias, flags = _options(y, weight, bias, activation)
-    launch(sums_kernel, grid, g, y, weight, bias, mean, var, eps, slope, *sizes, *cut, partial, **flags, **tile)
-    few, options = _finish(channels)
-    launch(sums_finish_kernel, few, var, eps, channels, chunks, partial, dweight, dbias, **options)
-    launch(gradient_kernel, grid,
-        g, y, weight, bias, mean, var, dweight, dbias, eps, slope, 1.0 / (outer * inner), *sizes, *cut, dy,
-        USE_BATCH=use_batch, **flags, **tile,
-    )  # fmt: skip
+    partials = moments.new_empty((chunks, 3, sizes[1]))
+    launch(moments_kernel, grid, y, *sizes, *cut, partials, **tile)
+    _statistics.finalise(partials, moments, running, sizes[0] * sizes[2], y, sizes[2])
 
 
-def update(running_mean, running_var, mean, var, momentum, unbias):
-    """The running statistics in place."""
-    channels = running_mean.shape[0]
-    width = _power(channels, 256)
+def apply(y, sizes, last, weight, bias, moments, eps, activation, slope, a):
+    """a of y and given moments."""
+    grid, _chunks, cut, tile = _cut(*sizes, last)
+    launch(apply_kernel, grid, y, weight, bias, moments, eps, slope, *sizes, *cut, a, ACT=activation, **tile)
+
+
+def sums(g, y, sizes, last, weight, bias, moments, eps, activation, slope, out):
+    """out [2, C]: Σ dz and Σ dz·x̂ of g, the cotangent of a."""
+    small, grid, chunks, cut, tile = _cut_of(y, sizes, last)
+    partials = None if small else moments.new_empty((chunks, 2, sizes[1]))
     launch(
-        update_kernel, (cdiv(channels, width),), running_mean, running_var, mean, var, momentum, unbias, channels,
-        BC=width, num_warps=4, enable_fp_fusion=True,
-    )  # fmt: skip
+        sums_kernel, grid, g, y, weight, bias, moments, eps, slope, *sizes, *cut, partials, out, ACT=activation, **tile
+    )
+    if not small:
+        _statistics.finish(partials, moments, None, eps, out)
+
+
+def backward(g, y, sizes, last, weight, bias, moments, use_batch, eps, activation, slope, out, dy):
+    """dy, and out [2, C] as in sums, of g, the cotangent of a."""
+    small, grid, _chunks, cut, tile = _cut_of(y, sizes, last)
+    options = {"ACT": activation, "USE_BATCH": use_batch, **tile}
+    numbers = eps, slope, 1.0 / (sizes[0] * sizes[2]), *sizes, *cut
+    if small:
+        launch(small_backward_kernel, grid, g, y, weight, bias, moments, *numbers, out, dy, **options)
+        return
+    sums(g, y, sizes, last, weight, bias, moments, eps, activation, slope, out)
+    launch(gradient_kernel, grid, g, y, weight, bias, moments, out, *numbers, dy, **options)

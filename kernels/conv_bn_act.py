@@ -1,14 +1,15 @@
 """conv_bn_act in Triton: convolutions as implicit GEMMs, with what comes before and after them in the same launch.
 
-    forward           y = out_act(conv(u, w) + bias), u = in_act(scale·x + shift); or y and its statistics; or
-                      the tangent y = out_act'(saved)·conv(u, w)
-    backward_data     dt = ∂conv/∂u·dz · in_act', dx = dt·scale, dscale = Σ dt·x, dshift = Σ dt
-    backward_weight   dw = ∂conv/∂w·dz, and bias_gradient: Σ dz;   dz = dy·act'(y)  or  dy + p + q·(y − mean)
+    forward           y = out_act(conv(u, w) + bias), or y and each tile's count, mean and M2 of it; or the tangent
+                      y = out_act'(saved)·conv(u, w)
+    backward_data     dt = ∂conv/∂u·dz · in_act', dx = dt·s, and each tile's Σ dt and Σ dt·(x − mean)
+    backward_weight   dw = ∂conv/∂w·dz, and bias_gradient: Σ dz
 
-Activations are views [N, H, W, C], contiguous (channels_last memory). w is a view [kH, kW, C_k, C_n]: C_k channels go
-into the GEMM and C_n come out, one of the last two strides is 1 (C_k: best for fp32); dw is [C_s, kH, kW, C_l],
-contiguous. So a channels_last weight needs no copy: [C_out, C_in, kH, kW] of a plain convolution and [C_in, C_out, kH,
-kW] of a transposed one both lie in memory as dw does. Vectors are fp32, sums are fp32 in a fixed order, no atomics.
+u and dz are made of what lies in memory while it is read (gemm.Operand). Activations are views [N, H, W, C], contiguous
+(channels_last memory). w is a view [kH, kW, C_k, C_n]: C_k channels go into the GEMM and C_n come out, one of the last
+two strides is 1 (C_k: best for fp32); dw is [C_s, kH, kW, C_l], contiguous. So a channels_last weight needs no copy:
+[C_out, C_in, kH, kW] of a plain convolution and [C_in, C_out, kH, kW] of a transposed one both lie in memory as dw does.
+Sums are fp32 in a fixed order, no atomics; what the tiles leave is brought together in _statistics.py.
 
 A plain convolution and the data gradient of a transposed one gather; a transposed convolution and the data gradient of
 a plain one go by phases: no product with a structural zero, all s² phases in one launch (_implicit_gemm.py). Launchers
@@ -21,35 +22,38 @@ import triton
 import triton.language as tl
 from ganfast.kernels import _implicit_gemm as gemm
 from ganfast.kernels import tuned
+from ganfast.kernels._activations import activate, sloped, through
 from ganfast.kernels._launch import cdiv, launch, power_of_2
+from ganfast.kernels._statistics import total
 
 # --- forward and data gradient ----------------------------------------------------------------------------------------
 
 
 @triton.jit
 def forward_kernel(
-    x, a, b, in_slope, w, w_y, w_x, w_c, bias, saved, y, partials, out_slope, images, hi, wi, ho, wo, ck, cn,
-    KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr,
-    PHASES: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr, PRECISION: tl.constexpr, UNIT_K: tl.constexpr,
-    UNIT_N: tl.constexpr, UNIT_W: tl.constexpr, K_LAST: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr,
-    WIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    x, moments, gain, offset, eps, slope, w, w_y, w_x, w_c, bias, saved, out_slope, y, partials, images, hi, wi, ho,
+    wo, ck, cn, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PY: tl.constexpr,
+    PX: tl.constexpr, PHASES: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr, OUT: tl.constexpr,
+    PRECISION: tl.constexpr, UNIT_K: tl.constexpr, UNIT_N: tl.constexpr, UNIT_W: tl.constexpr, K_LAST: tl.constexpr,
+    FLAT: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     ck, cn = ck * UNIT_K, cn * UNIT_N  # what they are divisible by, told to the compiler
     part, n, m, real, image, iy, ix, ky, kx, taps_y, taps_x = gemm.tile(
         images, ho, wo, cn, KH, KW, SY, SX, PY, PX, PHASES, WIDE, BM, BN
     )
     total = gemm.gather(
-        x, None, a, b, None, in_slope, w, w_y * UNIT_W, w_x * UNIT_W, w_c * UNIT_W, n, real, image, iy, ix, ky, kx,
-        taps_y, taps_x, hi, wi, ck, cn, IN, SY, SX, PHASES, K_LAST, FLAT, EVEN, PRECISION, BM, BN, BK,
+        x, None, moments, gain, offset, None, eps, 0.0, slope, w, w_y * UNIT_W, w_x * UNIT_W, w_c * UNIT_W, n, real,
+        image, iy, ix, ky, kx, taps_y, taps_x, hi, wi, ck, cn, ACT, FORM, SY, SX, PHASES, K_LAST, FLAT, EVEN,
+        PRECISION, BM, BN, BK,
     )  # fmt: skip
     if bias is not None:
-        total += gemm.vector(bias, n, n < cn).to(tl.float32)[None, :]
+        total += gemm.vector(bias, n, n < cn)[None, :]
     at = m[:, None] * cn + n[None, :]
     inside = real[:, None] & (n < cn)[None, :]
     if saved is not None:
-        total = gemm.through(total, tl.load(saved + at, mask=inside, other=0.0).to(tl.float32), out_slope, OUT)
+        total = through(total, tl.load(saved + at, mask=inside, other=0.0).to(tl.float32), out_slope, OUT)
     else:
-        total = gemm.activate(total, out_slope, OUT)
+        total = activate(total, out_slope, OUT)
     result = total.to(y.dtype.element_ty)
     tl.store(y + at, result, mask=inside)
     if partials is not None:  # count, mean and squared deviations of this tile, [3, cn]
@@ -65,11 +69,12 @@ def forward_kernel(
 
 @triton.jit
 def backward_data_kernel(
-    dy, y, p, q, mean, out_slope, w, w_y, w_x, w_c, x, scale, shift, in_slope, dx, partials, images, hi, wi, ho, wo,
-    ck, cn, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PY: tl.constexpr,
-    PX: tl.constexpr, PHASES: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr, PRECISION: tl.constexpr,
-    UNIT_K: tl.constexpr, UNIT_N: tl.constexpr, UNIT_W: tl.constexpr, K_LAST: tl.constexpr, FLAT: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    dy, y, moments, gain, offset, sums, eps, share, slope, w, w_y, w_x, w_c, x, in_moments, in_gain, in_offset, in_eps,
+    in_slope, dx, partials, images, hi, wi, ho, wo, ck, cn, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr,
+    SX: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr, PHASES: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
+    IN: tl.constexpr, PRECISION: tl.constexpr, UNIT_K: tl.constexpr, UNIT_N: tl.constexpr, UNIT_W: tl.constexpr,
+    K_LAST: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     # hi, wi: of dy, which goes in; ho, wo: of dx, which comes out
     ck, cn = ck * UNIT_K, cn * UNIT_N
@@ -77,23 +82,23 @@ def backward_data_kernel(
         images, ho, wo, cn, KH, KW, SY, SX, PY, PX, PHASES, WIDE, BM, BN
     )
     total = gemm.gather(
-        dy, y, p, q, mean, out_slope, w, w_y * UNIT_W, w_x * UNIT_W, w_c * UNIT_W, n, real, image, iy, ix, ky, kx,
-        taps_y, taps_x, hi, wi, ck, cn, OUT, SY, SX, PHASES, K_LAST, FLAT, EVEN, PRECISION, BM, BN, BK,
+        dy, y, moments, gain, offset, sums, eps, share, slope, w, w_y * UNIT_W, w_x * UNIT_W, w_c * UNIT_W, n, real,
+        image, iy, ix, ky, kx, taps_y, taps_x, hi, wi, ck, cn, ACT, FORM, SY, SX, PHASES, K_LAST, FLAT, EVEN,
+        PRECISION, BM, BN, BK,
     )  # fmt: skip
     at = m[:, None] * cn + n[None, :]
     inside = real[:, None] & (n < cn)[None, :]
-    if scale is None:
+    if in_moments is None:
         tl.store(dx + at, total.to(dx.dtype.element_ty), mask=inside)
     else:
-        before = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-        times = gemm.vector(scale, n, n < cn)[None, :]
-        u = before * times + gemm.vector(shift, n, n < cn)[None, :]  # its sign is enough for all but tanh
-        dt = tl.where(inside, gemm.through(total, gemm.tanh(u) if IN == "tanh" else u, in_slope, IN), 0.0)
-        tl.store(dx + at, (dt * times).to(dx.dtype.element_ty), mask=inside)
-        if partials is not None:  # of dscale and dshift, [2, cn]
+        mean, _r, scale, shift = gemm.affine(in_moments, in_gain, in_offset, in_eps, n, cn, n < cn)
+        d = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
+        dt = tl.where(inside, sloped(total, d * scale[None, :] + shift, in_slope, IN), 0.0)
+        tl.store(dx + at, (dt * scale[None, :]).to(dx.dtype.element_ty), mask=inside)
+        if partials is not None:  # Σ dt and Σ dt·(x − mean), [2, cn]
             at = part.to(tl.int64) * 2 * cn + n
-            tl.store(partials + at, tl.sum(dt * before, axis=0), mask=n < cn)
-            tl.store(partials + at + cn, tl.sum(dt, axis=0), mask=n < cn)
+            tl.store(partials + at, tl.sum(dt, axis=0), mask=n < cn)
+            tl.store(partials + at + cn, tl.sum(dt * d, axis=0), mask=n < cn)
 
 
 # --- weight gradient --------------------------------------------------------------------------------------------------
@@ -101,9 +106,10 @@ def backward_data_kernel(
 
 @triton.jit
 def backward_weight_kernel(
-    s_x, s_y, s_a, s_b, s_mean, l_x, l_y, l_a, l_b, l_mean, s_slope, l_slope, out, images, hs, ws, hl, wl, cs, cl, per,
-    KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr,
-    S_ACT: tl.constexpr, L_ACT: tl.constexpr, PRECISION: tl.constexpr, UNIT_S: tl.constexpr, UNIT_L: tl.constexpr,
+    s_x, s_y, s_moments, s_gain, s_offset, s_sums, s_eps, s_share, s_slope, l_x, l_y, l_moments, l_gain, l_offset,
+    l_sums, l_eps, l_share, l_slope, out, images, hs, ws, hl, wl, cs, cl, per, KH: tl.constexpr, KW: tl.constexpr,
+    SY: tl.constexpr, SX: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr, S_ACT: tl.constexpr, S_FORM: tl.constexpr,
+    L_ACT: tl.constexpr, L_FORM: tl.constexpr, PRECISION: tl.constexpr, UNIT_S: tl.constexpr, UNIT_L: tl.constexpr,
     FLAT: tl.constexpr, WIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """out[split, C_s, kH, kW, C_l] = Σ s[m] ⊗ l[m·stride − padding + k] over pixels m of s, `per` steps a split.
@@ -132,8 +138,8 @@ def backward_weight_kernel(
     kx = tap % KW - PX
     if FLAT:
         ky, kx = ky[None, :], kx[None, :]
-    va, vb, vm = gemm.vector(s_a, c, c < cs), gemm.vector(s_b, c, c < cs), gemm.vector(s_mean, c, c < cs)
-    wa, wb, wm = gemm.vector(l_a, d, columns), gemm.vector(l_b, d, columns), gemm.vector(l_mean, d, columns)
+    sm, ss, so, sl, sb = gemm.vectors(s_moments, s_gain, s_offset, s_sums, s_eps, s_share, c, cs, c < cs, S_FORM)
+    lm, ls, lo, ll, lb = gemm.vectors(l_moments, l_gain, l_offset, l_sums, l_eps, l_share, d, cl, columns, L_FORM)
     total = tl.zeros([BM, BN], tl.float32)
     pixels = images * hs * ws
     for step in range(per):
@@ -146,72 +152,32 @@ def backward_weight_kernel(
         inside_l = real & columns[None, :] & (row >= 0) & (row < hl) & (column >= 0) & (column < wl)
         at_s = pixel[:, None] * cs + c[None, :]
         at_l = ((image[:, None] * hl + row) * wl + column) * cl + d[None, :]
-        left = gemm.operand(s_x, s_y, s_a, s_b, s_mean, at_s, va, vb, vm, inside_s, s_slope, S_ACT)
-        right = gemm.operand(l_x, l_y, l_a, l_b, l_mean, at_l, wa, wb, wm, inside_l, l_slope, L_ACT)
+        left = gemm.operand(s_x, s_y, at_s, sm, ss, so, sl, sb, inside_s, s_slope, S_ACT, S_FORM)
+        right = gemm.operand(l_x, l_y, at_l, lm, ls, lo, ll, lb, inside_l, l_slope, L_ACT, L_FORM)
         total = tl.dot(tl.trans(left), right, total, input_precision=PRECISION)
     at = (tl.program_id(1).to(tl.int64) * cs + c)[:, None] * (KH * KW * cl) + j[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=(c < cs)[:, None] & columns[None, :])
 
 
-# --- sums over tiles --------------------------------------------------------------------------------------------------
+# --- bias gradient ----------------------------------------------------------------------------------------------------
 
 
 @triton.jit
 def bias_kernel(
-    dy, y, p, q, mean, slope, partials, rows, cn, OUT: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr,
+    dy, y, moments, gain, offset, sums, eps, share, slope, partials, rows, cn, ACT: tl.constexpr, FORM: tl.constexpr,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """partials[tile, cn] = Σ dz over ROWS pixels."""
     cn = cn * UNIT
     n = tl.program_id(1) * BN + tl.arange(0, BN)
-    va, vb, vm = gemm.vector(p, n, n < cn), gemm.vector(q, n, n < cn), gemm.vector(mean, n, n < cn)
+    vm, vs, vo, vl, vb = gemm.vectors(moments, gain, offset, sums, eps, share, n, cn, n < cn, FORM)
     total = tl.zeros([BM, BN], tl.float32)
     for first in range(0, ROWS, BM):
         m = tl.program_id(0).to(tl.int64) * ROWS + first + tl.arange(0, BM)
         inside = (m < rows)[:, None] & (n < cn)[None, :]
         at = m[:, None] * cn + n[None, :]
-        total += gemm.operand(dy, y, p, q, mean, at, va, vb, vm, inside, slope, OUT).to(tl.float32)
+        total += gemm.operand(dy, y, at, vm, vs, vo, vl, vb, inside, slope, ACT, FORM).to(tl.float32)
     tl.store(partials + tl.program_id(0).to(tl.int64) * cn + n, tl.sum(total, axis=0), mask=n < cn)
-
-
-@triton.jit
-def sum_kernel(parts, out, count, size, BT: tl.constexpr, BJ: tl.constexpr):
-    """out[j] = Σ_t parts[t, j], in a fixed order."""
-    j = tl.program_id(0) * BJ + tl.arange(0, BJ)
-    total = tl.zeros([BT, BJ], tl.float32)
-    for first in range(0, count, BT):
-        t = first + tl.arange(0, BT)
-        at = t.to(tl.int64)[:, None] * size + j[None, :]
-        total += tl.load(parts + at, mask=(t < count)[:, None] & (j < size)[None, :], other=0.0)
-    tl.store(out + j, tl.sum(total, axis=0).to(out.dtype.element_ty), mask=j < size)
-
-
-@triton.jit
-def finalise_kernel(partials, mean, var, tiles, cn, BT: tl.constexpr, BC: tl.constexpr):
-    """Mean and biased variance of each channel from the tiles' (count, mean, M2), relative to the first tile's mean."""
-    c = tl.program_id(0) * BC + tl.arange(0, BC)
-    origin = tl.load(partials + cn + c, mask=c < cn, other=0.0)
-    number = tl.zeros([BT, BC], tl.float32)
-    moved = tl.zeros([BT, BC], tl.float32)
-    for first in range(0, tiles, BT):
-        t = first + tl.arange(0, BT)
-        at = t.to(tl.int64)[:, None] * (3 * cn) + c[None, :]
-        inside = (t < tiles)[:, None] & (c < cn)[None, :]
-        n = tl.load(partials + at, mask=inside, other=0.0)
-        number += n
-        moved += n * (tl.load(partials + at + cn, mask=inside, other=0.0) - origin[None, :])
-    total = tl.maximum(tl.sum(number, axis=0), 1.0)
-    shift = tl.sum(moved, axis=0) / total
-    squares = tl.zeros([BT, BC], tl.float32)
-    for first in range(0, tiles, BT):
-        t = first + tl.arange(0, BT)
-        at = t.to(tl.int64)[:, None] * (3 * cn) + c[None, :]
-        inside = (t < tiles)[:, None] & (c < cn)[None, :]
-        n = tl.load(partials + at, mask=inside, other=0.0)
-        off = (tl.load(partials + at + cn, mask=inside, other=0.0) - origin[None, :]) - shift[None, :]
-        squares += tl.load(partials + at + 2 * cn, mask=inside, other=0.0) + n * off * off
-    tl.store(mean + c, origin + shift, mask=c < cn)
-    tl.store(var + c, tl.sum(squares, axis=0) / total, mask=c < cn)
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------
@@ -343,56 +309,33 @@ def _constants(source, w, out, geometry, tf32, configuration, backward):
 
 
 def forward(
-    x, w, y, geometry, configuration, scale=None, shift=None, in_activation=None, in_slope=0.0, bias=None,
-    out_activation=None, out_slope=0.0, saved=None, partials=None, tf32=False,
-):  # fmt: skip
-    """y [N, H', W', C_n] from x [N, H, W, C_k] and w [kH, kW, C_k, C_n].
+    u, w, y, geometry, configuration, bias=None, activation=None, slope=0.0, saved=None, partials=None, tf32=False
+):
+    """y [N, H', W', C_n] from the operand u [N, H, W, C_k] and w [kH, kW, C_k, C_n].
 
-    saved, like y: makes the tangent, conv·out_act'(saved). partials fp32 [partial_rows(…), 3, C_n]: for statistics.
+    saved, like y: makes the tangent, conv·act'(saved). partials fp32 [partial_rows(…), 3, C_n]: for moments.
     """
-    grid, steps, numbers, constants = _constants(x, w, y, geometry, tf32, configuration, False)
+    grid, steps, numbers, constants = _constants(u.x, w, y, geometry, tf32, configuration, False)
     launch(forward_kernel, grid,
-        x, scale, shift, in_slope, w, *steps, bias, saved, y, partials, out_slope, *numbers, IN=in_activation,
-        OUT=out_activation, **constants,
+        u.x, *u.affine, u.slope, w, *steps, bias, saved, slope, y, partials, *numbers, ACT=u.activation, FORM=u.form,
+        OUT=activation, **constants,
     )  # fmt: skip
 
 
-def statistics(partials, mean, var):
-    """mean and biased var, fp32 [C], from the partials of forward."""
-    tiles, _, channels = partials.shape
-    bt = min(256, power_of_2(tiles))
-    launch(finalise_kernel, (cdiv(channels, 8),), partials, mean, var, tiles, channels, BT=bt, BC=8, num_warps=4)
+def backward_data(dz, w, dx, geometry, configuration, u, partials=None, tf32=False):
+    """dx [N, H, W, C_n] from the operand dz [N, H', W', C_k] and w [kH, kW, C_k, C_n], C_k the layer's output channels.
 
-
-def backward_data(
-    dy, w, dx, geometry, configuration, y=None, p=None, q=None, mean=None, out_activation=None, out_slope=0.0, x=None,
-    scale=None, shift=None, in_activation=None, in_slope=0.0, partials=None, tf32=False,
-):  # fmt: skip
-    """dx [N, H, W, C_n] from dy [N, H', W', C_k] and w [kH, kW, C_k, C_n], C_k being the layer's output channels.
-
-    dz = dy, with y dy·out_act'(y), with p, q and mean dy + p + q·(y − mean). With scale and shift: dx = dt·scale, and
-    partials fp32 [partial_rows(…, backward=True), 2, C_n], whose sum over tiles (total) is dscale, dshift.
+    u: the layer's input as forward takes it. partials fp32 [partial_rows(…, backward=True), 2, C_n]: for finish.
     """
-    grid, steps, numbers, constants = _constants(dy, w, dx, geometry, tf32, configuration, True)
+    grid, steps, numbers, constants = _constants(dz.x, w, dx, geometry, tf32, configuration, True)
     launch(backward_data_kernel, grid,
-        dy, y, p, q, mean, out_slope, w, *steps, x, scale, shift, in_slope, dx, partials, *numbers, IN=in_activation,
-        OUT=out_activation, **constants,
+        *dz.arguments, w, *steps, u.x if u.form == "normalise" else None, *u.affine, u.slope, dx, partials, *numbers,
+        ACT=dz.activation, FORM=dz.form, IN=u.activation, **constants,
     )  # fmt: skip
 
 
-def total(parts, out):
-    """out = parts [T, …] summed over T in a fixed order."""
-    count, size = parts.shape[0], out.numel()
-    bt = min(power_of_2(count), 256, max(1, 262144 // power_of_2(size)))
-    bj = max(4, 1024 // bt)
-    launch(sum_kernel, (cdiv(size, bj),), parts, out, count, size, BT=bt, BJ=bj, num_warps=4)
-
-
-def backward_weight(
-    x, dy, dw, geometry, configuration, workspace=None, scale=None, shift=None, in_activation=None, in_slope=0.0,
-    y=None, p=None, q=None, mean=None, out_activation=None, out_slope=0.0, tf32=False,
-):  # fmt: skip
-    """dw [C_s, kH, kW, C_l], contiguous, from x [N, H, W, C_in] and dy [N, H', W', C_out]; u and dz are made as above.
+def backward_weight(u, dz, dw, geometry, configuration, workspace=None, tf32=False):
+    """dw [C_s, kH, kW, C_l], contiguous, from the operands u [N, H, W, C_in] and dz [N, H', W', C_out].
 
     C_s, C_l are C_out, C_in of a plain convolution and C_in, C_out of a transposed one. workspace fp32 [splits, *dw's],
     where there is more than one split.
@@ -400,29 +343,26 @@ def backward_weight(
     _, (sy, sx), (py, px) = geometry
     bm, bn, bk, warps, stages, splits = configuration
     cs, kh, kw, cl = dw.shape
-    small, large = _sides(x, dy, geometry)
-    operands = _sides((x, None, scale, shift, None), (dy, y, p, q, mean), geometry)
-    s_slope, l_slope = _sides(in_slope, out_slope, geometry)
-    s_act, l_act = _sides(in_activation, out_activation, geometry)
+    small, large = _sides(u, dz, geometry)
     unit_s, unit_l = _unit(cs), _unit(cl)
-    images, hs, ws, _ = small.shape
+    images, hs, ws, _ = small.x.shape
     launch(backward_weight_kernel, (cdiv(cs, bm) * _columns(kh, kw, cl, bn), splits),
-        *operands[0], *operands[1], s_slope, l_slope, dw if splits == 1 else workspace, images, hs, ws,
-        *large.shape[1:3], cs // unit_s, cl // unit_l, cdiv(images * hs * ws, bk * splits), KH=kh, KW=kw, SY=sy,
-        SX=sx, PY=py, PX=px, S_ACT=s_act, L_ACT=l_act, PRECISION=_precision(x, tf32), UNIT_S=unit_s,
-        UNIT_L=unit_l, FLAT=cl < NARROW, WIDE=max(small.numel(), large.numel()) >= 2**31, BM=bm, BN=bn, BK=bk,
-        num_warps=warps, num_stages=stages,
+        *small.arguments, *large.arguments, dw if splits == 1 else workspace, images, hs, ws, *large.x.shape[1:3],
+        cs // unit_s, cl // unit_l, cdiv(images * hs * ws, bk * splits), KH=kh, KW=kw, SY=sy, SX=sx, PY=py, PX=px,
+        S_ACT=small.activation, S_FORM=small.form, L_ACT=large.activation, L_FORM=large.form,
+        PRECISION=_precision(u.x, tf32), UNIT_S=unit_s, UNIT_L=unit_l, FLAT=cl < NARROW,
+        WIDE=max(small.x.numel(), large.x.numel()) >= 2**31, BM=bm, BN=bn, BK=bk, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     if splits > 1:
         total(workspace, dw)
 
 
-def bias_gradient(dy, partials, db, y=None, p=None, q=None, mean=None, out_activation=None, out_slope=0.0):
-    """db [C] = Σ dz; partials fp32 [bias_rows(dy), C]."""
-    channels = dy.shape[3]
-    rows, unit, bn = dy.numel() // channels, _unit(channels), min(128, power_of_2(channels))
+def bias_gradient(dz, partials, db):
+    """db [C] = Σ dz; partials fp32 [bias_rows(dz.x), C]."""
+    channels = dz.x.shape[3]
+    rows, unit, bn = dz.x.numel() // channels, _unit(channels), min(128, power_of_2(channels))
     launch(bias_kernel, (partials.shape[0], cdiv(channels, bn)),
-        dy, y, p, q, mean, out_slope, partials, rows, channels // unit, OUT=out_activation, UNIT=unit, ROWS=BIAS_ROWS,
+        *dz.arguments, partials, rows, channels // unit, ACT=dz.activation, FORM=dz.form, UNIT=unit, ROWS=BIAS_ROWS,
         BM=min(BIAS_ROWS, 4096 // bn), BN=bn, num_warps=4,
     )  # fmt: skip
     total(partials, db)

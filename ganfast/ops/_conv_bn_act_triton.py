@@ -1,25 +1,34 @@
 """conv_bn_act on its Triton kernels: views of channels_last tensors, workspaces, configurations.
 
 A configuration (tile sizes, warps, stages) is one of a few that the kernels' module proposes; each launch of a new
-shape times them once (ops/_tuning.py) and keeps the fastest.
+shape times them once (ops/_tuning.py) and keeps the fastest. A layer with batch normalisation and a backward are also
+timed as a whole beside the vendor's convolutions with our normalisation around them.
 """
 
 import functools
 
 import torch
 
-from ganfast.ops import _tuning
+from ganfast.ops import _tuning, batch_norm_act
 from ganfast.ops._registry import guard
+from ganfast.ops.batch_norm_act import dense, lies, new_sums, normalise_act, ordered
+from ganfast.reference.activation import through
+from ganfast.reference.batch_norm_act import moments_gradient
+from ganfast.reference.conv_bn_act import output_gradient
+
+
+def supports_any(x) -> bool | str:
+    """True, or why no kernel of ours can run: neither the convolution's nor the normalisation's."""
+    if x.dtype == torch.float64:
+        return "float64 goes through the reference"
+    return True if x.numel() else "an empty batch goes through the reference"
 
 
 def supports(x, weight) -> bool | str:
     """True, or why the vendor's convolution has to run."""
-    last = torch.channels_last
-    if x.dtype == torch.float64:
-        return "float64 goes through the reference"
-    if not x.numel():
-        return "an empty batch goes through the reference"
-    if not x.is_contiguous(memory_format=last):
+    if supports_any(x) is not True:
+        return supports_any(x)
+    if not x.is_contiguous(memory_format=torch.channels_last):
         return "x is not channels_last (x.to(memory_format=torch.channels_last), and the module, too)"
     if not any(_clearly_last(t) for t in (x, weight)):
         return "neither x nor weight is channels_last (module.to(memory_format=torch.channels_last))"
@@ -68,139 +77,259 @@ def _tf32(x):
     return x.dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
-def forward(
-    x, scale, shift, weight, bias, transposed, stride, padding, output_padding, in_activation, in_slope,
-    out_activation, out_slope, statistics, shape, saved=None,
-):  # fmt: skip
-    """(y, mean, var) as the operator's, y of this shape; with saved = act(z), y is the tangent conv(x)·act'(z)."""
+def _operand(x, moments, gain=None, offset=None, eps=0.0, activation=None, slope=0.0):
+    """u of x and what stands before the convolution."""
+    from ganfast.kernels._implicit_gemm import Operand
+
+    if moments is None:
+        return Operand(_pixels(x))
+    affine = {"moments": moments.contiguous(), "gain": dense(gain), "offset": dense(offset), "eps": eps}
+    return Operand(_pixels(x), "normalise", **affine, activation=activation, slope=slope)
+
+
+def _features(*operands):
+    """What of a call a configuration's time depends on beside its sizes."""
+    return tuple((u.form, u.gain is None, u.offset is None, u.activation) for u in operands)
+
+
+# --- forward ----------------------------------------------------------------------------------------------------------
+
+
+def forward(x, before, weight, bias, geometry, shape, activation, slope, saved=None, statistics=False):
+    """y of this shape and, with statistics, what its tiles say of its moments; with saved = act(z), y is the tangent."""
     from ganfast.kernels import conv_bn_act as kernels
 
+    transposed, stride, padding, _ = geometry
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    mean, var = (y.new_empty(shape[1:2] if statistics else 0, dtype=torch.float32) for _ in range(2))
     geometry, factor = (transposed, tuple(stride), tuple(padding)), _factor(weight, transposed, False)
-    source, into, before = _pixels(x), _pixels(y), _pixels(_last(saved))
+    u, into, saved = _operand(x, *before), _pixels(y), _pixels(_last(saved))
+    partials = [None]
 
     def launch(choice):
         configuration, pack = choice
-        partials = None
         if statistics:
-            rows = kernels.partial_rows(source, factor, into, geometry, configuration)
-            partials = y.new_empty((rows, 3, shape[1]), dtype=torch.float32)
+            rows = kernels.partial_rows(u.x, factor, into, geometry, configuration)
+            partials[0] = y.new_empty((rows, 3, shape[1]), dtype=torch.float32)
         kernels.forward(
-            source, _packed(factor, pack), into, geometry, configuration, scale, shift, in_activation, in_slope, bias,
-            out_activation, out_slope, before, partials, _tf32(x),
+            u, _packed(factor, pack), into, geometry, configuration, bias, activation, slope, saved, partials[0],
+            _tf32(x),
         )  # fmt: skip
-        if statistics:
-            kernels.statistics(partials, mean, var)
 
     with guard(x.device):
-        rest = geometry, scale is None, in_activation, bias is None, out_activation, statistics, saved is None, _tf32(x)
-        choices = kernels.choices(source, factor, into, geometry, tf32=_tf32(x))
+        rest = geometry, *_features(u), bias is None, activation, statistics, saved is None, _tf32(x)
+        choices = kernels.choices(u.x, factor, into, geometry, tf32=_tf32(x))
         choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
         _fastest("forward", choices, launch, (x, weight, y), rest)
-    return y, mean, var
+    return y, partials[0]
 
 
-def backward(
-    dy, dmean, dvar, x, scale, shift, weight, y, mean, transposed, stride, padding, output_padding, in_activation,
-    in_slope, out_activation, out_slope, needed,
-):  # fmt: skip
-    """(dx, dscale, dshift, dweight, dbias) as the operator's, empty where they are not needed."""
-    need_x, need_affine, need_weight, need_bias = needed
-    geometry = transposed, tuple(stride), tuple(padding)
-    dz = _output_gradient(dy, dmean, dvar, y, mean, out_activation, out_slope)
-    prologue = {"scale": scale, "shift": shift, "in_activation": in_activation, "in_slope": in_slope}
-    none = [t.new_empty(0) for t in (x, x if scale is None else scale, x if scale is None else scale, weight, weight)]
-    dx, dscale, dshift, dweight, dbias = none
+def layer(x, before, weight, bias, geometry, shape, bn, running, apply, may_win):
+    """(a, z, moments) of conv_bn_act: with the statistics of z from the convolution, or from a pass over it."""
+    ways = {"vendor": functools.partial(_by_vendor, x, before, weight, bias, geometry, bn, apply)}
+    if may_win and supports(x, weight) is True:
+        ways["triton"] = functools.partial(_by_ours, x, before, weight, bias, geometry, shape, bn, apply)
+    nothing = None, None, None, 0.0  # a trial leaves the running statistics as they are
+    trials = {name: functools.partial(way, nothing) for name, way in ways.items()}
+    rest = *(v is None for v in (before[0], bias, bn[0], bn[1])), *geometry, bn[3], apply, _vendor()
+    key = _tuning.key_of("conv_bn_act", (x, weight, *rest))
+    way = ways[_tuning.choose(key, trials, x.device)]
+    mean, var, batches, momentum = running
+    if batches is not None and momentum is None:
+        batches.add_(1)  # the kernel divides by it
+    a, z, moments = way(running)
+    torch.autograd.graph.increment_version([v for v in running[:3] if v is not None])
+    return a, z, moments
+
+
+def _vendor():
+    return torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
+
+
+def _convolution(u, weight, bias, geometry):
+    transposed, stride, padding, output_padding = geometry
+    return torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+
+
+def _input(x, moments, gain=None, offset=None, *rest):
+    """u in memory."""
+    return x if moments is None else normalise_act.run(x, gain, offset, moments, *rest)
+
+
+def _by_vendor(x, before, weight, bias, geometry, bn, apply, running):
+    z = ordered(_convolution(_input(x, *before), weight, bias, geometry))
+    return _normalised(z, None, bn, apply, running)
+
+
+def _by_ours(x, before, weight, bias, geometry, shape, bn, apply, running):
+    from ganfast.kernels import batch_norm_act as kernels
+
+    likeness = torch.empty(shape, dtype=x.dtype, device="meta", memory_format=torch.channels_last)
+    small = apply and kernels.is_small(*lies(likeness))  # then one launch reads z twice
+    return _normalised(
+        *forward(x, before, weight, bias, geometry, shape, None, 0.0, statistics=not small), bn, apply, running
+    )
+
+
+def _normalised(z, partials, bn, apply, running):
+    """(a, z, moments) of z, whose tiles' partial moments are there, or are to be made."""
+    from ganfast.kernels import _statistics
+    from ganfast.kernels import batch_norm_act as kernels
+
+    weight, bias, eps, activation, slope = bn
+    weight, bias, moments = dense(weight), dense(bias), new_sums(z)
+    a = torch.empty_like(z) if apply else z.new_empty(0)
+    with guard(z.device):
+        if partials is not None:
+            _statistics.finalise(partials, moments, running, z.numel() // z.shape[1])
+        elif apply:
+            kernels.forward(*lies(z), weight, bias, eps, activation, slope, running, a, moments)
+        else:
+            kernels.statistics(*lies(z), running, moments)
+        if apply and partials is not None:
+            kernels.apply(*lies(z), weight, bias, moments, eps, activation, slope, a)
+    return a, z, moments
+
+
+# --- backward ---------------------------------------------------------------------------------------------------------
+
+
+def backward(cotangents, x, before, weight, y, moments, bn, geometry, needed, may_win):
+    """What conv_bn_act_backward makes, empty where it is not needed: dz made while it is read, or in memory."""
+    arguments = cotangents, x, before, weight, y, moments, bn, geometry, needed
+    ways = {"vendor": functools.partial(_backward_by_vendor, *arguments)}
+    if may_win and supports(x, weight) is True:
+        ways["triton"] = functools.partial(_backward_by_ours, *arguments)
+    rest = *(v is None for v in (*cotangents, before[0], moments, bn[0], bn[1])), *geometry, bn[3], needed, _vendor()
+    key = _tuning.key_of("conv_bn_act_backward", (x, weight, *rest))
+    return ways[_tuning.choose(key, ways, x.device)]()
+
+
+def _backward_by_vendor(cotangents, x, before, weight, y, moments, bn, geometry, needed):
+    need_x, need_before, need_weight, need_bias = needed
+    dz, sums = _dz(cotangents, bn, y, moments)
+    u = _input(x, *before) if need_weight else x
+    mask = [need_x or need_before, need_weight, need_bias]
+    transposed, stride, padding, output_padding = geometry
+    dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
+        dz, u, weight, [dz.shape[1]], stride, padding, (1, 1), transposed, output_padding, 1, mask
+    )
+    dmoments = dbefore = None
+    if before[0] is not None and mask[0]:
+        in_moments, gain, offset, *rest = before
+        dx, dbefore = batch_norm_act.triton_backward(dx, x, gain, offset, in_moments, False, *rest)
+        dmoments = moments_gradient(gain, in_moments, rest[0], dbefore)
+    found = dx if need_x else None, *((dmoments, dbefore) if need_before else (None, None)), dweight, dbias, sums
+    return _filled(found, x, weight)
+
+
+def _filled(found, x, weight):
+    sums = x.new_empty(0, dtype=torch.float32)
+    kinds = x, sums, sums, weight, weight, sums
+    return tuple(kind.new_empty(0) if v is None else v for v, kind in zip(found, kinds))
+
+
+def _dz(cotangents, bn, y, moments):
+    """dz in memory, and the sums of its batch normalisation."""
+    da, dz, dmoments = cotangents
+    weight, bias, *rest = bn
+    if moments is None or da is None:
+        return output_gradient(da, dz, dmoments, weight, bias, y, moments, *rest)
+    return batch_norm_act.triton_backward(da, y, weight, bias, moments, True, *rest)
+
+
+def _dz_operand(cotangents, bn, y, moments):
+    """dz to be made while it is read, and the sums of its batch normalisation."""
+    from ganfast.kernels import batch_norm_act as kernels
+    from ganfast.kernels._implicit_gemm import Operand
+
+    da, dz, dmoments = cotangents
+    weight, bias, eps, activation, slope = bn
+    if moments is None:
+        if activation is None:
+            return Operand(_pixels(_last(da))), None
+        return Operand(_pixels(_last(da)), "act", _pixels(_last(y)), activation=activation, slope=slope), None
+    y, moments = _last(y), moments.contiguous()
+    share = 1.0 / (y.numel() // y.shape[1])
+    known = {"y": _pixels(y), "moments": moments, "eps": eps, "share": share}
+    if da is None:
+        if dmoments is None:
+            return Operand(_pixels(_last(dz))), None
+        dz = torch.zeros_like(y) if dz is None else dz
+        return Operand(_pixels(_last(dz)), "statistics", sums=dmoments.contiguous(), **known), None
+    da, sums, affine = _last(da), new_sums(y), {"gain": dense(weight), "offset": dense(bias)}
+    with guard(y.device):
+        kernels.sums(da, *lies(y), *affine.values(), moments, eps, activation, slope, sums)
+    known |= {"sums": sums, "activation": activation, "slope": slope, **affine}
+    return Operand(_pixels(da), "normalised", **known), sums
+
+
+def _backward_by_ours(cotangents, x, before, weight, y, moments, bn, geometry, needed):
+    need_x, need_before, need_weight, need_bias = needed
+    geometry = geometry[0], tuple(geometry[1]), tuple(geometry[2])
     with guard(x.device):
-        if need_x or need_affine:
-            made, sums = _data_gradient(dz, x, weight, geometry, prologue, need_affine)
-            dx = made if need_x else dx
-            dscale, dshift = sums if need_affine else (dscale, dshift)
+        dz, sums = _dz_operand(cotangents, bn, y, moments)
+        u = _operand(x, *before)
+        dx = dmoments = dbefore = dweight = dbias = None
+        if need_x or need_before:
+            dx, dmoments, dbefore = _data_gradient(dz, u, x, weight, geometry, need_before)
         if need_weight:
-            dweight = _weight_gradient(dz, x, weight, geometry, prologue)
+            dweight = _weight_gradient(dz, u, x, weight, geometry)
         if need_bias:
             dbias = _bias_gradient(dz)
-    return dx, dscale, dshift, dweight, dbias
+    return _filled((dx if need_x else None, dmoments, dbefore, dweight, dbias, sums), x, weight)
 
 
-def _output_gradient(dy, dmean, dvar, y, mean, activation, slope) -> dict:
-    """What the kernels rebuild dz from: dy with y and the activation, or dy with y, p, q and mean."""
-    dy = torch.zeros_like(y) if dy is None else dy
-    dz = {"dy": _pixels(_last(dy)), "out_activation": activation, "out_slope": slope}
-    dz |= dict.fromkeys(("y", "p", "q", "mean"))
-    if activation is not None:
-        return dz | {"y": _pixels(_last(y))}
-    if dmean is None and dvar is None:
-        return dz
-    count = y.numel() // y.shape[1]
-    p = torch.zeros_like(dvar) if dmean is None else dmean / count
-    q = torch.zeros_like(dmean) if dvar is None else 2 * dvar / count
-    return dz | {"y": _pixels(_last(y)), "p": p, "q": q, "mean": torch.zeros_like(p) if mean is None else mean}
-
-
-def _features(dz, prologue):
-    """What of a call a configuration's time depends on beside its sizes."""
-    kinds = dz["y"] is None, dz["p"] is None, dz["out_activation"]
-    return *kinds, prologue["scale"] is None, prologue["in_activation"]
-
-
-def _data_gradient(dz, x, weight, geometry, prologue, need_affine):
-    """dx, and (dscale, dshift) where they are needed."""
+def _data_gradient(dz, u, x, weight, geometry, need_before):
+    """dx and, where they are needed, the cotangents of what stands before the convolution."""
+    from ganfast.kernels import _statistics
     from ganfast.kernels import conv_bn_act as kernels
 
     dx, factor = torch.empty_like(x, memory_format=torch.channels_last), _factor(weight, geometry[0], True)
-    into = _pixels(dx)
-    sums = x.new_empty((2, x.shape[1]) if need_affine else 0, dtype=torch.float32)
-    before = prologue if prologue["scale"] is None else prologue | {"x": _pixels(x)}
+    into, partials = _pixels(dx), [None]
 
     def launch(choice):
         configuration, pack = choice
-        partials = None
-        if need_affine:
-            rows = kernels.partial_rows(dz["dy"], factor, into, geometry, configuration, True)
-            partials = sums.new_empty((rows, 2, x.shape[1]))
+        if need_before:
+            rows = kernels.partial_rows(dz.x, factor, into, geometry, configuration, True)
+            partials[0] = x.new_empty((rows, 2, x.shape[1]), dtype=torch.float32)
         kernels.backward_data(
-            w=_packed(factor, pack), dx=into, geometry=geometry, configuration=configuration, partials=partials,
-            tf32=_tf32(x), **dz, **before,
-        )  # fmt: skip
-        if need_affine:
-            kernels.total(partials, sums)
+            dz, _packed(factor, pack), into, geometry, configuration, u, partials[0], _tf32(x)
+        )
 
-    rest = geometry, *_features(dz, prologue), need_affine, _tf32(x)
-    choices = kernels.choices(dz["dy"], factor, into, geometry, True, before is not prologue, _tf32(x))
+    rest = geometry, *_features(dz, u), need_before, _tf32(x)
+    choices = kernels.choices(dz.x, factor, into, geometry, True, u.form != "plain", _tf32(x))
     choices = [(choice, pack) for pack in _packings(factor, _tf32(x)) for choice in choices]
-    _fastest("data gradient", choices, launch, (x, weight, dz["dy"]), rest)
-    return dx, tuple(sums)
+    _fastest("data gradient", choices, launch, (x, weight, dz.x), rest)
+    if not need_before:
+        return dx, None, None
+    sums, dmoments = new_sums(x), new_sums(x)
+    _statistics.finish(partials[0], u.moments, u.gain, u.eps, sums, dmoments)
+    return dx, dmoments, sums
 
 
-def _weight_gradient(dz, x, weight, geometry, prologue):
+def _weight_gradient(dz, u, x, weight, geometry):
     from ganfast.kernels import conv_bn_act as kernels
 
     dweight = torch.empty_like(weight, memory_format=torch.channels_last)
-    into, source = _pixels(dweight), _pixels(x)
+    into = _pixels(dweight)
 
     def launch(configuration):
         splits = configuration[-1]
         workspace = into.new_empty((splits, *into.shape), dtype=torch.float32) if splits > 1 else None
-        kernels.backward_weight(
-            x=source, dw=into, geometry=geometry, configuration=configuration, workspace=workspace, tf32=_tf32(x),
-            **dz, **prologue,
-        )  # fmt: skip
+        kernels.backward_weight(u, dz, into, geometry, configuration, workspace, _tf32(x))
 
     many = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
-    rest = geometry, *_features(dz, prologue), _tf32(x)
-    choices = kernels.weight_choices(source, dz["dy"], into, geometry, _tf32(x), many)
-    _fastest("weight gradient", choices, launch, (x, weight, dz["dy"]), rest)
+    choices = kernels.weight_choices(u.x, dz.x, into, geometry, _tf32(x), many)
+    rest = geometry, *_features(dz, u), _tf32(x)
+    _fastest("weight gradient", choices, launch, (x, weight, dz.x), rest)
     return dweight
 
 
 def _bias_gradient(dz):
     from ganfast.kernels import conv_bn_act as kernels
 
-    dy = dz["dy"]
-    dbias = dy.new_empty(dy.shape[3])
-    kernels.bias_gradient(
-        partials=dy.new_empty((kernels.bias_rows(dy), dy.shape[3]), dtype=torch.float32), db=dbias, **dz
-    )
+    channels = dz.x.shape[3]
+    dbias = dz.x.new_empty(channels)
+    partials = dz.x.new_empty((kernels.bias_rows(dz.x), channels), dtype=torch.float32)
+    kernels.bias_gradient(dz, partials, dbias)
     return dbias

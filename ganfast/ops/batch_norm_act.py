@@ -1,11 +1,12 @@
 """batch_norm_act: batch normalisation and an activation in one operator (Ioffe and Szegedy 2015).
 
-    a = act(weight·(y − mean)/√(var + eps) + bias)     y: [N, C, ...]; weight, bias, mean, var: [C]
+    a = act(weight·(y − mean)/√(var + eps) + bias)     y: [N, C, ...]; weight, bias: [C]; moments [2, C]: mean and var
 
-mean and var (biased) are those of the batch, or the running ones; they are results, too: fp32 (fp64 for fp64). The
+batch_norm_act makes the moments of the batch (var is biased), which are a result, and updates the running statistics in
+the same launch; normalise_act takes given ones and differentiates in them, too. Moments are fp32 (fp64 for fp64). The
 derivatives are in ganfast/reference/batch_norm_act.py; a third one is torch's. The backward reads y again and makes
 act'(z) anew, so nothing but y is kept. The second derivative is made of torch's operators on every backend; that of
-ReLU and LeakyReLU is absent from it. y and the results have one order in memory: contiguous, or channels last.
+a piecewise linear activation is absent from it. y and the results have one order in memory: contiguous, or channels last.
 """
 
 import math
@@ -15,23 +16,22 @@ import torch
 from ganfast.ops import _checks, _samples
 from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, guard
-from ganfast.reference import batch_norm_act as _reference
+from ganfast.reference.batch_norm_act import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
-from ganfast.reference.batch_norm_act import update_running_statistics as _reference_update
+from ganfast.reference.batch_norm_act import moments_gradient, update_running_statistics
+from ganfast.reference.batch_norm_act import normalise_act as _reference_normalise
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "tanh": 3}  # the codes of csrc/ops.h
 
 # --- shapes and checks ------------------------------------------------------------------------------------------------
 
 
-def _check_normalisation(y, weight, bias, eps, activation, slope):
-    _checks.floating("y", y)
-    if y.dim() < 2:
-        raise ValueError(f"y: got shape {tuple(y.shape)}, needs [batch, channels, ...]")
+def check_parameters(y_name, y, channels, weight, bias, eps, activation, slope):
+    """Of a normalisation of `channels` channels and the activation behind it; y says the dtype and the device."""
     for name, v in (("weight", weight), ("bias", bias)):
         if v is not None:
-            _checks.per_channel(name, v, "y", y, y.shape[1])
+            _checks.per_channel(name, v, y_name, y, channels)
     _checks.not_negative("eps", eps)
     check_activation(activation, slope)
 
@@ -45,23 +45,45 @@ def check_activation(activation, slope):
         raise ValueError(f"negative_slope: got {slope}, needs a finite number")
 
 
-def _check(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
-    _check_normalisation(y, weight, bias, eps, activation, slope)
-    for name, v in (("running_mean", running_mean), ("running_var", running_var)):
+def check_running(y_name, y, channels, mean, var, batches, momentum):
+    """Running statistics: both or neither."""
+    for name, v in (("running_mean", mean), ("running_var", var)):
         if v is not None:
-            _checks.per_channel(name, v, "y", y, y.shape[1])
-        elif not use_batch:
-            raise ValueError(f"{name}: got None, needs a tensor [{y.shape[1]}] in evaluation")
-    if use_batch and y.numel() == y.shape[1] != 0:
+            _checks.per_channel(name, v, y_name, y, channels)
+            if v.requires_grad and torch.is_grad_enabled():
+                raise ValueError(f"{name}: requires grad, needs to be a buffer, which is updated in place")
+    if (mean is None) != (var is None):
+        raise ValueError("running_mean, running_var: got one of them, needs both or neither")
+    if batches is not None and (batches.dtype != torch.int64 or batches.numel() != 1):
+        raise ValueError(f"num_batches_tracked: got {tuple(batches.shape)} of {batches.dtype}, needs one int64")
+    if momentum is not None:
+        _checks.unit("momentum", momentum)
+
+
+def _check_input(y):
+    _checks.floating("y", y)
+    if y.dim() < 2:
+        raise ValueError(f"y: got shape {tuple(y.shape)}, needs [batch, channels, ...]")
+
+
+def _check(y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope):
+    _check_input(y)
+    check_parameters("y", y, y.shape[1], weight, bias, eps, activation, slope)
+    check_running("y", y, y.shape[1], running_mean, running_var, batches, momentum)
+    if y.numel() == y.shape[1] != 0:
         raise ValueError(
             f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training (or eval())"
         )
 
 
-def _check_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, slope):
-    _check_normalisation(y, weight, bias, eps, activation, slope)
-    for name, v in (("mean", mean), ("var", var)):
-        _checks.sums(name, v, y.shape[1:2], "y", y)
+def _check_normalise(y, weight, bias, moments, *rest):
+    _check_input(y)
+    check_parameters("y", y, y.shape[1], weight, bias, *rest)
+    _checks.sums("moments", moments, (2, y.shape[1]), "y", y)
+
+
+def _check_backward(da, y, weight, bias, moments, use_batch, *rest):
+    _check_normalise(y, weight, bias, moments, *rest)
     _check_like("da", da, y)
 
 
@@ -71,22 +93,12 @@ def _check_like(name, v, y):
     _checks.shaped(name, v, y.shape)
 
 
-def _check_double(c, c_weight, c_bias, da, y, *rest):
+def _check_double(c, c_sums, da, y, *rest):
     _check_backward(da, y, *rest)
     if c is not None:
         _check_like("c", c, y)
-    for name, v in (("c_weight", c_weight), ("c_bias", c_bias)):
-        if v is not None:
-            _checks.per_channel(name, v, "y", y, y.shape[1])
-
-
-def _check_update(running_mean, running_var, mean, var, momentum, count):
-    for name, v in (("running_mean", running_mean), ("running_var", running_var), ("mean", mean), ("var", var)):
-        _checks.floating(name, v)
-        _checks.shaped(name, v, running_mean.shape)
-        if v.device != running_mean.device:
-            raise ValueError(f"{name}: got device {v.device}, needs {running_mean.device} as running_mean")
-    _checks.unit("momentum", momentum)
+    if c_sums is not None:
+        _checks.sums("c_sums", c_sums, (2, y.shape[1]), "y", y)
 
 
 def _channels_last(y):
@@ -96,59 +108,71 @@ def _channels_last(y):
     return y.is_contiguous(memory_format=torch.channels_last) if y.dim() == 4 else y.movedim(1, -1).is_contiguous()
 
 
-def _ordered(y):
+def ordered(y):
     """y itself where it is contiguous or channels last, else a contiguous copy."""
     return y if y.is_contiguous() or _channels_last(y) else y.contiguous()
 
 
 def _new(y):
-    """An empty result in the order of _ordered(y)."""
+    """An empty result in the order of ordered(y)."""
     return torch.empty_like(y) if y.is_contiguous() or _channels_last(y) else y.new_empty(y.shape)
 
 
-def _new_channels(y):
-    return y.new_empty(y.shape[1], dtype=_checks.sum_dtype(y))
+def new_sums(y):
+    """Two numbers a channel, as moments are."""
+    return y.new_empty((2, y.shape[1]), dtype=_checks.sum_dtype(y))
 
 
-def _new_parameter(parameter, y):
-    return _new_channels(y) if parameter is None else torch.empty_like(parameter, memory_format=torch.contiguous_format)
-
-
-def _new_gradients(y, weight, bias):
-    return _new(y), _new_parameter(weight, y), _new_parameter(bias, y)
+def _new_gradients(y, *parameters):
+    sums = _checks.sum_dtype(y)
+    return _new(y), *(y.new_empty(y.shape[1], dtype=sums if p is None else p.dtype) for p in parameters)
 
 
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
 def _setup(ctx, inputs, output):
-    y, weight, bias, _, _, *ctx.options = inputs
+    y, weight, bias, *_, ctx.eps, ctx.activation, ctx.slope = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(y, weight, bias, *output[1:])
+    ctx.save_for_backward(y, weight, bias, output[1])
 
 
-def _backward(ctx, c, c_mean, c_var):
-    y, weight, bias, mean, var = ctx.saved_tensors
-    dy = dweight = dbias = None
+def _backward(ctx, c, c_moments):
+    y, weight, bias, moments = ctx.saved_tensors
+    dy, sums = None, (None, None)
     if c is not None:
-        dy, dweight, dbias = batch_norm_act_backward(c, y, weight, bias, mean, var, *ctx.options)
-    if ctx.options[0] and (c_mean is not None or c_var is not None):
-        through = _through_statistics(y, c_mean, c_var)
+        dy, sums = batch_norm_act_backward(c, y, weight, bias, moments, True, ctx.eps, ctx.activation, ctx.slope)
+    if c_moments is not None:
+        through = _through_moments(y, c_moments)
         dy = through if dy is None else dy + through
-    return dy, None if weight is None else dweight, None if bias is None else dbias, *[None] * 6
+    return dy, _like(weight, sums[1]), _like(bias, sums[0]), *[None] * 7
 
 
-def _through_statistics(y, c_mean, c_var):
-    """The cotangent of y from those of the batch's mean and var; the running ones are constants."""
+def _like(parameter, gradient):
+    return None if parameter is None or gradient is None else gradient.to(parameter.dtype)
+
+
+def _through_moments(y, c):
+    """The cotangent of y from that of its moments."""
     dims = [d for d in range(y.dim()) if d != 1]
-    shape = (-1, *[1] * (y.dim() - 2))
+    of_mean, of_var = (v.reshape(-1, *[1] * (y.dim() - 2)) for v in c)
     wide = y.to(_checks.sum_dtype(y))
-    total = torch.zeros_like(wide)
-    if c_mean is not None:
-        total = total + c_mean.reshape(shape)
-    if c_var is not None:
-        total = total + 2 * c_var.reshape(shape) * (wide - wide.mean(dims, keepdim=True))
+    total = of_mean + 2 * of_var * (wide - wide.mean(dims, keepdim=True))
     return (total / max(y.numel() // max(y.shape[1], 1), 1)).to(y.dtype)
+
+
+def _normalise_setup(ctx, inputs, output):
+    *tensors, ctx.eps, ctx.activation, ctx.slope = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _normalise_backward(ctx, c):
+    y, weight, bias, moments = ctx.saved_tensors
+    # the operator's own derivative takes the moments as constants
+    run = _reference_backward if torch.is_grad_enabled() and ctx.needs_input_grad[3] else batch_norm_act_backward
+    dy, sums = run(c, y, weight, bias, moments, False, ctx.eps, ctx.activation, ctx.slope)
+    dmoments = moments_gradient(weight, moments, ctx.eps, sums) if ctx.needs_input_grad[3] else None
+    return dy, _like(weight, sums[1]), _like(bias, sums[0]), dmoments, None, None, None
 
 
 def _backward_setup(ctx, inputs, output):
@@ -157,14 +181,14 @@ def _backward_setup(ctx, inputs, output):
     ctx.save_for_backward(*tensors)
 
 
-def _backward_backward(ctx, c, c_weight, c_bias):
-    da, y, weight, bias, mean, var = ctx.saved_tensors
+def _backward_backward(ctx, c, c_sums):
+    da, y, weight, bias, moments = ctx.saved_tensors
     options = ctx.use_batch, ctx.eps, ctx.activation, ctx.slope
-    further = torch.is_grad_enabled()  # create_graph: torch derives the formula, through the batch's mean and var, too
+    further = torch.is_grad_enabled()  # create_graph: torch derives the formula, through the batch's moments, too
     double = _plain_double if further else batch_norm_act_double_backward
-    out = double(c, c_weight, c_bias, da, y, weight, bias, mean, var, *options)
+    out = double(c, c_sums, da, y, weight, bias, moments, *options)
     given = None if weight is None else out[2], None if bias is None else out[3]
-    return *out[:2], *given, *[None] * 6  # of mean and var: none, dy has what comes through them
+    return *out[:2], *given, *[None] * 5  # of the moments: none, dy has what comes through them
 
 
 # --- backends ---------------------------------------------------------------------------------------------------------
@@ -179,7 +203,7 @@ def _supports_of(position):
     return supports
 
 
-def _dense(v):
+def dense(v):
     return None if v is None else v.contiguous()
 
 
@@ -190,177 +214,180 @@ def _wide(v):
     return v.float().contiguous()
 
 
-def _sizes(y):
+def sizes_of(y):
     """[N, C, P] as it lies in memory: batch, channels, elements of a plane; channels last: P = 1."""
     batch, channels, *rest = y.shape
     plane = math.prod(rest)
     return (batch * plane, channels, 1) if _channels_last(y) else (batch, channels, plane)
 
 
-def _statistics(y, running_mean, running_var, use_batch):
-    """mean and var: empty, to be filled with the batch's, or copies of the running ones."""
-    if use_batch:
-        return _new_channels(y), _new_channels(y)
-    return tuple(v.to(_checks.sum_dtype(y), copy=True).contiguous() for v in (running_mean, running_var))
+def lies(y):
+    """What the Triton launchers take for y, which is ordered: itself, its sizes, whether its channels are last."""
+    sizes = sizes_of(y)
+    return y, sizes, sizes[2] == 1
 
 
-def _cpu_forward(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
-    y = _ordered(y)
-    out = torch.empty_like(y), *_statistics(y, running_mean, running_var, use_batch)
+def _updated(*running):
+    """Says to autograd that a kernel has written them."""
+    torch.autograd.graph.increment_version([v for v in running if v is not None])
+
+
+def _cpu_apply(y, weight, bias, use_batch, eps, activation, slope, moments):
+    a = torch.empty_like(y)
     call(
-        extension().cpu.batch_norm_act, y, *_sizes(y), DTYPES[y.dtype], _wide(weight), _wide(bias), use_batch, eps,
-        ACTIVATIONS[activation], slope, *out, torch.get_num_threads(),
+        extension().cpu.batch_norm_act, y, *sizes_of(y), DTYPES[y.dtype], _wide(weight), _wide(bias), use_batch, eps,
+        ACTIVATIONS[activation], slope, a, *moments, torch.get_num_threads(),
     )  # fmt: skip
-    return out
+    return a
 
 
-def _cpu_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, slope):
-    y = _ordered(y)
-    da, dy = _samples.in_order_of(y, da), torch.empty_like(y)
-    out = dy, _new_channels(y), _new_channels(y)
+def _cpu_forward(y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope):
+    y, moments = ordered(y), new_sums(y)
+    a = _cpu_apply(y, weight, bias, True, eps, activation, slope, moments)
+    running, count = (running_mean, running_var), y.numel() // max(y.shape[1], 1)
+    plain = running_mean is None or momentum is None or not count
+    if plain or not all(v.dtype is torch.float32 and v.is_contiguous() for v in running):
+        update_running_statistics(*running, batches, momentum, moments, count)
+        return a, moments
+    if batches is not None:
+        batches.add_(1)
+    unbias = count / (count - 1) if count > 1 else float("nan")
+    call(extension().cpu.update_running_statistics, *running, *moments, running_mean.numel(), momentum, unbias)
+    _updated(*running)
+    return a, moments
+
+
+def _cpu_normalise(y, weight, bias, moments, *rest):
+    return _cpu_apply(ordered(y), weight, bias, False, *rest, moments.contiguous())
+
+
+def _cpu_backward(da, y, weight, bias, moments, use_batch, eps, activation, slope):
+    y = ordered(y)
+    da, dy, sums = _samples.in_order_of(y, da), torch.empty_like(y), new_sums(y)
     call(
-        extension().cpu.batch_norm_act_backward, da, y, *_sizes(y), DTYPES[y.dtype],
-        *map(_wide, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope, *out,
+        extension().cpu.batch_norm_act_backward, da, y, *sizes_of(y), DTYPES[y.dtype], _wide(weight), _wide(bias),
+        *moments.contiguous(), use_batch, eps, ACTIVATIONS[activation], slope, dy, sums[1], sums[0],
         torch.get_num_threads(),
     )  # fmt: skip
-    return _like_parameters(out, weight, bias)
+    return dy, sums
 
 
-def _triton_forward(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
+def triton_forward(y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope):
     from ganfast.kernels import batch_norm_act as kernels
 
-    y = _ordered(y)
-    out = torch.empty_like(y), *_statistics(y, running_mean, running_var, use_batch)
-    if not y.numel():
-        return (out[0], *(v.fill_(float("nan")) for v in out[1:])) if use_batch else out
-    sizes, last = _sizes(y), _sizes(y)[2] == 1
-    partial = y.new_empty(kernels.workspace(*sizes, last) if use_batch else 0, dtype=torch.float32)
+    y, moments = ordered(y), new_sums(y)
+    a = torch.empty_like(y)
+    running = start_running(running_mean, running_var, batches, momentum)
     with guard(y.device):
-        kernels.forward(
-            y, sizes, last, _dense(weight), _dense(bias), use_batch, eps, ACTIVATIONS[activation], slope, partial, *out
-        )
-    return out
+        kernels.forward(*lies(y), dense(weight), dense(bias), eps, activation, slope, running, a, moments)
+    _updated(*running[:3])
+    return a, moments
 
 
-def _triton_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, slope):
+def start_running(mean, var, batches, momentum):
+    """The running statistics as the kernels take them, which increment the counter, but not for a cumulative average."""
+    if batches is not None and momentum is None:
+        batches.add_(1)
+    return mean, var, batches, momentum
+
+
+def _triton_normalise(y, weight, bias, moments, eps, activation, slope):
     from ganfast.kernels import batch_norm_act as kernels
 
-    y = _ordered(y)
-    da, out = _samples.in_order_of(y, da), (torch.empty_like(y), _new_channels(y), _new_channels(y))
-    if not y.numel():
-        return _like_parameters((out[0], out[1].zero_(), out[2].zero_()), weight, bias)
-    sizes, last = _sizes(y), _sizes(y)[2] == 1
-    partial = y.new_empty(kernels.workspace(*sizes, last), dtype=torch.float32)
+    y = ordered(y)
+    a = torch.empty_like(y)
+    with guard(y.device):
+        kernels.apply(*lies(y), dense(weight), dense(bias), moments.contiguous(), eps, activation, slope, a)
+    return a
+
+
+def triton_backward(da, y, weight, bias, moments, use_batch, eps, activation, slope):
+    from ganfast.kernels import batch_norm_act as kernels
+
+    y = ordered(y)
+    da, dy, sums = _samples.in_order_of(y, da), torch.empty_like(y), new_sums(y)
     with guard(y.device):
         kernels.backward(
-            da, y, sizes, last, *map(_dense, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope,
-            partial, *out,
-        )  # fmt: skip
-    return _like_parameters(out, weight, bias)
+            da, *lies(y), dense(weight), dense(bias), moments.contiguous(), use_batch, eps, activation, slope, sums, dy
+        )
+    return dy, sums
 
 
-def _cpu_update(running_mean, running_var, mean, var, momentum, count):
-    call(
-        extension().cpu.update_running_statistics, running_mean, running_var, _wide(mean), _wide(var),
-        running_mean.numel(), momentum, _unbias(count),
-    )  # fmt: skip
-    torch.autograd.graph.increment_version((running_mean, running_var))
-
-
-def _unbias(count):
-    """The unbiased variance over the biased one."""
-    return count / (count - 1) if count > 1 else float("nan")
-
-
-def _supports_cpu_update(running_mean, running_var, mean, var, momentum, count):
-    for v in (running_mean, running_var):
-        if v.dtype is not torch.float32 or not v.is_contiguous():
-            return "the running statistics are not float32 without gaps"
-    return "float64 goes through the reference" if mean.dtype is torch.float64 else True
-
-
-def _supports_update(running_mean, running_var, mean, var, momentum, count):
-    if any(v.dtype == torch.float64 for v in (running_mean, running_var, mean, var)):
-        return "float64 goes through the reference"
-    return True if all(v.is_contiguous() for v in (running_mean, running_var)) else "the running statistics have gaps"
-
-
-def _triton_update(running_mean, running_var, mean, var, momentum, count):
-    from ganfast.kernels import batch_norm_act as kernels
-
-    if running_mean.numel():
-        with guard(running_mean.device):
-            kernels.update(running_mean, running_var, mean.contiguous(), var.contiguous(), momentum, _unbias(count))
-        torch.autograd.graph.increment_version((running_mean, running_var))
-
-
-def _like_parameters(out, weight, bias):
-    """dy, dweight and dbias, these in the dtype of their parameters."""
-    pairs = zip(out[1:], (weight, bias))
-    return out[0], *(v if p is None else v.to(p.dtype) for v, p in pairs)
+def _supports_triton(*args):
+    y = next(a for a in args if isinstance(a, torch.Tensor) and a.dim() > 1)
+    if not y.numel():
+        return "an empty batch goes through the reference"
+    running = args[3:5] if len(args) == 10 else ()
+    if any(v is not None and not v.is_contiguous() for v in running):
+        return "the running statistics have gaps"
+    return "float64 goes through the reference" if y.dtype == torch.float64 else True
 
 
 def _in_order(y, x):
     """The reference's elementwise result in the order of the fast ones."""
-    return _samples.in_order_of(_ordered(y), x)
+    return _samples.in_order_of(ordered(y), x)
 
 
 def _plain_forward(y, *rest):
-    a, mean, var = _reference(y, *rest)
-    return _in_order(y, a), mean, var
+    a, moments = _reference(y, *rest)
+    return _in_order(y, a), moments
+
+
+def _plain_normalise(y, *rest):
+    return _in_order(y, _reference_normalise(y, *rest))
 
 
 def _plain_backward(da, y, *rest):
-    dy, dweight, dbias = _reference_backward(da, y, *rest)
-    return _in_order(y, dy), dweight, dbias
+    dy, sums = _reference_backward(da, y, *rest)
+    return _in_order(y, dy), sums
 
 
-def _plain_double(c, c_weight, c_bias, da, y, *rest):
-    dda, dy, dweight, dbias = _reference_double(c, c_weight, c_bias, da, y, *rest)
+def _plain_double(c, c_sums, da, y, *rest):
+    dda, dy, dweight, dbias = _reference_double(c, c_sums, da, y, *rest)
     return _in_order(y, dda), _in_order(y, dy), dweight, dbias
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
 
-_OPTIONS = "bool use_batch, float eps, str? activation, float negative_slope"
+_OPTIONS = "float eps, str? activation, float negative_slope"
 
 batch_norm_act = Op(
-    "batch_norm_act(Tensor y, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, "
-    f"{_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+    "batch_norm_act(Tensor y, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
+    f"Tensor(c!)? batches, float? momentum, {_OPTIONS}) -> (Tensor, Tensor)",
     check=_check,
-    fake=lambda y, *rest: (_new(y), _new_channels(y), _new_channels(y)),
+    fake=lambda y, *rest: (_new(y), new_sums(y)),
     reference=_plain_forward,
-    backends=[Backend("triton", _triton_forward, _supports_of(0)), Backend("cpu", _cpu_forward, _supports_of(0))],
+    backends=[Backend("triton", triton_forward, _supports_triton), Backend("cpu", _cpu_forward, _supports_of(0))],
     setup=_setup,
     backward=_backward,
 )
 
+normalise_act = Op(
+    f"normalise_act(Tensor y, Tensor? weight, Tensor? bias, Tensor moments, {_OPTIONS}) -> Tensor",
+    check=_check_normalise,
+    fake=lambda y, *rest: _new(y),
+    reference=_plain_normalise,
+    backends=[Backend("triton", _triton_normalise, _supports_triton), Backend("cpu", _cpu_normalise, _supports_of(0))],
+    setup=_normalise_setup,
+    backward=_normalise_backward,
+)
+
 batch_norm_act_backward = Op(
-    "batch_norm_act_backward(Tensor da, Tensor y, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, "
-    f"{_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+    "batch_norm_act_backward(Tensor da, Tensor y, Tensor? weight, Tensor? bias, Tensor moments, bool use_batch, "
+    f"{_OPTIONS}) -> (Tensor, Tensor)",
     check=_check_backward,
-    fake=lambda da, y, weight, bias, *rest: _new_gradients(y, weight, bias),
+    fake=lambda da, y, *rest: (_new(y), new_sums(y)),
     reference=_plain_backward,
-    backends=[Backend("triton", _triton_backward, _supports_of(1)), Backend("cpu", _cpu_backward, _supports_of(1))],
+    backends=[Backend("triton", triton_backward, _supports_triton), Backend("cpu", _cpu_backward, _supports_of(1))],
     setup=_backward_setup,
     backward=_backward_backward,
 )
 
 batch_norm_act_double_backward = Op(
-    "batch_norm_act_double_backward(Tensor? c, Tensor? c_weight, Tensor? c_bias, Tensor da, Tensor y, "
-    f"Tensor? weight, Tensor? bias, Tensor mean, Tensor var, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    "batch_norm_act_double_backward(Tensor? c, Tensor? c_sums, Tensor da, Tensor y, "
+    f"Tensor? weight, Tensor? bias, Tensor moments, bool use_batch, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     check=_check_double,
-    fake=lambda c, c_weight, c_bias, da, y, weight, bias, *rest: (_new(y), *_new_gradients(y, weight, bias)),
+    fake=lambda c, c_sums, da, y, weight, bias, *rest: (_new(y), *_new_gradients(y, weight, bias)),
     reference=_plain_double,
     backward="it is the second derivative of batch_norm_act, and a third is not written",
-)
-
-update_running_statistics_ = Op(
-    "update_running_statistics_(Tensor(a!) running_mean, Tensor(b!) running_var, Tensor mean, Tensor var, "
-    "float momentum, SymInt count) -> ()",
-    check=_check_update,
-    fake=lambda *args: None,
-    reference=_reference_update,
-    backends=[Backend("triton", _triton_update, _supports_update), Backend("cpu", _cpu_update, _supports_cpu_update)],
-    backward=None,
 )

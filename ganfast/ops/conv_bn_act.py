@@ -1,14 +1,17 @@
-"""conv_bn_act: one link of a chain of layers; formula, shapes and dtypes are those of ganfast/reference/conv_bn_act.py.
+"""conv_bn_act: a convolution or transposed convolution, batch normalisation and an activation in one operator.
 
-    u = in_act(scale·x + shift),  z = conv(u, w) + bias,  y = out_act(z)  or  y = z with its mean and variance
+    u = in_act(gain·(x − mean)/√(var + in_eps) + offset),  z = conv(u, w) + bias
+    conv_act:     y = act(z)
+    conv_bn_act:  a = act(bn_weight·(z − mean_z)/√(var_z + eps) + bn_bias), with z and its moments; or these alone
 
-    dz = dy·out_act'(y)  or  dy + dmean/n + 2·dvar·(y − mean)/n,    du = ∂conv/∂u · dz,    dt = du·in_act'
-    dx = dt·scale,  dscale = Σ dt·x,  dshift = Σ dt,  dw = ∂conv/∂w · dz,  dbias = Σ dz
+Shapes and dtypes are in ganfast/reference/conv_bn_act.py. What stands before the convolution is there in a chain of
+layers, in which one leaves z and its moments to the next. The running statistics are updated in the launch that makes
+the moments. One backward serves both operators; it makes what the running backward asks for and nothing else.
 
-The backward makes what the running backward asks for and nothing else. Its own derivative is made of the two operators
-again, so that any order is right. relu and leaky_relu have no second derivative, not even one of zeros: the derivative
-of dx of a critic's layer is one convolution (the tangent, out_act'(z)·conv(c, w), a third operator) and one weight
-gradient.
+The second derivative of conv_act without anything before it, a critic's layer, is written here: of a piecewise linear
+activation there is none, not even one of zeros, and the derivative of dx is one convolution (the tangent,
+act'(z)·conv(c, w), an operator too) and one weight gradient. Under create_graph every other backward is the reference's
+formula, which torch differentiates again.
 """
 
 import functools
@@ -18,14 +21,12 @@ import torch
 from ganfast.ops import _checks
 from ganfast.ops import _conv_bn_act_triton as _triton
 from ganfast.ops._registry import Backend, Op, cast, in_demand
-from ganfast.reference.conv_bn_act import channel_sums, link_input, output_gradient, per_channel, through_activation
-from ganfast.reference.conv_bn_act import conv_bn_act as _reference_link
+from ganfast.ops.batch_norm_act import check_activation, check_parameters, check_running
+from ganfast.reference.activation import through
+from ganfast.reference.conv_bn_act import conv_act as _reference_act
+from ganfast.reference.conv_bn_act import conv_act_tangent as _reference_tangent
+from ganfast.reference.conv_bn_act import conv_bn_act as _reference
 from ganfast.reference.conv_bn_act import conv_bn_act_backward as _reference_backward
-from ganfast.reference.conv_bn_act import conv_bn_act_tangent as _reference_tangent
-from ganfast.reference.wide import wide
-
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
-PIECEWISE_LINEAR = ("relu", "leaky_relu")
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
@@ -47,13 +48,6 @@ def _by_side(x, weight, transposed, geometry):
     return zip(x.shape[2:], weight.shape[2:], (transposed,) * 2, *geometry)
 
 
-def _activation(name, activation, slope_name, slope):
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{name}: got {activation!r}, needs 'relu', 'leaky_relu', 'tanh' or None")
-    if activation == "leaky_relu":
-        _checks.not_negative(slope_name, slope)
-
-
 def _sides(x, weight, transposed, stride, padding, output_padding):
     """(H', W') of y; ValueError for what no convolution takes."""
     for name, pair, least in (("stride", stride, 1), ("padding", padding, 0), ("output_padding", output_padding, 0)):
@@ -73,8 +67,8 @@ def _sides(x, weight, transposed, stride, padding, output_padding):
     return sides
 
 
-def _check_link(x, scale, shift, weight, geometry, in_activation, in_slope, out_activation, out_slope):
-    """What both operators check; returns the shape of y."""
+def _check_convolution(x, before, weight, bias, geometry, in_eps, in_activation, in_slope):
+    """What all operators check; returns the shape of z."""
     transposed = geometry[0]
     _checks.floating("x", x)
     if x.dim() != 4:
@@ -85,121 +79,161 @@ def _check_link(x, scale, shift, weight, geometry, in_activation, in_slope, out_
     if weight.dim() != 4 or weight.shape[c_in] != x.shape[1] or not min(weight.shape):
         order = f"[{x.shape[1]}, C_out, kH, kW]" if transposed else f"[C_out, {x.shape[1]}, kH, kW]"
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, needs {order} for x of {x.shape[1]} channels")
-    if (scale is None) != (shift is None):
-        raise ValueError("scale, shift: got one of them, needs both or neither")
-    if scale is not None:
-        _checks.sums("scale", scale, x.shape[1:2], "x", x)
-        _checks.sums("shift", shift, x.shape[1:2], "x", x)
-    elif in_activation is not None:
-        raise ValueError(f"in_activation: got {in_activation!r}, needs None without scale and shift")
-    _activation("in_activation", in_activation, "in_slope", in_slope)
-    _activation("out_activation", out_activation, "out_slope", out_slope)
-    return (x.shape[0], weight.shape[c_out], *_sides(x, weight, *geometry))
-
-
-def _check(x, scale, shift, weight, bias, *rest):
-    *geometry, in_activation, in_slope, out_activation, out_slope, statistics = rest
-    shape = _check_link(x, scale, shift, weight, geometry, in_activation, in_slope, out_activation, out_slope)
+    shape = x.shape[0], weight.shape[c_out], *_sides(x, weight, *geometry)
     if bias is not None:
         _checks.floating("bias", bias)
         _checks.alike("bias", bias, "x", x)
         _checks.shaped("bias", bias, shape[1:2])
-    if statistics and out_activation is not None:
-        raise ValueError(f"out_activation: got {out_activation!r}, needs None with statistics, which are those of y")
+    moments, gain, offset = before
+    if moments is not None:
+        _checks.sums("moments", moments, (2, x.shape[1]), "x", x)
+        check_parameters("x", x, x.shape[1], gain, offset, in_eps, in_activation, in_slope)
+    elif gain is not None or offset is not None or in_activation is not None:
+        raise ValueError("moments: got None, needs those of x beside gain, offset and in_activation")
+    return shape
 
 
-def _check_backward(dy, dmean, dvar, x, scale, shift, weight, y, mean, *rest):
-    *geometry, in_activation, in_slope, out_activation, out_slope, needed = rest
-    shape = _check_link(x, scale, shift, weight, geometry, in_activation, in_slope, out_activation, out_slope)
-    if dy is None and dmean is None and dvar is None:
-        raise ValueError("dy, dmean, dvar: got None for all, needs at least one")
+def _check_output_activation(activation, slope):
+    """Of an activation whose derivative is told from its output: leaky_relu needs a slope of 0 or more."""
+    check_activation(activation, slope)
+    if activation == "leaky_relu":
+        _checks.not_negative("negative_slope", slope)
+
+
+def _check_act(x, moments, gain, offset, weight, bias, *rest):
+    *geometry, in_eps, in_activation, in_slope, activation, slope = rest
+    _check_convolution(x, (moments, gain, offset), weight, bias, geometry, in_eps, in_activation, in_slope)
+    _check_output_activation(activation, slope)
+
+
+def _check(x, moments, gain, offset, weight, bias, bn_weight, bn_bias, running_mean, running_var, batches, *rest):
+    *geometry, in_eps, in_activation, in_slope, momentum, eps, activation, slope, _ = rest
+    before = moments, gain, offset
+    shape = _check_convolution(x, before, weight, bias, geometry, in_eps, in_activation, in_slope)
+    check_parameters("x", x, shape[1], bn_weight, bn_bias, eps, activation, slope)
+    check_running("x", x, shape[1], running_mean, running_var, batches, momentum)
+    if shape[0] * shape[2] * shape[3] == 1:
+        raise ValueError(f"x: got one value per channel in training, {shape}, needs more to normalise by (or eval())")
+
+
+def _check_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, bn_weight, bn_bias, y, moments, *rest):
+    *geometry, in_eps, in_activation, in_slope, eps, activation, slope, needed = rest
+    before = in_moments, gain, offset
+    shape = _check_convolution(x, before, weight, None, geometry, in_eps, in_activation, in_slope)
+    if da is None and dz is None and dmoments is None:
+        raise ValueError("da, dz, dmoments: got None for all, needs at least one")
     if len(needed) != 4 or not any(needed):
-        raise ValueError(
-            f"needed: got {needed}, needs four, for x, for scale and shift, weight and bias, one of them True"
-        )
-    for name, v in (("dy", dy), ("y", y)):
+        raise ValueError(f"needed: got {needed}, needs four, for x, what stands before it, weight and bias, one of them True")
+    for name, v in (("da", da), ("dz", dz), ("y", y)):
         if v is not None:
             _checks.floating(name, v)
             _checks.alike(name, v, "x", x)
             _checks.shaped(name, v, shape)
-    for name, v in (("dmean", dmean), ("dvar", dvar), ("mean", mean)):
+    for name, v in (("dmoments", dmoments), ("moments", moments)):
         if v is not None:
-            _checks.sums(name, v, shape[1:2], "x", x)
-    if y is None and (out_activation is not None or dmean is not None or dvar is not None):
-        raise ValueError("y: got None, needs the output: an activation or the statistics are derived")
-    if mean is None and dvar is not None:
-        raise ValueError("mean: got None, needs the mean of y beside dvar")
+            _checks.sums(name, v, (2, shape[1]), "x", x)
+    if moments is None:
+        if dz is not None or dmoments is not None:
+            raise ValueError("moments: got None, needs those of z beside dz and dmoments")
+        _check_output_activation(activation, slope)
+    else:
+        check_parameters("x", x, shape[1], bn_weight, bn_bias, eps, activation, slope)
+    if y is None and (activation is not None or moments is not None):
+        raise ValueError("y: got None, needs the output: an activation or the moments are differentiated")
 
 
 def _check_tangent(x, weight, saved, *rest):
     *geometry, activation, slope = rest
-    shape = _check_link(x, None, None, weight, geometry, None, 0.0, activation, slope)
-    if activation not in PIECEWISE_LINEAR:
-        raise ValueError(f"activation: got {activation!r}, needs 'relu' or 'leaky_relu'")
+    shape = _check_convolution(x, (None,) * 3, weight, None, geometry, 0.0, None, 0.0)
+    _check_output_activation(activation, slope)
+    if not _is_linear(activation):
+        raise ValueError(f"activation: got {activation!r}, needs one that is piecewise linear")
     _checks.floating("saved", saved)
     _checks.alike("saved", saved, "x", x)
     _checks.shaped("saved", saved, shape)
 
 
+def _is_linear(activation) -> bool:
+    return activation in ("relu", "leaky_relu")
+
+
 def _lower(args, dtype):
-    """Under autocast: x, weight and bias lowered, scale and shift as they are."""
-    x, scale, shift, weight, bias, *rest = args
+    """Under autocast: x, weight and bias lowered, the rest as it is."""
+    x, moments, gain, offset, weight, bias, *rest = args
     x, weight, bias = cast((x, weight, bias), dtype)
-    return x, scale, shift, weight, bias, *rest
+    return x, moments, gain, offset, weight, bias, *rest
 
 
 # --- the first derivative ---------------------------------------------------------------------------------------------
 
 
+def _act_setup(ctx, inputs, output):
+    x, moments, gain, offset, weight, bias, *geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, act, slope = inputs
+    ctx.geometry, ctx.eps, ctx.activation, ctx.slope = geometry, 0.0, act, slope
+    ctx.given = [v is not None for v in inputs[:6]]
+    ctx.save_for_backward(x, moments, gain, offset, weight, None, None, output if act else None, None)
+
+
 def _setup(ctx, inputs, output):
-    x, scale, shift, weight, _ = inputs[:5]
-    *ctx.geometry, in_activation, in_slope, out_activation, out_slope, statistics = inputs[5:]
-    ctx.activations = in_activation, in_slope, out_activation, out_slope
-    ctx.given = [v is not None for v in inputs[:5]]
+    x, moments, gain, offset, weight, _, bn_weight, bn_bias, *_ = inputs
+    *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, _, ctx.eps, ctx.activation, ctx.slope, _ = inputs[11:]
+    ctx.given = [v is not None for v in inputs[:8]]
     ctx.set_materialize_grads(False)
-    y, mean, _ = output
-    ctx.save_for_backward(
-        x, scale, shift, weight, y if statistics or out_activation else None, mean if statistics else None
-    )
-    if not statistics:
-        ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(x, moments, gain, offset, weight, bn_weight, bn_bias, *output[1:])
 
 
-def _asked(ctx):
-    """Of x, scale or shift, weight, bias: whether their gradients are asked for."""
+def _act_backward(ctx, dy):
+    return (*_gradients(ctx, dy, None, None)[:6], *(None,) * 9)
+
+
+def _backward(ctx, da, dz, dmoments):
+    if da is None and dz is None and dmoments is None:
+        return (None,) * 23
+    if da is not None and not da.numel():  # of a result that is empty
+        da = None
+    return (*_gradients(ctx, da, dz, dmoments), *(None,) * 15)
+
+
+def _gradients(ctx, da, dz, dmoments):
+    """Those of x, moments, gain, offset, weight, bias, bn_weight and bn_bias that are asked for."""
     asked = iter(in_demand(ctx))
-    x, scale, shift, weight, bias = (given and next(asked) for given in ctx.given)
-    return [x, scale or shift, weight, bias]
+    asked = [given and next(asked) for given in ctx.given]
+    needed = [asked[0], any(asked[1:4]), asked[4], asked[5]]
+    if not any(asked):
+        return (None,) * 8
+    if not any(needed):  # bn_weight or bn_bias alone
+        needed[2] = True
+    x, moments, gain, offset, *_ = saved = ctx.saved_tensors
+    options = *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, ctx.eps, ctx.activation, ctx.slope, needed
+    written = moments is None and saved[8] is None  # its derivative
+    run = _plain_backward if torch.is_grad_enabled() and not written else conv_bn_act_backward
+    dx, dmoments_, dbefore, dweight, dbias, dbn = run(da, dz, dmoments, *saved, *options)
+    bn = _parameters(dbn, saved[5], saved[6], asked[6:])
+    before = _parameters(dbefore, gain, offset, asked[2:4])
+    found = dx, dmoments_, *before, dweight, dbias
+    return *(v if is_asked else None for v, is_asked in zip(found, asked)), *bn
 
 
-def _backward(ctx, dy, dmean, dvar):
-    needed = _asked(ctx)
-    none = (None,) * 14
-    if (dy is None and dmean is None and dvar is None) or not any(needed):
-        return none
-    saved = ctx.saved_tensors
-    dx, dscale, dshift, dweight, dbias = conv_bn_act_backward(
-        dy, dmean, dvar, *saved, *ctx.geometry, *ctx.activations, needed
-    )
-    affine = (dscale, dshift) if needed[1] else (None, None)
-    return (
-        dx if needed[0] else None, *affine, dweight if needed[2] else None, dbias if needed[3] else None, *none[5:]
-    )  # fmt: skip
+def _parameters(sums, weight, bias, asked):
+    """The gradients of weight and bias from (Σ dz, Σ dz·x̂), where they are asked for."""
+    rows = zip((1, 0), (weight, bias), asked)
+    return [sums[row].to(v.dtype) if is_asked and sums.numel() else None for row, v, is_asked in rows] or [None, None]
 
 
-# --- the second derivative --------------------------------------------------------------------------------------------
-
-_PLAIN = (None, 0.0, None, 0.0)  # no activation before or after
+# --- the second derivative of conv_act --------------------------------------------------------------------------------
 
 
 def _conv(u, weight, geometry):
-    return conv_bn_act(u, None, None, weight, None, *geometry, *_PLAIN, False)[0]
+    return conv_act(u, None, None, None, weight, None, *geometry, 0.0, None, 0.0, None, 0.0)
 
 
 def _gradient(dz, u, weight, geometry, of):
     """The data gradient (of 0) or the weight gradient (of 2) of z = conv(u, weight); bilinear in its two factors."""
+    nothing = 0.0, None, 0.0
     needed = [of == 0, False, of == 2, False]
-    results = conv_bn_act_backward(dz, None, None, u, None, None, weight, None, None, *geometry, *_PLAIN, needed)
+    results = conv_bn_act_backward(
+        dz, None, None, u, None, None, None, weight, None, None, None, None, *geometry, *nothing, *nothing, needed
+    )
     return results[0] if of == 0 else results[3]
 
 
@@ -209,105 +243,57 @@ def _sum(*terms):
     return functools.reduce(torch.add, terms) if terms else None
 
 
-def _times(*factors):
-    """Their product; None where one is None."""
-    return None if any(f is None for f in factors) else functools.reduce(torch.mul, factors)
-
-
-def _row(v):
-    return None if v is None else per_channel(v)
-
-
 def _backward_setup(ctx, inputs, output):
-    ctx.given = [v is not None for v in inputs[:9]]
+    da, _, _, x, moments, _, _, weight, _, _, y, out_moments, *rest = inputs
+    ctx.written = moments is None and out_moments is None
+    ctx.given = [v is not None for v in inputs[:12]]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:9])
-    *ctx.geometry, ctx.in_activation, ctx.in_slope, ctx.out_activation, ctx.out_slope, ctx.needed = inputs[9:]
+    ctx.save_for_backward(da, x, weight, y)
+    *ctx.geometry, _, _, _, _, ctx.activation, ctx.slope, ctx.needed = rest
 
 
 def _backward_backward(ctx, *cotangents):
-    """Cotangents a of (dx, dscale, dshift, dweight, dbias) → gradients of (dy, dmean, dvar, x, …, y, mean)."""
-    device = ctx.saved_tensors[3].device.type
-    if torch.is_autocast_enabled(device):  # the dtypes are decided already
-        with torch.autocast(device, enabled=False):
+    """Cotangents of dx, dweight and dbias → those of da, x, weight and y."""
+    if not ctx.written:
+        raise NotImplementedError(
+            "ganfast::conv_bn_act_backward has no derivative with moments: differentiate the layer with create_graph=True"
+        )
+    da, x, weight, y = ctx.saved_tensors
+    if torch.is_autocast_enabled(x.device.type):  # the dtypes are decided already
+        with torch.autocast(x.device.type, enabled=False):
             return _backward_backward(ctx, *cotangents)
     asked = iter(in_demand(ctx))
     asked = [given and next(asked) for given in ctx.given]
-    need_x, need_affine, need_weight, need_bias = ctx.needed
-    needed = need_x, need_affine, need_affine, need_weight, need_bias
-    a = [c if is_needed else None for c, is_needed in zip(cotangents, needed)]
-    if all(c is None for c in a):
-        return (None,) * 19
-    return *_second_order(ctx, asked, *a), *(None,) * 10
+    of = cotangents[0], cotangents[3], cotangents[4]
+    a_x, a_weight, a_bias = (a if needed else None for a, needed in zip(of, (ctx.needed[0], *ctx.needed[2:])))
+    results = [None] * 22
+    if a_x is None and a_weight is None and a_bias is None:
+        return tuple(results)
+    dz = through(da, y, ctx.activation, ctx.slope)
+    if asked[0] or asked[10]:
+        results[0], results[10] = _of_output(ctx, da, x, weight, y, a_x, a_weight, a_bias)
+    if asked[3] and a_weight is not None:
+        results[3] = _gradient(dz, x, a_weight, ctx.geometry, 0)
+    if asked[7] and a_x is not None:
+        results[7] = _gradient(dz, a_x, weight, ctx.geometry, 2)
+    return tuple(results)
 
 
-def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
-    """The backward is bilinear in (dz, weight) and in (dz, u): the cotangents of these, then of what is beyond."""
-    dy, dmean, dvar, x, scale, shift, weight, y, mean = ctx.saved_tensors
-    through = functools.partial(through_activation, activation=ctx.in_activation, slope=ctx.in_slope)
-    u = link_input(x, scale, shift, ctx.in_activation, ctx.in_slope)
-    dz = output_gradient(dy, dmean, dvar, y, mean, ctx.out_activation, ctx.out_slope)
-    a_dt, a_du = None, a_x
-    if scale is not None:
-        a_dt = _sum(_times(a_x, _row(scale)), _times(x, _row(a_scale)), _row(a_shift))
-        a_du = None if a_dt is None else through(a_dt.expand(x.shape), wide(u)).to(x.dtype)
-
-    outer, inner, c_weight = (None,) * 5, (None,) * 3, None
-    if any(asked[:3]) or asked[7] or asked[8]:
-        outer = _of_dz(ctx, u, a_du, a_weight, a_bias)
-    if asked[6] and a_du is not None:
-        c_weight = _gradient(dz, a_du, weight, ctx.geometry, 2)
-    if any(asked[3:6]):
-        c_u = None if a_weight is None else _gradient(dz, u, a_weight, ctx.geometry, 0)
-        if scale is None:
-            inner = c_u, None, None
-        else:
-            bent = ctx.in_activation == "tanh" and a_dt is not None
-            du = _gradient(dz, u, weight, ctx.geometry, 0) if bent or a_x is not None or a_scale is not None else None
-            dt = None if du is None else through(wide(du), wide(u))
-            c_t = _sum(None if c_u is None else through(wide(c_u), wide(u)), -2 * wide(u) * dt * a_dt if bent else None)
-            inner = _beyond_t(x, scale, c_t, dt, a_x, a_scale)
-    c_dy, c_dmean, c_dvar, c_y, c_mean = outer
-    return c_dy, c_dmean, c_dvar, *inner, c_weight, c_y, c_mean
-
-
-def _of_dz(ctx, u, a_du, a_weight, a_bias):
-    """Gradients of dy, dmean, dvar, y, mean; the cotangent of dz is conv(a_du, weight) + conv(u, a_weight) + a_bias."""
-    _, dmean, dvar, *_, weight, y, _ = ctx.saved_tensors
-    rest = a_weight, a_bias, dmean, dvar
-    if a_du is not None and ctx.out_activation in PIECEWISE_LINEAR and all(v is None for v in rest):
-        c_dy = conv_bn_act_tangent(a_du, weight, y, *ctx.geometry, ctx.out_activation, ctx.out_slope)
-        return c_dy, None, None, None, None
-    tangent = None if a_du is None else _conv(a_du, weight, ctx.geometry)
-    turned = None if a_weight is None else _conv(u, a_weight, ctx.geometry)
-    return _beyond_dz(ctx, _sum(tangent, turned, _row(a_bias)))
-
-
-def _beyond_t(x, scale, c_t, dt, a_x, a_scale):
-    """Gradients of x, scale and shift, in t = scale·x + shift and in dx = dt·scale and dscale = Σ dt·x."""
-    c_x = _sum(_times(c_t, _row(scale)), _times(dt, _row(a_scale)))
-    c_scale = _sum(_times(a_x, dt), _times(c_t, x))
-    return (
-        None if c_x is None else c_x.to(x.dtype),
-        None if c_scale is None else channel_sums(c_scale),
-        None if c_t is None else channel_sums(c_t),
-    )
-
-
-def _beyond_dz(ctx, c):
-    """Gradients of dy, dmean, dvar, y and mean from the cotangent c of dz."""
-    dy, dmean, dvar, *_, y, mean = ctx.saved_tensors
-    c = c.expand((dy if y is None else y).shape)
-    c_dy = None if dy is None else through_activation(c, y, ctx.out_activation, ctx.out_slope)
-    c_y = -2 * y * dy * c if ctx.out_activation == "tanh" else None
-    if dmean is None and dvar is None:
-        return c_dy, None, None, c_y, None
-    count, sums = max(y.numel() // y.shape[1], 1), channel_sums(c)
-    c_dmean = None if dmean is None else sums / count
-    if dvar is None:
-        return c_dy, c_dmean, None, c_y, None
-    c_dvar = 2 * channel_sums(c * (y - per_channel(mean))) / count
-    return c_dy, c_dmean, c_dvar, (c * per_channel(2 * dvar / count)).to(y.dtype), -2 * dvar * sums / count
+def _of_output(ctx, da, x, weight, y, a_x, a_weight, a_bias):
+    """Cotangents of da and y; that of dz is conv(a_x, weight) + conv(x, a_weight) + a_bias."""
+    if a_weight is None and a_bias is None and _is_linear(ctx.activation):
+        return conv_act_tangent(a_x, weight, y, *ctx.geometry, ctx.activation, ctx.slope), None
+    c = _sum(
+        None if a_x is None else _conv(a_x, weight, ctx.geometry),
+        None if a_weight is None else _conv(x, a_weight, ctx.geometry),
+        None if a_bias is None else a_bias.view(1, -1, 1, 1),
+    ).expand(da.shape)
+    if ctx.activation is None or _is_linear(ctx.activation):
+        return through(c, y, ctx.activation, ctx.slope), None
+    with torch.enable_grad():  # through is differentiable in y
+        da_, y_ = (v if v.requires_grad else v.detach().requires_grad_() for v in (da, y))
+        dz = through(da_, y_, ctx.activation, ctx.slope)
+    return torch.autograd.grad(dz, (da_, y_), c, create_graph=torch.is_grad_enabled())
 
 
 def _tangent_setup(ctx, inputs, output):
@@ -316,15 +302,16 @@ def _tangent_setup(ctx, inputs, output):
 
 
 def _tangent_backward(ctx, dy):
-    """As the link's own: dz = dy·act'(z) alike."""
+    """As conv_act's own: dz = dy·act'(z) alike."""
     x, weight, saved = ctx.saved_tensors
     asked = iter(in_demand(ctx))
     needed = [next(asked), False, next(asked), False]
     if not any(needed):
         return (None,) * 9
-    dx, _, _, dweight, _ = conv_bn_act_backward(
-        dy, None, None, x, None, None, weight, saved, None, *ctx.geometry, None, 0.0, ctx.activation, ctx.slope, needed
-    )
+    dx, _, _, dweight, *_ = conv_bn_act_backward(
+        dy, None, None, x, None, None, None, weight, None, None, saved, None, *ctx.geometry, 0.0, None, 0.0, 0.0,
+        ctx.activation, ctx.slope, needed,
+    )  # fmt: skip
     return dx if needed[0] else None, dweight if needed[2] else None, *(None,) * 7
 
 
@@ -336,7 +323,7 @@ def may_win(x) -> bool:
     return x.dtype is not torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
-def _supports(x, scale, shift, weight, *rest):
+def _supports_act(x, moments, gain, offset, weight, *rest):
     return _triton.supports(x, weight)
 
 
@@ -345,47 +332,77 @@ def _supports_tangent(x, weight, *rest):
     return _triton.supports(x, weight) if x.shape[1] >= 16 else "fewer than 16 channels go through the reference"
 
 
-def _supports_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
-    return _triton.supports(x, weight)
+def _supports(x, *rest):
+    return _triton.supports_any(x)
 
 
-def _triton_link(x, scale, shift, weight, bias, *rest):
-    shape = x.shape[0], weight.shape[1 if rest[0] else 0], *_sides(x, weight, *rest[:4])
-    return _triton.forward(x, scale, shift, weight, bias, *rest, shape)
+def _supports_backward(da, dz, dmoments, x, *rest):
+    if da is not None and (dz is not None or dmoments is not None):
+        return "cotangents of the result and of what it is made of go through the reference"
+    return _triton.supports_any(x)
+
+
+def _shape(x, weight, *geometry):
+    return x.shape[0], weight.shape[1 if geometry[0] else 0], *_sides(x, weight, *geometry)
+
+
+def _triton_act(x, moments, gain, offset, weight, bias, *rest):
+    *geometry, in_eps, in_activation, in_slope, activation, slope = rest
+    before = moments, gain, offset, in_eps, in_activation, in_slope
+    return _triton.forward(x, before, weight, bias, geometry, _shape(x, weight, *geometry), activation, slope)[0]
 
 
 def _triton_tangent(x, weight, saved, *rest):
     *geometry, activation, slope = rest
-    link = x, None, None, weight, None, *geometry, None, 0.0, activation, slope, False
-    return _triton.forward(*link, tuple(saved.shape), saved)[0]
+    return _triton.forward(x, (None,), weight, None, geometry, tuple(saved.shape), activation, slope, saved)[0]
 
 
-def _plain_backward(dy, dmean, dvar, x, scale, shift, weight, *rest):
+def _triton_layer(x, moments, gain, offset, weight, bias, bn_weight, bn_bias, mean, var, batches, *rest):
+    *geometry, in_eps, in_activation, in_slope, momentum, eps, activation, slope, apply = rest
+    before = moments, gain, offset, in_eps, in_activation, in_slope
+    bn = bn_weight, bn_bias, eps, activation, slope
+    running = mean, var, batches, momentum
+    shape = _shape(x, weight, *geometry)
+    return _triton.layer(x, before, weight, bias, geometry, shape, bn, running, apply, may_win(x))
+
+
+def _triton_backward(da, dz, dmoments, x, moments, gain, offset, weight, bn_weight, bn_bias, y, out_moments, *rest):
+    *geometry, in_eps, in_activation, in_slope, eps, activation, slope, needed = rest
+    before = moments, gain, offset, in_eps, in_activation, in_slope
+    bn = bn_weight, bn_bias, eps, activation, slope
+    return _triton.backward(
+        (da, dz, dmoments), x, before, weight, y, out_moments, bn, geometry, needed, may_win(x)
+    )
+
+
+def _plain_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest):
     """The reference's gradients, empty where they are not needed."""
-    results = _reference_backward(dy, dmean, dvar, x, scale, shift, weight, *rest)
-    kinds = x, x if scale is None else scale, x if scale is None else scale, weight, weight
-    return tuple(kind.new_empty(0) if r is None else r for r, kind in zip(results, kinds))
+    results = _reference_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest)
+    sums = x.new_empty(0, dtype=_checks.sum_dtype(x))
+    return tuple(
+        kind.new_empty(0) if r is None else r for r, kind in zip(results, (x, sums, sums, weight, weight, sums))
+    )
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
 
 _GEOMETRY = "bool transposed, int[2] stride, int[2] padding, int[2] output_padding"
-_ACTIVATIONS = "str? in_activation, float in_slope, str? out_activation, float out_slope"
+_BEFORE = "float in_eps, str? in_activation, float in_slope"
+_INPUT = "Tensor x, Tensor? moments, Tensor? gain, Tensor? offset, Tensor weight"
 
-conv_bn_act = Op(
-    f"conv_bn_act(Tensor x, Tensor? scale, Tensor? shift, Tensor weight, Tensor? bias, {_GEOMETRY}, {_ACTIVATIONS}, "
-    "bool statistics) -> (Tensor, Tensor, Tensor)",
-    check=_check,
-    fake=_reference_link,
-    reference=_reference_link,
-    backends=[Backend("triton", _triton_link, _supports, measured=lambda x, *rest: may_win(x))],
-    setup=_setup,
-    backward=_backward,
+conv_act = Op(
+    f"conv_act({_INPUT}, Tensor? bias, {_GEOMETRY}, {_BEFORE}, str? activation, float slope) -> Tensor",
+    check=_check_act,
+    fake=_reference_act,
+    reference=_reference_act,
+    backends=[Backend("triton", _triton_act, _supports_act, measured=lambda x, *rest: may_win(x))],
+    setup=_act_setup,
+    backward=_act_backward,
     autocast=_lower,
 )
 
-conv_bn_act_tangent = Op(
-    f"conv_bn_act_tangent(Tensor x, Tensor weight, Tensor saved, {_GEOMETRY}, str activation, float slope) -> Tensor",
+conv_act_tangent = Op(
+    f"conv_act_tangent(Tensor x, Tensor weight, Tensor saved, {_GEOMETRY}, str activation, float slope) -> Tensor",
     check=_check_tangent,
     fake=_reference_tangent,
     reference=_reference_tangent,
@@ -394,14 +411,28 @@ conv_bn_act_tangent = Op(
     backward=_tangent_backward,
 )
 
+conv_bn_act = Op(
+    f"conv_bn_act({_INPUT}, Tensor? bias, Tensor? bn_weight, Tensor? bn_bias, Tensor(a!)? running_mean, "
+    f"Tensor(b!)? running_var, Tensor(c!)? batches, {_GEOMETRY}, {_BEFORE}, float? momentum, float eps, "
+    "str? activation, float slope, bool apply) -> (Tensor, Tensor, Tensor)",
+    check=_check,
+    fake=lambda *args: _reference(*args[:8], None, None, None, *args[11:]),
+    reference=_reference,
+    backends=[Backend("triton", _triton_layer, _supports)],
+    setup=_setup,
+    backward=_backward,
+    autocast=_lower,
+)
+
 conv_bn_act_backward = Op(
-    "conv_bn_act_backward(Tensor? dy, Tensor? dmean, Tensor? dvar, Tensor x, Tensor? scale, Tensor? shift, "
-    f"Tensor weight, Tensor? y, Tensor? mean, {_GEOMETRY}, {_ACTIVATIONS}, bool[] needed) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "conv_bn_act_backward(Tensor? da, Tensor? dz, Tensor? dmoments, Tensor x, Tensor? moments, Tensor? gain, "
+    "Tensor? offset, Tensor weight, Tensor? bn_weight, Tensor? bn_bias, Tensor? y, Tensor? out_moments, "
+    f"{_GEOMETRY}, {_BEFORE}, float eps, str? activation, float slope, bool[] needed) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     check=_check_backward,
     fake=_plain_backward,
     reference=_plain_backward,
-    backends=[Backend("triton", _triton.backward, _supports_backward, measured=lambda *args: may_win(args[3]))],
+    backends=[Backend("triton", _triton_backward, _supports_backward)],
     setup=_backward_setup,
     backward=_backward_backward,
 )

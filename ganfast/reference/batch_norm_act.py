@@ -1,9 +1,9 @@
-"""Batch normalisation with an activation, its two derivatives and its running statistics, in plain PyTorch.
+"""Batch normalisation with an activation, given statistics, two derivatives, running statistics, in plain PyTorch.
 
     x̂ = (y − mean)·r,  r = 1/√(var + eps),  z = weight·x̂ + bias,  a = act(z)
 
-Ioffe and Szegedy 2015. mean and var (biased) are those of each channel of y [N, C, ...], or given. Sums in fp32 (fp64
-for fp64).
+Ioffe and Szegedy 2015. moments [2, C] are mean and (biased) variance of each channel of y [N, C, ...], or given. Sums in
+fp32 (fp64 for fp64).
 """
 
 import torch
@@ -28,8 +28,9 @@ def _factors(y, weight, bias, var, eps):
     return r, torch.ones_like(r) if weight is None else wide(weight), None if bias is None else wide(bias)
 
 
-def _normalised(y, weight, bias, mean, var, eps):
+def _normalised(y, weight, bias, moments, eps):
     """x̂, z, r and weight."""
+    mean, var = moments.unbind()
     r, w, b = _factors(y, weight, bias, var, eps)
     x = (wide(y) - _around(wide(mean), y)) * _around(r, y)
     z = x * _around(w, y)
@@ -48,35 +49,44 @@ def _slope(z, activation, negative_slope):
     return torch.where(z > 0, torch.ones_like(z), negative_slope), None
 
 
-def batch_norm_act(y, weight, bias, running_mean, running_var, use_batch, eps, activation, negative_slope):
-    """a like y, and mean and var [C]: those of the batch (use_batch) or the given ones."""
-    if use_batch:
-        dims = [d for d in range(y.dim()) if d != 1]
-        var, mean = torch.var_mean(wide(y), dims, correction=0)
-    else:
-        mean, var = wide(running_mean).clone(), wide(running_var).clone()
-    z = _normalised(y, weight, bias, mean, var, eps)[1]
-    return activate(z, activation, negative_slope).to(y.dtype), mean, var
+def moments_of(y):
+    """Mean and biased variance of each channel of y: [2, C]."""
+    var, mean = torch.var_mean(wide(y), [d for d in range(y.dim()) if d != 1], correction=0)
+    return torch.stack((mean, var))
 
 
-def batch_norm_act_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, negative_slope):
-    """The cotangents of y, weight and bias from that of a: with dz = da·act'(z),
+def normalise_act(y, weight, bias, moments, eps, activation, negative_slope):
+    """a like y, with given moments."""
+    return activate(_normalised(y, weight, bias, moments, eps)[1], activation, negative_slope).to(y.dtype)
 
-    weight·r·(dz − (Σ dz + x̂·Σ dz·x̂)/n)  (of given statistics: weight·r·dz),  Σ dz·x̂  and  Σ dz.
+
+def batch_norm_act(
+    y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, negative_slope
+):  # fmt: skip
+    """a like y and the moments; running statistics that are given are updated in place."""
+    moments = moments_of(y)
+    update_running_statistics(running_mean, running_var, batches, momentum, moments.detach(), y.numel() // y.shape[1])
+    return normalise_act(y, weight, bias, moments, eps, activation, negative_slope), moments
+
+
+def batch_norm_act_backward(da, y, weight, bias, moments, use_batch, eps, activation, negative_slope):
+    """The cotangent of y from that of a, and sums [2, C]: Σ dz, that of bias, and Σ dz·x̂, that of weight.
+
+    With dz = da·act'(z) that of y is weight·r·(dz − (Σ dz + x̂·Σ dz·x̂)/n), with given moments weight·r·dz.
     """
-    x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
+    x, z, r, w = _normalised(y, weight, bias, moments, eps)
     dz = wide(da) * _slope(z, activation, negative_slope)[0]
     dbias, dweight = _sums(dz), _sums(dz * x)
     inner = _projected(dz, x, dbias, dweight) if use_batch else dz
-    return (inner * _around(w * r, y)).to(y.dtype), _as(weight, dweight), _as(bias, dbias)
+    return (inner * _around(w * r, y)).to(y.dtype), torch.stack((dbias, dweight))
 
 
 def batch_norm_act_double_backward(
-    c, c_weight, c_bias, da, y, weight, bias, mean, var, use_batch, eps, activation, negative_slope
+    c, c_sums, da, y, weight, bias, moments, use_batch, eps, activation, negative_slope
 ):
-    """From the cotangents of the backward's three results (any may be None), those of da, y, weight and bias.
+    """From the cotangents of the backward's results (either may be None), those of da, y, weight and bias.
 
-    With P v = v − (Σ v + x̂·Σ v·x̂)/n (given statistics: v), q = weight·r·P c + c_weight·x̂ + c_bias, s = q·da·act''(z):
+    c_bias, c_weight = c_sums. With P v = v − (Σ v + x̂·Σ v·x̂)/n (given statistics: v), q = weight·r·P c + c_weight·x̂ + c_bias, s = q·da·act''(z):
 
         da:      q·act'(z)                          weight: r·Σ c·P dz + Σ s·x̂
         bias:    Σ s                                y:      r·P e − r²·x̂·weight·(Σ c·P dz)/n   (given statistics: r·e)
@@ -84,7 +94,7 @@ def batch_norm_act_double_backward(
 
     s is absent where the activation has no second derivative.
     """
-    x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
+    x, z, r, w = _normalised(y, weight, bias, moments, eps)
     slope, bend = _slope(z, activation, negative_slope)
     g = wide(da)
     dz = g * slope
@@ -94,10 +104,9 @@ def batch_norm_act_double_backward(
     projected = _projected(dz, x, _sums(dz), along) if use_batch else dz
     q = scale * (_projected(c, x, _sums(c), products) if use_batch else c)
     e = torch.zeros_like(x)
-    if c_weight is not None:
-        q, e = q + _around(wide(c_weight), y) * x, e + _around(wide(c_weight), y) * dz
-    if c_bias is not None:
-        q = q + _around(wide(c_bias), y)
+    if c_sums is not None:
+        c_bias, c_weight = (_around(v, y) for v in c_sums)
+        q, e = q + c_weight * x + c_bias, e + c_weight * dz
     across = _sums(c * projected)
     dweight, dbias = r * across, torch.zeros_like(r)
     if bend is not None:
@@ -109,11 +118,26 @@ def batch_norm_act_double_backward(
     return (q * slope).to(da.dtype), (e * _around(r, y)).to(y.dtype), _as(weight, dweight), _as(bias, dbias)
 
 
-def update_running_statistics(running_mean, running_var, mean, var, momentum, count):
-    """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1)."""
-    unbiased = var * (count / (count - 1) if count > 1 else float("nan"))
-    for running, value in ((running_mean, mean), (running_var, unbiased)):
-        running.copy_(wide(running).lerp(value, momentum))
+def moments_gradient(weight, moments, eps, sums):
+    """The cotangent of given moments [2, C] from sums (Σ dz, Σ dz·x̂)."""
+    r = (moments[1] + eps).rsqrt()
+    scale = r if weight is None else r * wide(weight)
+    return torch.stack((-scale * sums[0], -0.5 * scale * r * sums[1]))
+
+
+def update_running_statistics(running_mean, running_var, batches, momentum, moments, count):
+    """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1); batches += 1.
+
+    Each may be None; without a momentum it is 1/batches, the cumulative average. An empty batch is counted, no more.
+    """
+    if batches is not None:
+        batches.add_(1)
+    if running_mean is None or not count:
+        return
+    weight = momentum if momentum is not None else 0.0 if batches is None else 1.0 / batches.to(moments.dtype)
+    unbiased = moments[1] * (count / (count - 1) if count > 1 else float("nan"))
+    for running, value in ((running_mean, moments[0]), (running_var, unbiased)):
+        running.copy_(wide(running).lerp(value, weight))
 
 
 def _projected(v, x, total, along):

@@ -1,111 +1,104 @@
-"""One link of a chain of layers, in plain PyTorch: the last layer's affine map and activation, a (transposed)
-convolution, then an activation or the statistics of the output.
+"""A convolution or transposed convolution with what comes before and after it, in plain PyTorch.
 
-    u = in_act(scale·x + shift)   per channel of x; u = x without scale. The convolution's padding is 0 *after* that.
-    z = conv(u, weight) + bias    conv2d, or conv_transpose2d where `transposed`
-    y = out_act(z), and with `statistics` the mean and the biased variance of each channel of y over N, H and W
+    u = in_act(gain·(x − mean)/√(var + in_eps) + offset)   of given moments [2, C_in] of x; u = x without them
+    z = conv(u, weight) + bias                             conv2d, or conv_transpose2d where `transposed`
+    conv_act:     y = act(z)
+    conv_bn_act:  a = act(bn_weight·(z − mean)/√(var + eps) + bn_bias), with z and its moments [2, C_out]
 
-x [N, C_in, H, W]; weight [C_out, C_in, kH, kW], transposed [C_in, C_out, kH, kW]; bias [C_out]; scale, shift [C_in].
-The affine map, the statistics and the sums of the backward are in fp32 (fp64 for fp64).
+x [N, C_in, H, W]; weight [C_out, C_in, kH, kW], transposed [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias [C_out]; gain,
+offset [C_in]. The convolution's padding is 0 in u. Moments (mean, biased variance) and sums are fp32 (fp64 for fp64).
 """
 
 import torch
 
-from ganfast.reference.wide import sum_dtype, wide
+from ganfast.reference.activation import activate, through
+from ganfast.reference.batch_norm_act import (
+    batch_norm_act,
+    batch_norm_act_backward,
+    moments_gradient,
+    moments_of,
+    normalise_act,
+    update_running_statistics,
+)
+from ganfast.reference.wide import wide
 
 
-def per_channel(v):
-    return v.view(1, -1, 1, 1)
-
-
-def channel_sums(x):
-    return wide(x).sum((0, 2, 3))
-
-
-def activate_(x, activation, slope):
-    """The activation by name, in place on a fresh x."""
-    if activation == "relu":
-        return x.relu_()
-    if activation == "leaky_relu":
-        return torch.nn.functional.leaky_relu_(x, slope)
-    return x.tanh_() if activation == "tanh" else x
-
-
-def through_activation(c, y, activation, slope):
-    """c·act'(z), told from y = act(z): the sign of y is that of z, the slope being 0 or more.
-
-    Differentiable in c, and in y for tanh alone: a second derivative that is zero is not made.
-    """
-    if activation == "relu":
-        return torch.ops.aten.threshold_backward.default(c, y.detach(), 0)
-    if activation == "leaky_relu":
-        return torch.ops.aten.leaky_relu_backward.default(c, y.detach(), slope, True)
-    return torch.ops.aten.tanh_backward.default(c, y) if activation == "tanh" else c
-
-
-def link_input(x, scale, shift, activation, slope):
+def input_of(x, moments, gain, offset, eps, activation, slope):
     """u, in the dtype of x."""
-    if scale is None:
-        return x
-    return activate_((wide(x) * per_channel(scale)).add_(per_channel(shift)), activation, slope).to(x.dtype)
+    return x if moments is None else normalise_act(x, gain, offset, moments, eps, activation, slope)
 
 
-def output_gradient(dy, dmean, dvar, y, mean, activation, slope):
-    """dz from the cotangents of y, mean and var: dy·act'(y), or dy + dmean/n + 2·dvar·(y − mean)/n.
+def conv_act(
+    x, moments, gain, offset, weight, bias, transposed, stride, padding, output_padding, in_eps=1e-5,
+    in_activation=None, in_slope=0.0, activation=None, slope=0.0,
+):  # fmt: skip
+    """y."""
+    u = input_of(x, moments, gain, offset, in_eps, in_activation, in_slope)
+    z = torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+    return activate(z, activation, slope, in_place=True)
 
-    y and mean may be None where neither an activation nor the statistics need them.
-    """
-    dz = None if dy is None else through_activation(dy, y, activation, slope)
-    if dmean is None and dvar is None:
-        return dz
-    count = max(y.numel() // y.shape[1], 1)
-    rest = 0.0 if dmean is None else per_channel(dmean / count)
-    if dvar is not None:
-        rest = rest + (y - per_channel(mean)) * per_channel(2 * dvar / count)
-    return (rest.expand(y.shape) if dz is None else dz + rest).to(y.dtype)
+
+def conv_act_tangent(x, weight, saved, transposed, stride, padding, output_padding, activation, slope):
+    """act'(z)·conv(x, weight), told from saved = act(z): how act(conv(·, weight)) changes with its input, along x."""
+    y = torch.convolution(x, weight, None, stride, padding, (1, 1), transposed, output_padding, 1)
+    return through(y, saved, activation, slope)
 
 
 def conv_bn_act(
-    x, scale, shift, weight, bias, transposed, stride, padding, output_padding, in_activation=None, in_slope=0.0,
-    out_activation=None, out_slope=0.0, statistics=False,
+    x, moments, gain, offset, weight, bias, bn_weight, bn_bias, running_mean, running_var, batches, transposed, stride,
+    padding, output_padding, in_eps=1e-5, in_activation=None, in_slope=0.0, momentum=0.1, eps=1e-5, activation=None,
+    slope=0.0, apply=True,
 ):  # fmt: skip
-    """(y, mean, var); mean and var are empty without ``statistics``."""
-    u = link_input(x, scale, shift, in_activation, in_slope)
-    y = torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
-    y = activate_(y, out_activation, out_slope)
-    if not statistics:
-        return y, *(y.new_empty(0, dtype=sum_dtype(y)) for _ in range(2))
-    var, mean = torch.var_mean(wide(y), (0, 2, 3), correction=0)
-    return y, mean, var
+    """(a, z, moments of z); a is empty without ``apply``. Running statistics that are given are updated in place."""
+    geometry = transposed, stride, padding, output_padding
+    z = conv_act(x, moments, gain, offset, weight, bias, *geometry, in_eps, in_activation, in_slope)
+    running = running_mean, running_var, batches, momentum
+    if apply:
+        a, found = batch_norm_act(z, bn_weight, bn_bias, *running, eps, activation, slope)
+        return a, z, found
+    found = moments_of(z)
+    update_running_statistics(*running, found.detach(), z.numel() // z.shape[1])
+    return z.new_empty(0), z, found
 
 
-def conv_bn_act_tangent(
-    x, weight, saved, transposed, stride, padding, output_padding, activation, slope
-):  # fmt: skip
-    """act'(z)·conv(x, weight), told from saved = act(z): how act(conv(·, weight)) changes with its input, along x."""
-    y = torch.convolution(x, weight, None, stride, padding, (1, 1), transposed, output_padding, 1)
-    return through_activation(y, saved, activation, slope)
+def output_gradient(da, dz, dmoments, bn_weight, bn_bias, y, moments, eps, activation, slope):
+    """The cotangent of z and the sums of batch_norm_act_backward; da is that of y = act(z) where there are no moments."""
+    if moments is None:
+        return through(da, y, activation, slope), None
+    sums = None
+    if da is not None:
+        from_a, sums = batch_norm_act_backward(da, y, bn_weight, bn_bias, moments, True, eps, activation, slope)
+        dz = from_a if dz is None else dz + from_a
+    if dmoments is not None:
+        count = max(y.numel() // y.shape[1], 1)
+        of_mean, of_var = (v.view(1, -1, 1, 1) for v in dmoments / count)
+        rest = (of_mean + 2 * of_var * (wide(y) - moments[0].view(1, -1, 1, 1))).to(y.dtype)
+        dz = rest if dz is None else dz + rest
+    return dz, sums
 
 
 def conv_bn_act_backward(
-    dy, dmean, dvar, x, scale, shift, weight, y, mean, transposed, stride, padding, output_padding, in_activation,
-    in_slope, out_activation, out_slope, needed,
+    da, dz, dmoments, x, in_moments, gain, offset, weight, bn_weight, bn_bias, y, moments, transposed, stride, padding,
+    output_padding, in_eps, in_activation, in_slope, eps, activation, slope, needed,
 ):  # fmt: skip
-    """(dx, dscale, dshift, dweight, dbias), each None where ``needed`` (x, scale and shift, weight, bias) says no.
+    """The cotangents of x and in_moments, of (offset, gain) [2, C_in], of weight and bias, of (bn_bias, bn_weight).
 
-    dx = dt·scale, dscale = Σ dt·x, dshift = Σ dt with dt = du·in_act', du the convolution's data gradient of dz.
+    Of conv_act: y and da, its cotangent, without moments. Of conv_bn_act: y is z, da, dz and dmoments are those of its
+    results, of which one is there at least. Each is None where ``needed`` (x; what stands before it; weight; bias) says
+    no, or there is no such input.
     """
-    need_x, need_affine, need_weight, need_bias = needed
-    dz = output_gradient(dy, dmean, dvar, y, mean, out_activation, out_slope)
-    u = link_input(x, scale, shift, in_activation, in_slope) if need_weight or scale is not None else x
-    mask = [need_x or need_affine, need_weight, need_bias]
+    need_x, need_before, need_weight, need_bias = needed
+    dz, dbn = output_gradient(da, dz, dmoments, bn_weight, bn_bias, y, moments, eps, activation, slope)
+    u = input_of(x, in_moments, gain, offset, in_eps, in_activation, in_slope) if need_weight else x
+    mask = [need_x or need_before, need_weight, need_bias]
     dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
         dz, u, weight, [dz.shape[1]], stride, padding, (1, 1), transposed, output_padding, 1, mask
     )
-    dscale = dshift = None
-    if scale is not None and mask[0]:
-        dt = through_activation(wide(dx), wide(u), in_activation, in_slope)
-        if need_affine:
-            dscale, dshift = channel_sums(dt * x), channel_sums(dt)
-        dx = (dt * per_channel(scale)).to(x.dtype) if need_x else None
-    return dx, dscale, dshift, dweight, dbias
+    din_moments = dbefore = None
+    if in_moments is not None and mask[0]:
+        dx, dbefore = batch_norm_act_backward(
+            dx, x, gain, offset, in_moments, False, in_eps, in_activation, in_slope
+        )
+        din_moments = moments_gradient(gain, in_moments, in_eps, dbefore)
+    before = (din_moments, dbefore) if need_before else (None, None)
+    return dx if need_x else None, *before, dweight, dbias, dbn
