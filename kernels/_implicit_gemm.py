@@ -6,41 +6,9 @@ m + (a + p)//s − t through the taps k = (a + p)%s + s·t alone.
 
 import triton
 import triton.language as tl
+from ganfast.kernels._activations import activate, through
 
 # --- what is computed on the way in and out ---------------------------------------------------------------------------
-
-
-@triton.jit
-def tanh(z):
-    t = tl.exp(-2.0 * tl.abs(z))
-    far = (1.0 - t) / (1.0 + t)
-    near = z * (1.0 - z * z * (1.0 / 3.0 - z * z * (2.0 / 15.0)))  # where 1 − t cancels
-    return tl.where(tl.abs(z) < 0.04, near, tl.where(z < 0.0, -far, far))
-
-
-@triton.jit
-def activate(z, slope, ACT: tl.constexpr):
-    if ACT == "relu":
-        return tl.maximum(z, tl.zeros_like(z), propagate_nan=tl.PropagateNan.ALL)
-    elif ACT == "leaky_relu":
-        return tl.where(z > 0.0, z, slope * z)
-    elif ACT == "tanh":
-        return tanh(z)
-    else:
-        return z
-
-
-@triton.jit
-def through(c, y, slope, ACT: tl.constexpr):
-    # c·act'(z) from y = act(z)
-    if ACT == "relu":
-        return tl.where(y <= 0.0, 0.0, c)
-    elif ACT == "leaky_relu":
-        return tl.where(y > 0.0, c, slope * c)
-    elif ACT == "tanh":
-        return c * (1.0 - y * y)
-    else:
-        return c
 
 
 @triton.jit

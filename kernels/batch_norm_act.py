@@ -4,12 +4,13 @@ A tensor is [outer, channels, inner] as it lies: planes (inner = P), or rows wit
 program takes tiles of BO outer × BI inner elements: of one channel, or with LAST of BI channels. Moments are those of
 each element's slot in the tile over the steps (Welford), merged at the end (Chan); `chunks` programs a channel leave
 theirs in `partial`, and one more launch merges them in a fixed order. Differences are to the channel's first element.
-ACT: 0 none, 1 ReLU, 2 LeakyReLU, 3 tanh. An absent weight or bias is None.
+ACT is the name of an activation or None. An absent weight or bias is None.
 """
 
 import triton
 import triton.language as tl
 from ganfast.kernels import tuned
+from ganfast.kernels._activations import activate, sloped
 from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 TILE = 4096  # elements
@@ -79,40 +80,6 @@ def _spread(v, LAST: tl.constexpr):
     if LAST:
         v = v[None, :]
     return v
-
-
-@triton.jit
-def _tanh(z):
-    x = tl.abs(z)
-    e = tl.exp(-2.0 * x)
-    s = x * x
-    series = x + x * s * (-0.33333334 + s * (0.13333334 + s * (-0.053968254 + s * 0.021869488)))
-    t = tl.where(x < 0.3, series, (1.0 - e) / (1.0 + e))
-    return tl.where(z < 0, -t, t)
-
-
-@triton.jit
-def _activated(z, slope, ACT: tl.constexpr):
-    if ACT == 1:
-        z = tl.where(z <= 0, 0.0, z)  # a nan stays
-    if ACT == 2:
-        z = tl.where(z > 0, z, z * slope)
-    if ACT == 3:
-        z = _tanh(z)
-    return z
-
-
-@triton.jit
-def _sloped(g, z, slope, ACT: tl.constexpr):
-    """g·act'(z)."""
-    if ACT == 1:
-        g = tl.where(z <= 0, 0.0, g)
-    if ACT == 2:
-        g = tl.where(z > 0, g, g * slope)
-    if ACT == 3:
-        t = _tanh(z)
-        g = g * (1.0 - t * t)
-    return g
 
 
 @triton.jit
@@ -213,7 +180,7 @@ def apply_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         x = tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(a + at, _activated((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
+        tl.store(a + at, activate((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -233,7 +200,7 @@ def sums_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = _sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
         total += dz
         along += dz * d
     p = partial + chunk.to(tl.int64) * channels
@@ -276,7 +243,7 @@ def gradient_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = _sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
         value = dz * scale
         if USE_BATCH:
             value += d * bend + lift

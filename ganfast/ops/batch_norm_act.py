@@ -12,6 +12,7 @@ import math
 
 import torch
 
+from ganfast import activations
 from ganfast.ops import _checks, _samples
 from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, guard
@@ -33,16 +34,7 @@ def _check_normalisation(y, weight, bias, eps, activation, slope):
         if v is not None:
             _checks.per_channel(name, v, "y", y, y.shape[1])
     _checks.not_negative("eps", eps)
-    check_activation(activation, slope)
-
-
-def check_activation(activation, slope):
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: got {activation!r}, needs one of 'relu', 'leaky_relu', 'tanh' or None")
-    if not isinstance(slope, (int, float)):
-        raise TypeError(f"negative_slope: got {type(slope).__name__}, needs a number")
-    if not math.isfinite(slope):
-        raise ValueError(f"negative_slope: got {slope}, needs a finite number")
+    activations.check(activation, slope)
 
 
 def _check(y, weight, bias, running_mean, running_var, use_batch, eps, activation, slope):
@@ -179,6 +171,17 @@ def _supports_of(position):
     return supports
 
 
+def _supports_cpu_of(position):
+    """Likewise, of compiled code; the activation is the last argument but one."""
+
+    def supports(*args):
+        if args[-2] not in ACTIVATIONS:
+            return f"{args[-2]} goes through the reference: the compiled code was built without it"
+        return _supports_of(position)(*args)
+
+    return supports
+
+
 def _dense(v):
     return None if v is None else v.contiguous()
 
@@ -236,9 +239,7 @@ def _triton_forward(y, weight, bias, running_mean, running_var, use_batch, eps, 
     sizes, last = _sizes(y), _sizes(y)[2] == 1
     partial = y.new_empty(kernels.workspace(*sizes, last) if use_batch else 0, dtype=torch.float32)
     with guard(y.device):
-        kernels.forward(
-            y, sizes, last, _dense(weight), _dense(bias), use_batch, eps, ACTIVATIONS[activation], slope, partial, *out
-        )
+        kernels.forward(y, sizes, last, _dense(weight), _dense(bias), use_batch, eps, activation, slope, partial, *out)
     return out
 
 
@@ -253,7 +254,7 @@ def _triton_backward(da, y, weight, bias, mean, var, use_batch, eps, activation,
     partial = y.new_empty(kernels.workspace(*sizes, last), dtype=torch.float32)
     with guard(y.device):
         kernels.backward(
-            da, y, sizes, last, *map(_dense, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope,
+            da, y, sizes, last, *map(_dense, (weight, bias, mean, var)), use_batch, eps, activation, slope,
             partial, *out,
         )  # fmt: skip
     return _like_parameters(out, weight, bias)
@@ -330,7 +331,7 @@ batch_norm_act = Op(
     check=_check,
     fake=lambda y, *rest: (_new(y), _new_channels(y), _new_channels(y)),
     reference=_plain_forward,
-    backends=[Backend("triton", _triton_forward, _supports_of(0)), Backend("cpu", _cpu_forward, _supports_of(0))],
+    backends=[Backend("triton", _triton_forward, _supports_of(0)), Backend("cpu", _cpu_forward, _supports_cpu_of(0))],
     setup=_setup,
     backward=_backward,
 )
@@ -341,7 +342,7 @@ batch_norm_act_backward = Op(
     check=_check_backward,
     fake=lambda da, y, weight, bias, *rest: _new_gradients(y, weight, bias),
     reference=_plain_backward,
-    backends=[Backend("triton", _triton_backward, _supports_of(1)), Backend("cpu", _cpu_backward, _supports_of(1))],
+    backends=[Backend("triton", _triton_backward, _supports_of(1)), Backend("cpu", _cpu_backward, _supports_cpu_of(1))],
     setup=_backward_setup,
     backward=_backward_backward,
 )

@@ -15,17 +15,20 @@ import functools
 
 import torch
 
+from ganfast import activations
 from ganfast.ops import _checks
 from ganfast.ops import _conv_bn_act_triton as _triton
 from ganfast.ops._registry import Backend, Op, cast, in_demand
-from ganfast.reference.conv_bn_act import channel_sums, link_input, output_gradient, per_channel, through_activation
+from ganfast.reference.activation import through as derivative
+from ganfast.reference.activation import turn
+from ganfast.reference.conv_bn_act import channel_sums, link_input, output_gradient, per_channel
 from ganfast.reference.conv_bn_act import conv_bn_act as _reference_link
 from ganfast.reference.conv_bn_act import conv_bn_act_backward as _reference_backward
 from ganfast.reference.conv_bn_act import conv_bn_act_tangent as _reference_tangent
 from ganfast.reference.wide import wide
 
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", None)
-PIECEWISE_LINEAR = ("relu", "leaky_relu")
+ACTIVATIONS = [name for name, row in activations.ROWS.items() if row.from_output]  # the backward has y, not z
+PIECEWISE_LINEAR = [name for name in ACTIVATIONS if name and activations.ROWS[name].piecewise_linear]
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
@@ -49,8 +52,8 @@ def _by_side(x, weight, transposed, geometry):
 
 def _activation(name, activation, slope_name, slope):
     if activation not in ACTIVATIONS:
-        raise ValueError(f"{name}: got {activation!r}, needs 'relu', 'leaky_relu', 'tanh' or None")
-    if activation == "leaky_relu":
+        raise ValueError(f"{name}: got {activation!r}, needs one of {activations.listed(ACTIVATIONS)}")
+    if activations.ROWS[activation].has_slope:
         _checks.not_negative(slope_name, slope)
 
 
@@ -135,7 +138,7 @@ def _check_tangent(x, weight, saved, *rest):
     *geometry, activation, slope = rest
     shape = _check_link(x, None, None, weight, geometry, None, 0.0, activation, slope)
     if activation not in PIECEWISE_LINEAR:
-        raise ValueError(f"activation: got {activation!r}, needs 'relu' or 'leaky_relu'")
+        raise ValueError(f"activation: got {activation!r}, needs one of {', '.join(map(repr, PIECEWISE_LINEAR))}")
     _checks.floating("saved", saved)
     _checks.alike("saved", saved, "x", x)
     _checks.shaped("saved", saved, shape)
@@ -244,7 +247,7 @@ def _backward_backward(ctx, *cotangents):
 def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
     """The backward is bilinear in (dz, weight) and in (dz, u): the cotangents of these, then of what is beyond."""
     dy, dmean, dvar, x, scale, shift, weight, y, mean = ctx.saved_tensors
-    through = functools.partial(through_activation, activation=ctx.in_activation, slope=ctx.in_slope)
+    through = functools.partial(derivative, activation=ctx.in_activation, slope=ctx.in_slope)
     u = link_input(x, scale, shift, ctx.in_activation, ctx.in_slope)
     dz = output_gradient(dy, dmean, dvar, y, mean, ctx.out_activation, ctx.out_slope)
     a_dt, a_du = None, a_x
@@ -262,10 +265,11 @@ def _second_order(ctx, asked, a_x, a_scale, a_shift, a_weight, a_bias):
         if scale is None:
             inner = c_u, None, None
         else:
-            bent = ctx.in_activation == "tanh" and a_dt is not None
+            bent = a_dt is not None and not activations.ROWS[ctx.in_activation].piecewise_linear
             du = _gradient(dz, u, weight, ctx.geometry, 0) if bent or a_x is not None or a_scale is not None else None
             dt = None if du is None else through(wide(du), wide(u))
-            c_t = _sum(None if c_u is None else through(wide(c_u), wide(u)), -2 * wide(u) * dt * a_dt if bent else None)
+            c_t = turn(dt * a_dt, wide(u), ctx.in_activation) if bent else None
+            c_t = _sum(None if c_u is None else through(wide(c_u), wide(u)), c_t)
             inner = _beyond_t(x, scale, c_t, dt, a_x, a_scale)
     c_dy, c_dmean, c_dvar, c_y, c_mean = outer
     return c_dy, c_dmean, c_dvar, *inner, c_weight, c_y, c_mean
@@ -298,8 +302,8 @@ def _beyond_dz(ctx, c):
     """Gradients of dy, dmean, dvar, y and mean from the cotangent c of dz."""
     dy, dmean, dvar, *_, y, mean = ctx.saved_tensors
     c = c.expand((dy if y is None else y).shape)
-    c_dy = None if dy is None else through_activation(c, y, ctx.out_activation, ctx.out_slope)
-    c_y = -2 * y * dy * c if ctx.out_activation == "tanh" else None
+    c_dy = None if dy is None else derivative(c, y, ctx.out_activation, ctx.out_slope)
+    c_y = None if ctx.out_activation is None else turn(dy * c, y, ctx.out_activation)
     if dmean is None and dvar is None:
         return c_dy, None, None, c_y, None
     count, sums = max(y.numel() // y.shape[1], 1), channel_sums(c)

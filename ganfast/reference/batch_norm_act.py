@@ -8,7 +8,7 @@ for fp64).
 
 import torch
 
-from ganfast.reference.activation import activate
+from ganfast.reference.activation import activate, slope_and_bend
 from ganfast.reference.wide import wide
 
 
@@ -36,18 +36,6 @@ def _normalised(y, weight, bias, mean, var, eps):
     return x, z if b is None else z + _around(b, y), r, w
 
 
-def _slope(z, activation, negative_slope):
-    """act'(z), and act''(z) where it is not zero everywhere, else None."""
-    if activation == "tanh":
-        t = torch.tanh(z)
-        return 1 - t * t, -2 * t * (1 - t * t)
-    if activation is None:
-        return torch.ones_like(z), None
-    if activation == "relu":
-        return torch.where(z <= 0, 0.0, torch.ones_like(z)), None
-    return torch.where(z > 0, torch.ones_like(z), negative_slope), None
-
-
 def batch_norm_act(y, weight, bias, running_mean, running_var, use_batch, eps, activation, negative_slope):
     """a like y, and mean and var [C]: those of the batch (use_batch) or the given ones."""
     if use_batch:
@@ -65,7 +53,7 @@ def batch_norm_act_backward(da, y, weight, bias, mean, var, use_batch, eps, acti
     weight·r·(dz − (Σ dz + x̂·Σ dz·x̂)/n)  (of given statistics: weight·r·dz),  Σ dz·x̂  and  Σ dz.
     """
     x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
-    dz = wide(da) * _slope(z, activation, negative_slope)[0]
+    dz = wide(da) * slope_and_bend(z, activation, negative_slope)[0]
     dbias, dweight = _sums(dz), _sums(dz * x)
     inner = _projected(dz, x, dbias, dweight) if use_batch else dz
     return (inner * _around(w * r, y)).to(y.dtype), _as(weight, dweight), _as(bias, dbias)
@@ -85,7 +73,7 @@ def batch_norm_act_double_backward(
     s is absent where the activation has no second derivative.
     """
     x, z, r, w = _normalised(y, weight, bias, mean, var, eps)
-    slope, bend = _slope(z, activation, negative_slope)
+    slope, bend = slope_and_bend(z, activation, negative_slope)
     g = wide(da)
     dz = g * slope
     c = torch.zeros_like(x) if c is None else wide(c)

@@ -11,6 +11,7 @@ The affine map, the statistics and the sums of the backward are in fp32 (fp64 fo
 
 import torch
 
+from ganfast.reference.activation import activate, through
 from ganfast.reference.wide import sum_dtype, wide
 
 
@@ -22,32 +23,13 @@ def channel_sums(x):
     return wide(x).sum((0, 2, 3))
 
 
-def activate_(x, activation, slope):
-    """The activation by name, in place on a fresh x."""
-    if activation == "relu":
-        return x.relu_()
-    if activation == "leaky_relu":
-        return torch.nn.functional.leaky_relu_(x, slope)
-    return x.tanh_() if activation == "tanh" else x
-
-
-def through_activation(c, y, activation, slope):
-    """c·act'(z), told from y = act(z): the sign of y is that of z, the slope being 0 or more.
-
-    Differentiable in c, and in y for tanh alone: a second derivative that is zero is not made.
-    """
-    if activation == "relu":
-        return torch.ops.aten.threshold_backward.default(c, y.detach(), 0)
-    if activation == "leaky_relu":
-        return torch.ops.aten.leaky_relu_backward.default(c, y.detach(), slope, True)
-    return torch.ops.aten.tanh_backward.default(c, y) if activation == "tanh" else c
-
-
 def link_input(x, scale, shift, activation, slope):
     """u, in the dtype of x."""
     if scale is None:
         return x
-    return activate_((wide(x) * per_channel(scale)).add_(per_channel(shift)), activation, slope).to(x.dtype)
+    return activate((wide(x) * per_channel(scale)).add_(per_channel(shift)), activation, slope, inplace=True).to(
+        x.dtype
+    )
 
 
 def output_gradient(dy, dmean, dvar, y, mean, activation, slope):
@@ -55,7 +37,7 @@ def output_gradient(dy, dmean, dvar, y, mean, activation, slope):
 
     y and mean may be None where neither an activation nor the statistics need them.
     """
-    dz = None if dy is None else through_activation(dy, y, activation, slope)
+    dz = None if dy is None else through(dy, y, activation, slope)
     if dmean is None and dvar is None:
         return dz
     count = max(y.numel() // y.shape[1], 1)
@@ -72,7 +54,7 @@ def conv_bn_act(
     """(y, mean, var); mean and var are empty without ``statistics``."""
     u = link_input(x, scale, shift, in_activation, in_slope)
     y = torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
-    y = activate_(y, out_activation, out_slope)
+    y = activate(y, out_activation, out_slope, inplace=True)
     if not statistics:
         return y, *(y.new_empty(0, dtype=sum_dtype(y)) for _ in range(2))
     var, mean = torch.var_mean(wide(y), (0, 2, 3), correction=0)
@@ -84,7 +66,7 @@ def conv_bn_act_tangent(
 ):  # fmt: skip
     """act'(z)·conv(x, weight), told from saved = act(z): how act(conv(·, weight)) changes with its input, along x."""
     y = torch.convolution(x, weight, None, stride, padding, (1, 1), transposed, output_padding, 1)
-    return through_activation(y, saved, activation, slope)
+    return through(y, saved, activation, slope)
 
 
 def conv_bn_act_backward(
@@ -104,7 +86,7 @@ def conv_bn_act_backward(
     )
     dscale = dshift = None
     if scale is not None and mask[0]:
-        dt = through_activation(wide(dx), wide(u), in_activation, in_slope)
+        dt = through(wide(dx), wide(u), in_activation, in_slope)
         if need_affine:
             dscale, dshift = channel_sums(dt * x), channel_sums(dt)
         dx = (dt * per_channel(scale)).to(x.dtype) if need_x else None
