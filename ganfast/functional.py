@@ -7,7 +7,7 @@ bias and activation, and ``batch_norm_act`` behind it. The convolution itself is
 import torch
 import torch.nn.functional as F
 
-from ganfast import ops, reference
+from ganfast import activations, ops, reference
 from ganfast.ops import _checks
 from ganfast.ops._registry import cast, host_counts, once
 
@@ -148,7 +148,7 @@ def _check_layer(
     count, channels = ops.conv_bn_act.outputs(x, weight, *geometry), weight.shape[1 if transposed else 0]
     if bn_weight is None:
         return count
-    ops.batch_norm_act.check_activation(activation, slope)
+    activations.check(activation, slope)
     for name, v in (("bn_weight", bn_weight), ("bn_bias", bn_bias), ("running_mean", mean), ("running_var", var)):
         if v is not None:
             _checks.per_channel(name, v, "x", x, channels)

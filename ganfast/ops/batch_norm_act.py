@@ -13,6 +13,7 @@ import math
 
 import torch
 
+from ganfast import activations
 from ganfast.ops import _checks, _samples
 from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, guard
@@ -33,16 +34,7 @@ def check_parameters(y_name, y, channels, weight, bias, eps, activation, slope):
         if v is not None:
             _checks.per_channel(name, v, y_name, y, channels)
     _checks.not_negative("eps", eps)
-    check_activation(activation, slope)
-
-
-def check_activation(activation, slope):
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: got {activation!r}, needs one of 'relu', 'leaky_relu', 'tanh' or None")
-    if not isinstance(slope, (int, float)):
-        raise TypeError(f"negative_slope: got {type(slope).__name__}, needs a number")
-    if not math.isfinite(slope):
-        raise ValueError(f"negative_slope: got {slope}, needs a finite number")
+    activations.check(activation, slope)
 
 
 def check_running(y_name, y, channels, mean, var, batches, momentum):
@@ -203,6 +195,17 @@ def _supports_of(position):
     return supports
 
 
+def _supports_cpu_of(position):
+    """Likewise, of compiled code; the activation is the last argument but one."""
+
+    def supports(*args):
+        if args[-2] not in ACTIVATIONS:
+            return f"{args[-2]} goes through the reference: the compiled code was built without it"
+        return _supports_of(position)(*args)
+
+    return supports
+
+
 def dense(v):
     return None if v is None else v.contiguous()
 
@@ -357,7 +360,7 @@ batch_norm_act = Op(
     check=_check,
     fake=lambda y, *rest: (_new(y), new_sums(y)),
     reference=_plain_forward,
-    backends=[Backend("triton", triton_forward, _supports_triton), Backend("cpu", _cpu_forward, _supports_of(0))],
+    backends=[Backend("triton", triton_forward, _supports_triton), Backend("cpu", _cpu_forward, _supports_cpu_of(0))],
     setup=_setup,
     backward=_backward,
 )
@@ -367,7 +370,7 @@ normalise_act = Op(
     check=_check_normalise,
     fake=lambda y, *rest: _new(y),
     reference=_plain_normalise,
-    backends=[Backend("triton", _triton_normalise, _supports_triton), Backend("cpu", _cpu_normalise, _supports_of(0))],
+    backends=[Backend("triton", _triton_normalise, _supports_triton), Backend("cpu", _cpu_normalise, _supports_cpu_of(0))],
     setup=_normalise_setup,
     backward=_normalise_backward,
 )
@@ -378,7 +381,7 @@ batch_norm_act_backward = Op(
     check=_check_backward,
     fake=lambda da, y, *rest: (_new(y), new_sums(y)),
     reference=_plain_backward,
-    backends=[Backend("triton", triton_backward, _supports_triton), Backend("cpu", _cpu_backward, _supports_of(1))],
+    backends=[Backend("triton", triton_backward, _supports_triton), Backend("cpu", _cpu_backward, _supports_cpu_of(1))],
     setup=_backward_setup,
     backward=_backward_backward,
 )

@@ -18,11 +18,12 @@ import functools
 
 import torch
 
+from ganfast import activations
 from ganfast.ops import _checks
 from ganfast.ops import _conv_bn_act_triton as _triton
 from ganfast.ops._registry import Backend, Op, cast, in_demand
-from ganfast.ops.batch_norm_act import check_activation, check_parameters, check_running
-from ganfast.reference.activation import through
+from ganfast.ops.batch_norm_act import check_parameters, check_running
+from ganfast.reference.activation import through, turn
 from ganfast.reference.conv_bn_act import conv_act as _reference_act
 from ganfast.reference.conv_bn_act import conv_act_tangent as _reference_tangent
 from ganfast.reference.conv_bn_act import conv_bn_act as _reference
@@ -93,10 +94,17 @@ def _check_convolution(x, before, weight, bias, geometry, in_eps, in_activation,
     return shape
 
 
+def is_from_output(activation) -> bool:
+    """Whether conv_act takes it: its backward has y and not z."""
+    return activation in activations.ROWS and activations.ROWS[activation].from_output
+
+
 def _check_output_activation(activation, slope):
-    """Of an activation whose derivative is told from its output: leaky_relu needs a slope of 0 or more."""
-    check_activation(activation, slope)
-    if activation == "leaky_relu":
+    activations.check(activation, slope)
+    if not is_from_output(activation):
+        names = activations.listed(filter(is_from_output, activations.ROWS))
+        raise ValueError(f"activation: got {activation!r}, needs one of {names}")
+    if activations.ROWS[activation].has_slope:
         _checks.not_negative("negative_slope", slope)
 
 
@@ -146,15 +154,11 @@ def _check_tangent(x, weight, saved, *rest):
     *geometry, activation, slope = rest
     shape = _check_convolution(x, (None,) * 3, weight, None, geometry, 0.0, None, 0.0)
     _check_output_activation(activation, slope)
-    if not _is_linear(activation):
+    if not activations.ROWS[activation].piecewise_linear:
         raise ValueError(f"activation: got {activation!r}, needs one that is piecewise linear")
     _checks.floating("saved", saved)
     _checks.alike("saved", saved, "x", x)
     _checks.shaped("saved", saved, shape)
-
-
-def _is_linear(activation) -> bool:
-    return activation in ("relu", "leaky_relu")
 
 
 def _lower(args, dtype):
@@ -281,19 +285,16 @@ def _backward_backward(ctx, *cotangents):
 
 def _of_output(ctx, da, x, weight, y, a_x, a_weight, a_bias):
     """Cotangents of da and y; that of dz is conv(a_x, weight) + conv(x, a_weight) + a_bias."""
-    if a_weight is None and a_bias is None and _is_linear(ctx.activation):
+    row = activations.ROWS[ctx.activation]
+    if a_weight is None and a_bias is None and ctx.activation and row.piecewise_linear:
         return conv_act_tangent(a_x, weight, y, *ctx.geometry, ctx.activation, ctx.slope), None
     c = _sum(
         None if a_x is None else _conv(a_x, weight, ctx.geometry),
         None if a_weight is None else _conv(x, a_weight, ctx.geometry),
         None if a_bias is None else a_bias.view(1, -1, 1, 1),
     ).expand(da.shape)
-    if ctx.activation is None or _is_linear(ctx.activation):
-        return through(c, y, ctx.activation, ctx.slope), None
-    with torch.enable_grad():  # through is differentiable in y
-        da_, y_ = (v if v.requires_grad else v.detach().requires_grad_() for v in (da, y))
-        dz = through(da_, y_, ctx.activation, ctx.slope)
-    return torch.autograd.grad(dz, (da_, y_), c, create_graph=torch.is_grad_enabled())
+    bent = None if row.piecewise_linear else turn(da * c, y, ctx.activation, ctx.slope)
+    return through(c, y, ctx.activation, ctx.slope), bent
 
 
 def _tangent_setup(ctx, inputs, output):

@@ -8,7 +8,7 @@ fp32 (fp64 for fp64).
 
 import torch
 
-from ganfast.reference.activation import activate
+from ganfast.reference.activation import activate, slope_and_bend
 from ganfast.reference.wide import wide
 
 
@@ -37,18 +37,6 @@ def _normalised(y, weight, bias, moments, eps):
     return x, z if b is None else z + _around(b, y), r, w
 
 
-def _slope(z, activation, negative_slope):
-    """act'(z), and act''(z) where it is not zero everywhere, else None."""
-    if activation == "tanh":
-        t = torch.tanh(z)
-        return 1 - t * t, -2 * t * (1 - t * t)
-    if activation is None:
-        return torch.ones_like(z), None
-    if activation == "relu":
-        return torch.where(z <= 0, 0.0, torch.ones_like(z)), None
-    return torch.where(z > 0, torch.ones_like(z), negative_slope), None
-
-
 def moments_of(y):
     """Mean and biased variance of each channel of y: [2, C]."""
     var, mean = torch.var_mean(wide(y), [d for d in range(y.dim()) if d != 1], correction=0)
@@ -75,7 +63,7 @@ def batch_norm_act_backward(da, y, weight, bias, moments, use_batch, eps, activa
     With dz = da·act'(z) that of y is weight·r·(dz − (Σ dz + x̂·Σ dz·x̂)/n), with given moments weight·r·dz.
     """
     x, z, r, w = _normalised(y, weight, bias, moments, eps)
-    dz = wide(da) * _slope(z, activation, negative_slope)[0]
+    dz = wide(da) * slope_and_bend(z, activation, negative_slope)[0]
     dbias, dweight = _sums(dz), _sums(dz * x)
     inner = _projected(dz, x, dbias, dweight) if use_batch else dz
     return (inner * _around(w * r, y)).to(y.dtype), torch.stack((dbias, dweight))
@@ -95,7 +83,7 @@ def batch_norm_act_double_backward(
     s is absent where the activation has no second derivative.
     """
     x, z, r, w = _normalised(y, weight, bias, moments, eps)
-    slope, bend = _slope(z, activation, negative_slope)
+    slope, bend = slope_and_bend(z, activation, negative_slope)
     g = wide(da)
     dz = g * slope
     c = torch.zeros_like(x) if c is None else wide(c)

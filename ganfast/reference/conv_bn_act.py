@@ -35,7 +35,7 @@ def conv_act(
     """y."""
     u = input_of(x, moments, gain, offset, in_eps, in_activation, in_slope)
     z = torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
-    return activate(z, activation, slope, in_place=True)
+    return activate(z, activation, slope, inplace=True)
 
 
 def conv_act_tangent(x, weight, saved, transposed, stride, padding, output_padding, activation, slope):
