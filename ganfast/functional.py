@@ -1,7 +1,7 @@
 """The operators as functions, with PyTorch's conventions.
 
-``conv_transpose_bn_relu`` and ``conv_bn_act`` are made of two operators: ops/conv_bn_act.py, the convolution with its
-bias and activation, and ``batch_norm_act`` behind it. The convolution itself is the vendor's.
+Where no kernel of ours may run (a CPU, few numbers in an eager loop), ``conv_transpose_bn_relu`` and ``conv_bn_act`` are
+torch's convolution and ``batch_norm_act`` behind it.
 """
 
 import torch
@@ -94,6 +94,7 @@ def _phi(weight, kind, target):
 def conv_transpose_bn_relu(
     x, weight, bias=None, bn_weight=None, bn_bias=None, running_mean=None, running_var=None, training=False,
     momentum=0.1, eps=1e-5, stride=1, padding=0, output_padding=0, activation="relu", negative_slope=0.2,
+    num_batches_tracked=None,
 ):  # fmt: skip
     """y = act(batch_norm(conv_transpose2d(x, weight) + bias)), [N, C_out, H', W'].
 
@@ -107,13 +108,13 @@ def conv_transpose_bn_relu(
     Radford et al. 2015, arXiv:1511.06434.
     """
     geometry = True, _pair("stride", stride), _pair("padding", padding), _pair("output_padding", output_padding)
-    batch_norm = bn_weight, bn_bias, running_mean, running_var, training, momentum, eps
-    return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
+    batch_norm = bn_weight, bn_bias, running_mean, running_var, num_batches_tracked, training, momentum, eps
+    return layer(x, weight, bias, batch_norm, geometry, activation, negative_slope)
 
 
 def conv_bn_act(
     x, weight, bias=None, bn_weight=None, bn_bias=None, running_mean=None, running_var=None, training=False,
-    momentum=0.1, eps=1e-5, stride=1, padding=0, activation="leaky_relu", negative_slope=0.2,
+    momentum=0.1, eps=1e-5, stride=1, padding=0, activation="leaky_relu", negative_slope=0.2, num_batches_tracked=None,
 ):  # fmt: skip
     """y = act(batch_norm(conv2d(x, weight) + bias)), [N, C_out, H', W']; weight [C_out, C_in, kH, kW].
 
@@ -122,8 +123,8 @@ def conv_bn_act(
     fewer than torch's layers. In an eager loop on a GPU a layer of up to a million outputs is torch's own functions.
     """
     geometry = False, _pair("stride", stride), _pair("padding", padding), (0, 0)
-    batch_norm = bn_weight, bn_bias, running_mean, running_var, training, momentum, eps
-    return _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, negative_slope)
+    batch_norm = bn_weight, bn_bias, running_mean, running_var, num_batches_tracked, training, momentum, eps
+    return layer(x, weight, bias, batch_norm, geometry, activation, negative_slope)
 
 
 def _pair(name, value):
@@ -136,26 +137,23 @@ def _pair(name, value):
 
 @once
 def _check_layer(
-    x, weight, bias, bn_weight, bn_bias, mean, var, training, momentum, eps, transposed, stride, padding,
+    x, weight, bias, bn_weight, bn_bias, mean, var, batches, training, momentum, eps, transposed, stride, padding,
     output_padding, activation, slope, lowered,
 ):  # fmt: skip
     """Of conv_transpose_bn_relu and conv_bn_act; lowered: the dtype of autocast, or None. How many numbers y has."""
     if lowered is not None:
         x, weight, bias = cast((x, weight, bias), lowered)
-    geometry = transposed, stride, padding, output_padding
-    behind = (activation, slope) if bn_weight is None else (None, 0.0)
-    ops.conv_bn_act.conv_bn_act.check(x, None, None, weight, bias, *geometry, None, 0.0, *behind, False)
+    geometry, nothing = (transposed, stride, padding, output_padding), (None, None, None)
+    check = ops.conv_bn_act.conv_act.check
+    check(x, *nothing, weight, bias, *geometry, 0.0, None, 0.0, None, 0.0)
     count, channels = ops.conv_bn_act.outputs(x, weight, *geometry), weight.shape[1 if transposed else 0]
     if bn_weight is None:
+        activations.check(activation, slope)
+        if activations.ROWS[activation].has_slope:
+            _checks.not_negative("negative_slope", slope)
         return count
-    activations.check(activation, slope)
-    for name, v in (("bn_weight", bn_weight), ("bn_bias", bn_bias), ("running_mean", mean), ("running_var", var)):
-        if v is not None:
-            _checks.per_channel(name, v, "x", x, channels)
-    if (mean is None) != (var is None):
-        raise ValueError("running_mean, running_var: got one of them, needs both or neither")
-    _checks.not_negative("eps", eps)
-    _checks.unit("momentum", momentum)
+    ops.batch_norm_act.check_parameters("x", x, channels, bn_weight, bn_bias, eps, activation, slope, "bn_")
+    ops.batch_norm_act.check_running("x", x, channels, mean, var, batches, momentum)
     if (training or mean is None) and count == channels != 0:
         raise ValueError(
             f"x: got shape {tuple(x.shape)}, which leaves one value per channel: needs more in training (or eval())"
@@ -163,29 +161,40 @@ def _check_layer(
     return count
 
 
-def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
+def layer(x, weight, bias, batch_norm, geometry, activation, slope):
+    """Both of the above; batch_norm: weight, bias, running mean, variance and counter, training, momentum, eps."""
     lowered = None
     if isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type):
         lowered = torch.get_autocast_dtype(x.device.type)
     count = _check_layer(x, weight, bias, *batch_norm, *geometry, activation, slope, lowered)
-    bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
-    link = ops.conv_bn_act.conv_bn_act
+    bn_weight, bn_bias, mean, var, batches, training, momentum, eps = batch_norm
     few = count <= SMALL and host_counts(x.device)
-    if bn_weight is None:
-        if few:
-            return reference.activate(_torchs(x, weight, bias, geometry), activation, slope)
-        return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
-    if not (few or training or mean is None) and count > weight.numel():
+    plain = few or ops.conv_bn_act.conv_act.is_plain(x.device)
+    behind = weight.numel() >= count  # what is folded into the weights is more than what is normalised
+    if bn_weight is not None and (training or mean is None or few or behind):
+        use_batch = training or mean is None
+        if use_batch and not plain:
+            running = (mean, var, batches) if training else (None, None, None)
+            run = ops.conv_bn_act.conv_bn_act
+            return run(
+                x, None, None, None, weight, bias, bn_weight, bn_bias, *running, *geometry, 0.0, None, 0.0, momentum,
+                eps, activation, slope, True,
+            )[0]  # fmt: skip
+        y = _torchs(x, weight, bias, geometry) if plain else _conv_act(x, weight, bias, geometry, None, 0.0)
+        arguments = y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope, batches
+        return (_torchs_batch_norm if few or is_small(y) else batch_norm_act)(*arguments)
+    if bn_weight is not None:
         weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
-        return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
-    use_batch = training or mean is None
-    if few or link.is_plain(x.device):
-        y = _torchs(x, weight, bias, geometry)
-    else:
-        y = link(x, None, None, weight, bias, *geometry, None, 0.0, None, 0.0, False)[0]
-    if few or is_small(y):
-        return _torchs_batch_norm(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
-    return batch_norm_act(y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope)
+    if few:
+        return reference.activate(_torchs(x, weight, bias, geometry), activation, slope)
+    return _conv_act(x, weight, bias, geometry, activation, slope)
+
+
+def _conv_act(x, weight, bias, geometry, activation, slope):
+    """The operator; an activation whose derivative it cannot tell from the output stands behind it."""
+    inside = (activation, slope) if ops.conv_bn_act.is_from_output(activation) else (None, 0.0)
+    y = ops.conv_bn_act.conv_act(x, None, None, None, weight, bias, *geometry, 0.0, None, 0.0, *inside)
+    return y if inside[0] == activation else reference.activate(y, activation, slope)
 
 
 SMALL = 2**20  # numbers that a GPU's memory moves while Python calls an operator
@@ -208,7 +217,11 @@ def _torchs(x, weight, bias, geometry):
     return convolve(x, weight, bias, stride, padding, *rest)
 
 
-def _torchs_batch_norm(y, mean, var, weight, bias, training, momentum, eps, activation, slope):
+def _torchs_batch_norm(y, mean, var, weight, bias, training, momentum, eps, activation, slope, batches=None):
+    if training and batches is not None:
+        batches.add_(1)
+        momentum = 1.0 / float(batches) if momentum is None else momentum
+    momentum = 0.0 if momentum is None else momentum
     return reference.activate(F.batch_norm(y, mean, var, weight, bias, training, momentum, eps), activation, slope)
 
 
@@ -234,14 +247,20 @@ def pairwise_l1(m, others=None):
 
 
 @once
-def _check_batch_norm_act(y, mean, var, weight, bias, training, momentum, eps, activation, slope):
-    ops.batch_norm_act.batch_norm_act.check(y, weight, bias, mean, var, training, eps, activation, slope)
-    _checks.unit("momentum", momentum)
+def _check_batch_norm_act(y, mean, var, weight, bias, training, momentum, eps, activation, slope, batches):
+    op = ops.batch_norm_act
+    if training:
+        return op.batch_norm_act.check(y, weight, bias, mean, var, batches, momentum, eps, activation, slope)
+    op.check_input(y)
+    op.check_parameters("y", y, y.shape[1], weight, bias, eps, activation, slope)
+    op.check_running("y", y, y.shape[1], mean, var, batches, momentum)
+    if mean is None:
+        raise ValueError(f"running_mean: got None, needs a tensor [{y.shape[1]}] in evaluation")
 
 
 def batch_norm_act(
     y, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
-    activation="relu", negative_slope=0.2,
+    activation="relu", negative_slope=0.2, num_batches_tracked=None,
 ):  # fmt: skip
     """a = act(weight·(y − mean)/√(var + eps) + bias), like y: F.batch_norm, with its arguments, and an activation.
 
@@ -255,14 +274,16 @@ def batch_norm_act(
     Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.
     Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    rest = activation, negative_slope
-    if isinstance(y, torch.Tensor) and y.numel() <= SMALL and host_counts(y.device):
-        arguments = y, running_mean, running_var, weight, bias, training, momentum, eps, *rest
+    arguments = y, running_mean, running_var, weight, bias, training, momentum, eps, activation, negative_slope
+    arguments = *arguments, num_batches_tracked
+    few = isinstance(y, torch.Tensor) and y.numel() <= SMALL and host_counts(y.device)
+    if few or not training:
         _check_batch_norm_act(*arguments)
+    if few:
         return _torchs_batch_norm(*arguments)
-    run = ops.batch_norm_act.batch_norm_act
-    a, mean, var = run(y, weight, bias, running_mean, running_var, training, eps, *rest)
-    if training and running_mean is not None and y.numel():
-        update = ops.batch_norm_act.update_running_statistics_
-        update(running_mean, running_var, mean.detach(), var.detach(), momentum, y.numel() // y.shape[1])
-    return a
+    rest, op = (eps, activation, negative_slope), ops.batch_norm_act
+    if not training:
+        wide = _checks.sum_dtype(y)
+        moments = torch.stack((running_mean.to(wide), running_var.to(wide)))
+        return op.normalise_act(y, weight, bias, moments, *rest)
+    return op.batch_norm_act(y, weight, bias, running_mean, running_var, num_batches_tracked, momentum, *rest)[0]

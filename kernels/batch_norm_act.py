@@ -193,9 +193,7 @@ def moments_kernel(
     """partials[chunk, 0..2, channel] = number of elements, mean of the differences to the first one, M2."""
     which, chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
     columns, inside = _columns(which, block, channels, inner, LAST, BI)
-    _first, number, middle, m2 = _moments(
-        y, rows, columns, inside, which, outer, channels, inner, steps, LAST, BO, BI
-    )
+    _first, number, middle, m2 = _moments(y, rows, columns, inside, which, outer, channels, inner, steps, LAST, BO, BI)
     p = partials + chunk.to(tl.int64) * 3 * channels
     _put(p, number, which, channels, LAST, BI)
     _put(p + channels, middle, which, channels, LAST, BI)
@@ -222,9 +220,7 @@ def small_kernel(
     """The whole forward of the program's channels."""
     which, _chunk, block, rows = _place(outer_chunks, inner_blocks, steps, BO)
     columns, inside = _columns(which, block, channels, inner, LAST, BI)
-    first, number, middle, m2 = _moments(
-        y, rows, columns, inside, which, outer, channels, inner, steps, LAST, BO, BI
-    )
+    first, number, middle, m2 = _moments(y, rows, columns, inside, which, outer, channels, inner, steps, LAST, BO, BI)
     number = tl.maximum(number, 1.0)
     if LAST:
         mean = tl.sum(first, axis=0) + middle  # [1, BI] → [BI]
@@ -241,7 +237,9 @@ def small_kernel(
         scale *= _channel(weight, which, channels, LAST, BI)
     if bias is not None:
         shift = _channel(bias, which, channels, LAST, BI)
-    _apply(y, a, rows, columns, inside, _spread(mean, LAST), scale, shift, slope, outer, channels, inner, steps, ACT, BO)
+    _apply(
+        y, a, rows, columns, inside, _spread(mean, LAST), scale, shift, slope, outer, channels, inner, steps, ACT, BO
+    )
 
 
 @triton.jit

@@ -21,10 +21,10 @@ from ganfast.nn.fused_group import (
     takes,
 )
 from ganfast.ops import _registry, _tuning
-from ganfast.ops.batch_norm_act import update_running_statistics_
-from ganfast.ops.conv_bn_act import conv_bn_act, may_win
+from ganfast.ops.conv_bn_act import conv_act, conv_bn_act, is_from_output, may_win
+from ganfast.reference import activate
 
-_NOTHING = (None, None, None, 0.0)  # scale, shift, activation, slope of what is still to be applied to x
+_NOTHING = (None, None, None, 0.0, None, 0.0)  # moments, gain, offset, eps, activation, slope: still to be applied to x
 
 
 class FusedSequential(nn.Sequential):
@@ -123,7 +123,7 @@ def _links(group, following, x, chain) -> bool:
 
 def _chain_is_faster(group, following, x) -> bool:
     """Measured once per shape: forward and backward of the two, as a chain and one after the other."""
-    if torch.compiler.is_compiling() or conv_bn_act.is_plain(x.device) or not may_win(x):
+    if torch.compiler.is_compiling() or conv_act.is_plain(x.device) or not may_win(x):
         return False
     trial = Trial((group, following), x)
 
@@ -134,33 +134,39 @@ def _chain_is_faster(group, following, x) -> bool:
     return _tuning.choose(trial.key("chain"), ways, x.device, by_host=_registry.is_eager(x.device)) == "chain"
 
 
-def _convolve(group, weight, x, before, activation, slope, statistics):
-    scale, shift, *in_activation = before
-    conv = group.conv
-    geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
-    return conv_bn_act(x, scale, shift, weight, conv.bias, *geometry, *in_activation, activation, slope, statistics)
-
-
 def _link(group, x, before):
-    """The convolution alone, and what the next one is to apply to it."""
-    weight = group.conv.weight
-    y, mean, var = _convolve(group, weight, x, before, None, 0.0, True)
-    count = y.numel() // y.shape[1]
-    if count == 1:
-        raise ValueError(f"x: got one value per channel in training, {tuple(y.shape)}, needs more to normalise by")
-    gain, offset, running_mean, running_var, _, momentum, eps = group.batch_norm(weight)
-    if running_mean is not None and count:
-        update_running_statistics_(running_mean, running_var, mean.detach(), var.detach(), momentum, count)
-    scale = gain * torch.rsqrt(var + eps)
-    shift = -mean * scale if offset is None else offset - mean * scale
-    return y, (scale.to(mean.dtype), shift.to(mean.dtype), group.activation, group.slope)
+    """What the convolution leaves, and what the next one is to apply to it."""
+    _, z, moments, gain, offset, eps = _layer(group, x, before, False)
+    return z, (moments, gain, offset, eps, group.activation, group.slope)
 
 
 def _end(group, x, before):
     """The output; its convolution applies what the one before has left."""
-    weight = group.conv.weight
-    if group.bn is None:
-        return _convolve(group, weight, x, before, group.activation, group.slope, False)[0]
-    y = _convolve(group, weight, x, before, None, 0.0, False)[0]
-    gain, offset, mean, var, *rest = group.batch_norm(weight)
-    return functional.batch_norm_act(y, mean, var, gain, offset, *rest, group.activation, group.slope)
+    if group.uses_batch:
+        return _layer(group, x, before, True)[0]
+    conv, tail = group.conv, (None, 0.0)
+    if group.bn is None and is_from_output(group.activation):
+        tail = group.activation, group.slope
+    moments, gain, offset, *rest = before
+    geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
+    y = conv_act(x, moments, gain, offset, conv.weight, conv.bias, *geometry, *rest, *tail)
+    if group.bn is not None:
+        gain, offset, mean, var, _, _, eps = group.batch_norm(conv.weight)
+        return functional.batch_norm_act(y, mean, var, gain, offset, False, 0.0, eps, group.activation, group.slope)
+    return y if tail[0] == group.activation else activate(y, group.activation, group.slope)
+
+
+def _layer(group, x, before, apply):
+    """(a, z, moments) of the convolution and its batch normalisation; then the latter's weight, bias and eps."""
+    conv, weight = group.conv, group.conv.weight
+    gain, offset, *running, momentum, eps = group.batch_norm(weight)
+    if not group.bn.training:  # the batch's statistics for want of others
+        running = None, None, None
+    moments, in_gain, in_offset, *rest = before
+    geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
+    behind = (group.activation, group.slope) if apply else (None, 0.0)
+    out = conv_bn_act(
+        x, moments, in_gain, in_offset, weight, conv.bias, gain, offset, *running, *geometry, *rest, momentum, eps,
+        *behind, apply,
+    )  # fmt: skip
+    return *out, gain, offset, eps

@@ -14,7 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from ganfast import functional
 from ganfast.ops import _registry, _tuning
 from ganfast.ops._private import are_functorch_transforms_active, get_tracing_state
-from ganfast.ops.conv_bn_act import conv_bn_act, outputs
+from ganfast.ops.conv_bn_act import conv_act, outputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
@@ -47,18 +47,13 @@ class FusedGroup(NamedTuple):
         return self.bn is not None and (self.bn.training or self.bn.running_mean is None)
 
     def batch_norm(self, weight):
-        """The operators' arguments that come from ``bn``; in training, counts the batch in ``num_batches_tracked``."""
+        """What the operators take of ``bn``: weight, bias, running mean, variance and counter, momentum, eps."""
         bn = self.bn
-        if bn is None:
-            return (None, None, None, None, False, 0.0, 0.0)
         gain = weight.new_ones(bn.num_features) if bn.weight is None else bn.weight
-        mean, var, momentum = bn.running_mean, bn.running_var, bn.momentum
+        running = (bn.running_mean, bn.running_var, bn.num_batches_tracked)
         if bn.training and not bn.track_running_stats:
-            mean = var = None
-        elif bn.training and bn.num_batches_tracked is not None:
-            bn.num_batches_tracked.add_(1)
-            momentum = 1.0 / float(bn.num_batches_tracked) if momentum is None else momentum
-        return (gain, bn.bias, mean, var, self.uses_batch, 0.0 if momentum is None else momentum, bn.eps)
+            running = None, None, None
+        return gain, bn.bias, *running, bn.momentum, bn.eps
 
     def __call__(self, x):
         if not operators_do() or self.prefers_torch(x):
@@ -75,10 +70,12 @@ class FusedGroup(NamedTuple):
     def fused(self, x):
         """Runs one operator."""
         conv, weight = self.conv, self.conv.weight
-        arguments = (x, weight, conv.bias, *self.batch_norm(weight), conv.stride, conv.padding)
-        if conv.transposed:
-            return functional.conv_transpose_bn_relu(*arguments, conv.output_padding, self.activation, self.slope)
-        return functional.conv_bn_act(*arguments, self.activation, self.slope)
+        batch_norm = (None, None, None, None, None, False, 0.0, 0.0)
+        if self.bn is not None:
+            *of_batch, momentum, eps = self.batch_norm(weight)
+            batch_norm = (*of_batch, self.uses_batch, momentum, eps)
+        geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
+        return functional.layer(x, weight, conv.bias, batch_norm, geometry, self.activation, self.slope)
 
     def prefers_torch(self, x) -> bool:
         """Whether torch's own layers are as fast or faster.
@@ -86,7 +83,7 @@ class FusedGroup(NamedTuple):
         They are on a CPU; and in an eager loop on a GPU, where the host's time counts, for small tensors. For larger
         ones both are timed once for each shape, forward and backward.
         """
-        if conv_bn_act.is_plain(x.device):
+        if conv_act.is_plain(x.device):
             return True
         if not _host_counts(x):
             return False
@@ -150,7 +147,7 @@ def known_to_prefer_torch(module, x) -> bool:
     """
     if not isinstance(x, Tensor):
         return False
-    if conv_bn_act.is_plain(x.device):  # first: in a small network on a CPU the time of each check shows
+    if conv_act.is_plain(x.device):  # first: in a small network on a CPU the time of each check shows
         return True
     return _host_counts(x) and _inputs_like(x) in _BY_TORCH.get(module, ())
 

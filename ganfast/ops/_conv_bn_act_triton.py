@@ -292,9 +292,7 @@ def _data_gradient(dz, u, x, weight, geometry, need_before):
         if need_before:
             rows = kernels.partial_rows(dz.x, factor, into, geometry, configuration, True)
             partials[0] = x.new_empty((rows, 2, x.shape[1]), dtype=torch.float32)
-        kernels.backward_data(
-            dz, _packed(factor, pack), into, geometry, configuration, u, partials[0], _tf32(x)
-        )
+        kernels.backward_data(dz, _packed(factor, pack), into, geometry, configuration, u, partials[0], _tf32(x))
 
     rest = geometry, *_features(dz, u), need_before, _tf32(x)
     choices = kernels.choices(dz.x, factor, into, geometry, True, u.form != "plain", _tf32(x))

@@ -241,14 +241,15 @@ def _executes(node) -> bool:
 class Op:
     """A registered operator. Call it like the function it is; arguments are positional.
 
-    schema         "name(Tensor x, float t) -> Tensor", results are new tensors
+    schema         "name(Tensor x, Tensor(a!)? buffer, float t) -> Tensor", results are new tensors; what is changed in
+                   place has no derivative
     check          check(*args) raises ValueError or TypeError for what no backend may see
     fake           fake(*args): empty results with the shapes, dtypes and strides of the real ones
     reference      reference(*args): plain PyTorch, runs everywhere and alone in fp64
     backends       faster ones, best first
     setup          setup(ctx, inputs, output) saves what the derivative needs (torch.library.register_autograd)
     backward       backward(ctx, *grads) calls other Ops and torch functions only, so that it can be derived again;
-                   or a string: why there is no derivative; or None: it has no results, it changes arguments in place
+                   or a string: why there is no derivative; or None: it has no results
     autocast       None (takes any dtype as it is), "lower" (cast to autocast's dtype), "float32", or
                    autocast(args, dtype): the arguments as the operator takes them under autocast to dtype
     """
@@ -377,6 +378,27 @@ class Op:
         function = type(torch.autograd.Function)(f"ganfast_{self.name}", (torch.autograd.Function,), functions)
         return super(torch.autograd.Function, function).apply
 
+    def _autograd_kernel(self):
+        """What torch.library.register_autograd would register."""
+
+        def below(*args):
+            with torch._C._AutoDispatchBelowAutograd():
+                return self.overload(*args)
+
+        def forward(ctx, *args):
+            output = below(*args)
+            self.setup(ctx, args, output)
+            return output
+
+        functions = {"forward": staticmethod(forward), "backward": staticmethod(self.backward)}
+        function = type(torch.autograd.Function)(f"{self.name}_kernel", (torch.autograd.Function,), functions)
+
+        def kernel(*args):
+            derives = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+            return function.apply(*args) if derives else below(*args)
+
+        return kernel
+
     def _register(self, schema) -> None:
         qualified = f"ganfast::{self.name}"
         _LIBRARY.define(schema)
@@ -388,7 +410,9 @@ class Op:
 
         _LIBRARY.impl(self.name, functools.partial(checked, self.run), "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, functools.partial(checked, self.fake), lib=_LIBRARY)
-        if self.backward is not None:  # torch takes no derivative of what changes its arguments
+        if self.backward is not None and "!" in schema:  # torch.library.register_autograd takes none of these
+            _LIBRARY.impl(self.name, self._autograd_kernel(), "Autograd")
+        elif self.backward is not None:
             torch.library.register_autograd(
                 qualified,
                 lambda ctx, *grads: self.backward(ctx, *grads),

@@ -28,11 +28,11 @@ ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "tanh": 3}  # the codes of c
 # --- shapes and checks ------------------------------------------------------------------------------------------------
 
 
-def check_parameters(y_name, y, channels, weight, bias, eps, activation, slope):
+def check_parameters(y_name, y, channels, weight, bias, eps, activation, slope, prefix=""):
     """Of a normalisation of `channels` channels and the activation behind it; y says the dtype and the device."""
     for name, v in (("weight", weight), ("bias", bias)):
         if v is not None:
-            _checks.per_channel(name, v, y_name, y, channels)
+            _checks.per_channel(prefix + name, v, y_name, y, channels)
     _checks.not_negative("eps", eps)
     activations.check(activation, slope)
 
@@ -52,14 +52,14 @@ def check_running(y_name, y, channels, mean, var, batches, momentum):
         _checks.unit("momentum", momentum)
 
 
-def _check_input(y):
+def check_input(y):
     _checks.floating("y", y)
     if y.dim() < 2:
         raise ValueError(f"y: got shape {tuple(y.shape)}, needs [batch, channels, ...]")
 
 
 def _check(y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope):
-    _check_input(y)
+    check_input(y)
     check_parameters("y", y, y.shape[1], weight, bias, eps, activation, slope)
     check_running("y", y, y.shape[1], running_mean, running_var, batches, momentum)
     if y.numel() == y.shape[1] != 0:
@@ -69,7 +69,7 @@ def _check(y, weight, bias, running_mean, running_var, batches, momentum, eps, a
 
 
 def _check_normalise(y, weight, bias, moments, *rest):
-    _check_input(y)
+    check_input(y)
     check_parameters("y", y, y.shape[1], weight, bias, *rest)
     _checks.sums("moments", moments, (2, y.shape[1]), "y", y)
 
@@ -370,7 +370,10 @@ normalise_act = Op(
     check=_check_normalise,
     fake=lambda y, *rest: _new(y),
     reference=_plain_normalise,
-    backends=[Backend("triton", _triton_normalise, _supports_triton), Backend("cpu", _cpu_normalise, _supports_cpu_of(0))],
+    backends=[
+        Backend("triton", _triton_normalise, _supports_triton),
+        Backend("cpu", _cpu_normalise, _supports_cpu_of(0)),
+    ],
     setup=_normalise_setup,
     backward=_normalise_backward,
 )

@@ -131,7 +131,9 @@ def _check_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, bn_we
     if da is None and dz is None and dmoments is None:
         raise ValueError("da, dz, dmoments: got None for all, needs at least one")
     if len(needed) != 4 or not any(needed):
-        raise ValueError(f"needed: got {needed}, needs four, for x, what stands before it, weight and bias, one of them True")
+        raise ValueError(
+            f"needed: got {needed}, needs four, for x, what stands before it, weight and bias, one of them True"
+        )
     for name, v in (("da", da), ("dz", dz), ("y", y)):
         if v is not None:
             _checks.floating(name, v)
@@ -270,7 +272,7 @@ def _backward_backward(ctx, *cotangents):
     asked = [given and next(asked) for given in ctx.given]
     of = cotangents[0], cotangents[3], cotangents[4]
     a_x, a_weight, a_bias = (a if needed else None for a, needed in zip(of, (ctx.needed[0], *ctx.needed[2:])))
-    results = [None] * 22
+    results = [None] * 23
     if a_x is None and a_weight is None and a_bias is None:
         return tuple(results)
     dz = through(da, y, ctx.activation, ctx.slope)
@@ -371,9 +373,7 @@ def _triton_backward(da, dz, dmoments, x, moments, gain, offset, weight, bn_weig
     *geometry, in_eps, in_activation, in_slope, eps, activation, slope, needed = rest
     before = moments, gain, offset, in_eps, in_activation, in_slope
     bn = bn_weight, bn_bias, eps, activation, slope
-    return _triton.backward(
-        (da, dz, dmoments), x, before, weight, y, out_moments, bn, geometry, needed, may_win(x)
-    )
+    return _triton.backward((da, dz, dmoments), x, before, weight, y, out_moments, bn, geometry, needed, may_win(x))
 
 
 def _plain_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest):

@@ -69,9 +69,7 @@ def batch_norm_act_backward(da, y, weight, bias, moments, use_batch, eps, activa
     return (inner * _around(w * r, y)).to(y.dtype), torch.stack((dbias, dweight))
 
 
-def batch_norm_act_double_backward(
-    c, c_sums, da, y, weight, bias, moments, use_batch, eps, activation, negative_slope
-):
+def batch_norm_act_double_backward(c, c_sums, da, y, weight, bias, moments, use_batch, eps, activation, negative_slope):
     """From the cotangents of the backward's results (either may be None), those of da, y, weight and bias.
 
     c_bias, c_weight = c_sums. With P v = v − (Σ v + x̂·Σ v·x̂)/n (given statistics: v), q = weight·r·P c + c_weight·x̂ + c_bias, s = q·da·act''(z):

@@ -96,9 +96,7 @@ def conv_bn_act_backward(
     )
     din_moments = dbefore = None
     if in_moments is not None and mask[0]:
-        dx, dbefore = batch_norm_act_backward(
-            dx, x, gain, offset, in_moments, False, in_eps, in_activation, in_slope
-        )
+        dx, dbefore = batch_norm_act_backward(dx, x, gain, offset, in_moments, False, in_eps, in_activation, in_slope)
         din_moments = moments_gradient(gain, in_moments, in_eps, dbefore)
     before = (din_moments, dbefore) if need_before else (None, None)
     return dx if need_x else None, *before, dweight, dbias, dbn
