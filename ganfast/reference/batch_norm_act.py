@@ -123,7 +123,7 @@ def update_running_statistics(running_mean, running_var, batches, momentum, mome
     weight = momentum if momentum is not None else 0.0 if batches is None else 1.0 / batches.to(moments.dtype)
     unbiased = moments[1] * (count / (count - 1) if count > 1 else float("nan"))
     for running, value in ((running_mean, moments[0]), (running_var, unbiased)):
-        running.copy_(wide(running).lerp(value, weight))
+        running.copy_(running.to(value.dtype).lerp(value, weight))
 
 
 def _projected(v, x, total, along):

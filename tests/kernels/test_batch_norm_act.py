@@ -5,17 +5,23 @@ import pytest
 pytest.importorskip("triton")
 
 
+SMALL = pytest.mark.parametrize("small", [False, True])  # one program for each few channels
+
+
+@SMALL
 @pytest.mark.parametrize("last", [False, True])
-def test_kernels_in_the_interpreter(last, interpret):
-    interpret("batch_norm_act", "all_kernels", last)
+def test_kernels_in_the_interpreter(last, small, interpret):
+    interpret("batch_norm_act", "all_kernels", last, small)
 
 
-def test_variance_and_non_finite_values_in_the_interpreter(interpret):
-    interpret("batch_norm_act", "variance_and_non_finite")
+@SMALL
+def test_variance_and_non_finite_values_in_the_interpreter(small, interpret):
+    interpret("batch_norm_act", "variance_and_non_finite", small)
 
 
-def test_running_statistics_in_the_interpreter(interpret):
-    interpret("batch_norm_act", "running_statistics")
+@SMALL
+def test_running_statistics_in_the_interpreter(small, interpret):
+    interpret("batch_norm_act", "running_statistics", small)
 
 
 ARCHS = [pytest.param("80", marks=pytest.mark.chips), "90", pytest.param("100", marks=pytest.mark.chips)]

@@ -1,16 +1,20 @@
 """batch_norm_act's Triton kernels against the reference in fp64."""
 
+import itertools
+
 import torch
+from ganfast.kernels import _statistics
 from ganfast.kernels import batch_norm_act as kernels
 
 from ganfast import activations, reference
 from ganfast.ops import batch_norm_act as op
 
 
-def prepare():
-    """Several chunks and steps even of small tensors."""
+def prepare(small):
+    """Several chunks and steps even of few numbers; small: one program for each few channels."""
     torch.manual_seed(0)
-    kernels.TILE, kernels.PROGRAMS, kernels.FINISH_CHUNKS = 64, 6, 2
+    kernels.TILE, kernels.PROGRAMS, _statistics.TILES = 64, 6, 2
+    kernels.SMALL = 4 << 20 if small else 0
 
 
 def close(got, wanted, bound, where, scale=None):
@@ -23,9 +27,9 @@ def laid(x, last):
     return x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
 
 
-def all_kernels(last) -> None:
+def all_kernels(last, small) -> None:
     """Forward and backward. Errors of sums are relative to Σ|dz| or Σ|dz·x̂|; half types round the tensors."""
-    prepare()
+    prepare(small)
     done = 0
     shapes = ((5, 3, 5, 7), (20, 1, 2, 4), (2, 70, 2, 2), (1, 2, 13, 11), (33, 17), (2, 2, 2, 3, 5))
     for count, shape in enumerate(shapes):
@@ -41,30 +45,37 @@ def all_kernels(last) -> None:
                 weight, bias = torch.rand(channels) + 0.5, torch.randn(channels)
                 if count % 3 == 1:
                     weight, bias = None, bias.to(dtype)
-                mean, var = 3 + torch.randn(channels), torch.rand(channels) + 1
-                options = use_batch, 1e-5, act, 0.2
-                a, m, v = op._triton_forward(y, weight, bias, mean, var, *options)
-                first = op._triton_backward(g, y, weight, bias, m, v, *options)
-                assert a.stride() == first[0].stride() == y.stride()
+                moments, options = torch.stack((3 + torch.randn(channels), torch.rand(channels) + 1)), (1e-5, act, 0.2)
                 w64 = [None if t is None else t.double() for t in (weight, bias)]
-                a64, m64, v64 = reference.batch_norm_act(y.double(), *w64, mean.double(), var.double(), *options)
-                close(m, m64, 3e-7, where)
-                close(v, v64, 1e-6, where)
+                m64 = moments.double()
+                if use_batch:
+                    a, moments = op.triton_forward(y, weight, bias, None, None, None, 0.1, *options)
+                    a64, m64 = reference.batch_norm_act(y.double(), *w64, None, None, None, 0.1, *options)
+                    close(moments[0], m64[0], 3e-7, where)
+                    close(moments[1], m64[1], 1e-6, where)
+                else:
+                    a = op._triton_normalise(y, weight, bias, moments, *options)
+                    a64 = op._reference_normalise(y.double(), *w64, m64, *options)
+                dy, sums = op.triton_backward(g, y, weight, bias, moments, use_batch, *options)
+                assert a.stride() == dy.stride() == y.stride()
                 close(a, a64, bound, where, a64.norm() + 1)
-                dy, dweight, dbias = op._reference_backward(g.double(), y.double(), *w64, m64, v64, *options)
+                dy64, sums64 = op._reference_backward(g.double(), y.double(), *w64, m64, use_batch, *options)
                 terms = g.double().abs().sum() / channels
-                close(first[0], dy, bound, where, dy.norm() + g.double().norm())
-                loose = bound if bias is not None and bias.dtype == dtype else 2e-6
-                close(first[1], dweight, 2e-6, where, 3 * terms)
-                close(first[2], dbias, loose, where, terms)
+                close(dy, dy64, bound, where, dy64.norm() + g.double().norm())
+                close(sums[1], sums64[1], 2e-6, where, 3 * terms)
+                close(sums[0], sums64[0], 2e-6, where, terms)
+                alone = torch.full_like(sums, float("nan"))
+                kernels.sums(g, *op.lies(y), weight, bias, moments, *options, alone)
+                close(alone, sums64, 2e-6, where, 3 * terms)
 
 
-def variance_and_non_finite() -> None:
+def variance_and_non_finite(small) -> None:
     """Mean 1e4, deviation 1: mean and output are within fp32's rounding of 1e4, 5e-4; the variance is right."""
-    prepare()
+    prepare(small)
+    nothing = None, None, None, None, None, 0.1  # weight, bias and running statistics
     for last in (False, True):
         y = laid(1e4 + torch.randn(8, 3, 8, 8), last)
-        a, mean, var = op._triton_forward(y, None, None, None, None, True, 0.0, None, 0.0)
+        a, (mean, var) = op.triton_forward(y, *nothing, 0.0, None, 0.0)
         v64, m64 = torch.var_mean(y.double(), (0, 2, 3), correction=0)
         close(var, v64, 1e-6, last)
         assert float((mean - m64).abs().max()) <= 5e-4
@@ -73,25 +84,26 @@ def variance_and_non_finite() -> None:
         y = laid(torch.randn(3, 3, 3, 3), last)
         y[1, 1, 2, 2] = float("nan")
         for act in activations.ROWS:
-            a, mean, var = op._triton_forward(y, None, None, None, None, True, 1e-5, act, 0.2)
-            dy, dweight, _ = op._triton_backward(y, y, None, None, mean, var, True, 1e-5, act, 0.2)
+            a, moments = op.triton_forward(y, *nothing, 1e-5, act, 0.2)
+            dy, sums = op.triton_backward(y, y, None, None, moments, True, 1e-5, act, 0.2)
             for t in (a, dy):
                 assert t[:, 1].isnan().all() and not t[:, ::2].isnan().any(), act
-            assert dweight.isnan().tolist() == mean.isnan().tolist() == [False, True, False]
+            assert sums[1].isnan().tolist() == moments[0].isnan().tolist() == [False, True, False]
         # given statistics: a nan and an infinity stay where they are
         y[2, 2, 0, 0] = float("inf")
-        a, _, _ = op._triton_forward(y, None, None, torch.zeros(3), torch.ones(3), False, 1e-5, "relu", 0.2)
+        a = op._triton_normalise(y, None, None, torch.tensor([[0.0] * 3, [1.0] * 3]), 1e-5, "relu", 0.2)
         assert a.isnan().sum() == 1 and a.isinf().sum() == 1
 
 
-def running_statistics() -> None:
-    prepare()
-    for channels in (1, 3, 300):
-        for dtype in (torch.float32, torch.bfloat16):
-            mean, var = torch.randn(channels), torch.rand(channels)
-            ours = [torch.randn(channels).to(dtype), torch.rand(channels).to(dtype)]
-            plain = [t.clone() for t in ours]
-            op._triton_update(*ours, mean, var, 0.3, 7)
-            op._reference_update(*plain, mean, var, 0.3, 7)
-            for a, b in zip(ours, plain):
+def running_statistics(small) -> None:
+    prepare(small)
+    for channels, momentum, dtype in itertools.product((1, 3, 300), (0.3, None), (torch.float32, torch.bfloat16)):
+        for last in (False, True):
+            y = laid(torch.randn(3, channels, 2, 2) * 2 + 1, last)
+            start = torch.randn(channels).to(dtype), torch.rand(channels).to(dtype), torch.tensor(4)
+            ours, plain = ([t.clone() for t in start] for _ in range(2))
+            op.triton_forward(y, None, None, *ours, momentum, 1e-5, None, 0.0)
+            op._reference(y, None, None, *plain, momentum, 1e-5, None, 0.0)
+            assert ours[2] == plain[2] == 5
+            for a, b in zip(ours[:2], plain):
                 assert torch.allclose(a, b, rtol=1e-6 if dtype == torch.float32 else 2**-7, atol=1e-6)
