@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from ganfast import activations
 from ganfast.nn.fused_group import FusedGroup, run_group
-from ganfast.ops.conv_bn_act import ACTIVATIONS
 
 
 class FusedConv(nn.Module):
@@ -15,8 +15,7 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv, batch_norm, eps, momentum, activation, negative_slope):
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {activation!r}, needs 'relu', 'leaky_relu', 'tanh' or None")
+        activations.check(activation, negative_slope)
         self.conv = conv
         self.bn = nn.BatchNorm2d(conv.out_channels, eps=eps, momentum=momentum) if batch_norm else None
         self.activation = activation

@@ -37,6 +37,11 @@ def _normalised(y, weight, bias, moments, eps):
     return x, z if b is None else z + _around(b, y), r, w
 
 
+def count_of(y):
+    """Elements of a channel."""
+    return y.numel() // max(y.shape[1], 1)
+
+
 def moments_of(y):
     """Mean and biased variance of each channel of y: [2, C]."""
     var, mean = torch.var_mean(wide(y), [d for d in range(y.dim()) if d != 1], correction=0)
@@ -53,7 +58,7 @@ def batch_norm_act(
 ):  # fmt: skip
     """a like y and the moments; running statistics that are given are updated in place."""
     moments = moments_of(y)
-    update_running_statistics(running_mean, running_var, batches, momentum, moments.detach(), y.numel() // y.shape[1])
+    update_running_statistics(running_mean, running_var, batches, momentum, moments.detach(), count_of(y))
     return normalise_act(y, weight, bias, moments, eps, activation, negative_slope), moments
 
 

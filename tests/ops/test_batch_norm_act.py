@@ -15,7 +15,7 @@ from ganfast.ops.batch_norm_act import (
     batch_norm_act,
     batch_norm_act_backward,
     batch_norm_act_double_backward,
-    update_running_statistics_,
+    normalise_act,
 )
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as reference_backward
 
@@ -48,15 +48,23 @@ def make(shape, dtype=torch.float32, device="cpu", layout="contiguous"):
     return (2 * y + 3).to(dtype), da.to(dtype), weight, bias, mean, 0.5 + torch.rand(shape[1], device=device)
 
 
+def forward(y, weight, bias, moments, use_batch, *options):
+    """(a, moments): of the batch, or the given ones."""
+    if use_batch:
+        return batch_norm_act(y, weight, bias, None, None, None, 0.1, *options)
+    return normalise_act(y, weight, bias, moments, *options), moments
+
+
 def check(y, da, weight, bias, mean, var, use_batch, activation):
     """Forward and backward against fp64; a sum is relative to the sum of its terms' magnitudes."""
-    options, wide = (use_batch, 1e-5, activation, 0.2), [None if v is None else v.double() for v in (weight, bias)]
-    flat, *_ = reference.batch_norm_act(y.double(), *wide, mean.double(), var.double(), use_batch, 1e-5, None, 0.2)
+    given, options = torch.stack((mean, var)), (use_batch, 1e-5, activation, 0.2)
+    wide = [None if v is None else v.double() for v in (weight, bias)]
+    flat, _ = forward(y.double(), *wide, given.double(), use_batch, 1e-5, None, 0.2)
     da = da.masked_fill(flat.abs() < 1e-4, 0.0)  # a kink may lie on either side of what has been rounded
-    a, m, v = batch_norm_act(y, weight, bias, mean, var, *options)
-    dy, dweight, dbias = batch_norm_act_backward(da, y, weight, bias, m, v, *options)
-    a64, m64, v64 = reference.batch_norm_act(y.double(), *wide, mean.double(), var.double(), *options)
-    truth = reference_backward(da.double(), y.double(), *wide, m64, v64, *options)
+    a, found = forward(y, weight, bias, given, *options)
+    dy, sums = batch_norm_act_backward(da, y, weight, bias, found, *options)
+    a64, m64 = forward(y.double(), *wide, given.double(), *options)
+    dy64, sums64 = reference_backward(da.double(), y.double(), *wide, m64, *options)
     bound, terms = BOUNDS[y.dtype], da.double().abs().sum() + 1e-30
     assert a.dtype == dy.dtype == y.dtype
     assert a.shape == dy.shape == y.shape
@@ -64,14 +72,13 @@ def check(y, da, weight, bias, mean, var, use_batch, activation):
     def near(got, wanted, bound, size):
         assert float((got.double() - wanted).norm()) <= bound * float(size)
 
-    near(m, m64, 1e-6, m64.norm() + 1)
-    near(v, v64, 3e-6, v64.norm())
+    near(found[0], m64[0], 1e-6, m64[0].norm() + 1)
+    near(found[1], m64[1], 3e-6, m64[1].norm())
     near(a, a64, bound, a64.norm() + a64.numel() ** 0.5)
-    spread = (torch.ones(1) if weight is None else weight).abs().max() / (v64 + 1e-5).sqrt().min()
-    near(dy, truth[0], bound, truth[0].norm() + float(spread) * da.double().norm())
-    near(dweight, truth[1], 4e-6, 3 * terms)
-    half = bias is not None and bias.dtype != torch.float32  # so is its gradient
-    near(dbias, truth[2], BOUNDS[y.dtype] if half else 4e-6, terms)
+    spread = (torch.ones(1) if weight is None else weight).abs().max() / (m64[1] + 1e-5).sqrt().min()
+    near(dy, dy64, bound, dy64.norm() + float(spread) * da.double().norm())
+    near(sums[1], sums64[1], 4e-6, 3 * terms)
+    near(sums[0], sums64[0], 4e-6, terms)
 
 
 # --- derivatives ------------------------------------------------------------------------------------------------------
@@ -96,11 +103,13 @@ def test_derivatives_to_second_order(training, activation, device):
     torch.testing.assert_close(a, torch_composition(y, *theirs, weight, bias, training, activation))
     torch.testing.assert_close(ours, theirs)
 
-    def all_results(y, *affine):
-        out = batch_norm_act(y, *(affine or (None, None)), mean, var, training, 1e-5, activation, 0.2)
+    given = torch.stack((mean, var)).requires_grad_()  # differentiable, too
+
+    def all_results(y, weight=None, bias=None, moments=given):
+        out = forward(y, weight, bias, moments, training, 1e-5, activation, 0.2)
         return out if training else out[0]
 
-    for arguments in ((y, weight, bias), (y,)):
+    for arguments in ((y, weight, bias), (y,)) if training else ((y, weight, bias, given), (y,)):
         assert gradcheck(all_results, arguments)
         assert gradgradcheck(all_results, arguments)
 
@@ -162,7 +171,7 @@ def test_a_variance_far_below_the_mean(device):
         v64, m64 = torch.var_mean(y.double(), (0, 2, 3), correction=0)
         for name in backends(device):
             with ops.use_backend(name):
-                _, mean, var = batch_norm_act(y, None, None, None, None, True, 0.0, None, 0.2)
+                mean, var = forward(y, None, None, None, True, 0.0, None, 0.2)[1]
             # ours: half a unit of fp32 at 1e4, and nothing of it in the variance; torch's mean is rounded as it grows
             of_mean, of_var = (1e-2, 1e-4) if name == "reference" else (5e-4, 1e-6)
             assert float((mean - m64).abs().max()) <= of_mean
@@ -182,9 +191,9 @@ def test_the_same_bits_on_every_run_and_any_number_of_threads(device):
                 for threads in (1, 2, 3):
                     torch.set_num_threads(threads)
                     with ops.use_backend(name):
-                        out = batch_norm_act(y, *rest, True, 1e-5, "relu", 0.2)
+                        out = forward(y, *rest[:2], None, True, 1e-5, "relu", 0.2)
                         found.append(
-                            [*out, *batch_norm_act_backward(da, y, *rest[:2], *out[1:], True, 1e-5, "relu", 0.2)]
+                            [*out, *batch_norm_act_backward(da, y, *rest[:2], out[1], True, 1e-5, "relu", 0.2)]
                         )
                 for other in found[1:]:
                     assert all(torch.equal(a, b) for a, b in zip(found[0], other))
@@ -193,17 +202,24 @@ def test_the_same_bits_on_every_run_and_any_number_of_threads(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_running_statistics_as_torch(device):
-    for name in backends(device):
-        for dtype in (torch.float32, torch.bfloat16):
-            y, *_, mean, var = make((5, 7, 6, 6), dtype, device)
-            ours, theirs = [mean.to(dtype), var.to(dtype)], [mean.to(dtype).float(), var.to(dtype).float()]
-            with ops.use_backend(None if name == "cpu" else name):
-                functional.batch_norm_act(y, *ours, training=True, momentum=0.3)
-            F.batch_norm(y.float(), *theirs, training=True, momentum=0.3)
-            for a, b in zip(ours, theirs):
-                torch.testing.assert_close(a, b.to(dtype))
-                assert a._version > 0  # who has saved it for a backward is told, whatever has written it
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_running_statistics_as_torch(momentum, device):
+    for name, dtype in itertools.product(backends(device), (torch.float32, torch.bfloat16)):
+        y, *_, mean, var = make((5, 7, 6, 6), dtype, device)
+        ours = [mean.to(dtype), var.to(dtype), torch.tensor(3, device=device)]
+        norm = torch.nn.BatchNorm2d(7, momentum=momentum, device=device)
+        norm.running_mean, norm.running_var, norm.num_batches_tracked = (
+            ours[0].float(),
+            ours[1].float(),
+            ours[2].clone(),
+        )
+        with ops.use_backend(None if name == "cpu" else name):
+            functional.batch_norm_act(y, *ours[:2], training=True, momentum=momentum, num_batches_tracked=ours[2])
+        norm(y.float())
+        assert ours[2] == norm.num_batches_tracked == 4
+        for a, b in zip(ours, (norm.running_mean, norm.running_var)):
+            torch.testing.assert_close(a, b.to(dtype))
+            assert a._version > 0  # who has saved it for a backward is told, whatever has written it
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -226,15 +242,13 @@ def test_nan_spreads_over_its_channel_only(device):
 def test_activations_at_zero_and_infinity_as_torch(device):
     """A zero has no slope under relu; with given statistics an infinity or nan stays where it is."""
     y = torch.tensor([0.0, -0.0, 1.0, -1.0, float("inf"), -float("inf"), float("nan"), 0.2], device=device).repeat(2, 3)
-    zero, one = torch.zeros(24, device=device), torch.ones(24, device=device)
+    given = torch.stack((torch.zeros(24, device=device), torch.ones(24, device=device)))
     for name in backends(device):
         for activation in activations.ROWS:
             with ops.use_backend(name):
-                a = batch_norm_act(y, None, None, zero, one, False, 0.0, activation, 0.2)[0]
+                a = normalise_act(y, None, None, given, 0.0, activation, 0.2)
                 ones = torch.ones_like(y[:, :4])
-                dy = batch_norm_act_backward(
-                    ones, y[:, :4], None, None, zero[:4], one[:4], False, 0.0, activation, 0.2
-                )[0]
+                dy = batch_norm_act_backward(ones, y[:, :4], None, None, given[:, :4], False, 0.0, activation, 0.2)[0]
             leaf = y[:, :4].clone().requires_grad_()
             (wanted,) = torch.autograd.grad(reference.activate(leaf, activation), leaf, ones)
             torch.testing.assert_close(a, reference.activate(y, activation), equal_nan=True)
@@ -264,12 +278,13 @@ def test_empty_sizes_as_torch(shape, device):
 def test_opcheck(layout, device):
     y, da, weight, bias, mean, var = make((3, 4, 2, 3), device=device, layout=layout)
     leaves = [v.detach().requires_grad_() for v in (y, weight, bias)]
-    options = True, 1e-5, "tanh", 0.2
-    torch.library.opcheck(batch_norm_act.overload, (*leaves, mean, var, *options))
-    torch.library.opcheck(batch_norm_act_backward.overload, (da, *leaves, mean, var, *options))
-    given = (y, weight, bias, da, y, weight, bias, mean, var, *options)
-    torch.library.opcheck(batch_norm_act_double_backward.overload, given)
-    torch.library.opcheck(update_running_statistics_.overload, (mean, var, weight, bias, 0.1, 7))
+    options, given = (1e-5, "tanh", 0.2), torch.stack((mean, var))
+    counter = torch.tensor(3, device=device)
+    torch.library.opcheck(batch_norm_act.overload, (*leaves, mean, var, counter, 0.1, *options))
+    torch.library.opcheck(normalise_act.overload, (*leaves, given.clone().requires_grad_(), *options))
+    torch.library.opcheck(batch_norm_act_backward.overload, (da, *leaves, given, True, *options))
+    double = y, given, da, y, weight, bias, given, True, *options
+    torch.library.opcheck(batch_norm_act_double_backward.overload, double)
 
 
 @pytest.mark.usefixtures("inductor")
@@ -323,7 +338,11 @@ def test_arguments_are_checked():
         with pytest.raises(error, match=words):
             run(*arguments, **{"training": True, **options})
     with pytest.raises(ValueError, match=r"da: got shape \(5, 4, 5, 3\), needs \(6, 4, 5, 3\)"):
-        torch.ops.ganfast.batch_norm_act_backward(y[1:], y, None, None, mean, var, True, 1e-5, None, 0.2)
+        torch.ops.ganfast.batch_norm_act_backward(y[1:], y, None, None, torch.stack((mean, var)), True, 1e-5, None, 0.2)
+    with pytest.raises(ValueError, match="running_mean: requires grad, needs to be a buffer"):
+        run(y, mean.clone().requires_grad_(), var, training=True)
+    with pytest.raises(ValueError, match="num_batches_tracked: got .* needs one int64"):
+        run(y, mean, var, training=True, num_batches_tracked=torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "last"])
@@ -334,7 +353,8 @@ def test_graph_replay_equals_eager(layout, graph_device):
 
         def step(y=y, da=da, weight=weight, bias=bias, mean=mean, var=var):
             a = functional.batch_norm_act(y, mean, var, weight, bias, True)
-            return a, batch_norm_act_backward(da, y, weight, bias, mean, var, True, 1e-5, "relu", 0.2)[0]
+            moments = torch.stack((mean, var))
+            return a, batch_norm_act_backward(da, y, weight, bias, moments, True, 1e-5, "relu", 0.2)[0]
 
         with ops.use_backend(name):
             eager, replay = captured(step)

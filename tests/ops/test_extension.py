@@ -19,12 +19,12 @@ G, NORMS, EPSILON = strided(3, 100_000), strided(3).abs(), strided(3).sigmoid()
 ROWS, OTHERS, SUMS = strided(5, 4, 3), strided(6, 4, 3), strided(5, 4)
 LOGITS, FAKES, ONE = strided(9000), strided(70), torch.ones(())
 Y, CHANNEL = strided(2, 4, 6, 6), strided(4).abs()
-NORM = (CHANNEL, CHANNEL, True, 1e-5, "relu", 0.0)
+MOMENTS, NORM = strided(2, 4).abs(), (1e-5, "relu", 0.0)
 PHI = (10.0, 1.0, False)
 CALLS = {
-    "batch_norm_act": (Y, CHANNEL, CHANNEL, None, None, True, 1e-5, "relu", 0.0),
-    "batch_norm_act_backward": (Y + 1, Y, CHANNEL, CHANNEL, *NORM),
-    "update_running_statistics_": (torch.zeros(4), torch.ones(4), CHANNEL.half(), CHANNEL, 0.1, 72),
+    "batch_norm_act": (Y, CHANNEL, CHANNEL, None, None, None, 0.1, *NORM),
+    "normalise_act": (Y, CHANNEL, CHANNEL, MOMENTS, *NORM),
+    "batch_norm_act_backward": (Y + 1, Y, CHANNEL, CHANNEL, MOMENTS, True, *NORM),
     "gradient_penalty": (G, *PHI, True),
     "gradient_penalty_backward": (ONE, NORMS, G, NORMS, *PHI),
     "gradient_penalty_double_backward": (G.clone(), ONE, NORMS, G, NORMS, *PHI),
