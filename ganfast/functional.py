@@ -102,8 +102,8 @@ def conv_transpose_bn_relu(
     layout of torch's convolution. Without ``bn_weight`` there is no batch normalisation. In training, or without
     running statistics, the batch's own mean and variance are used, and running statistics that are given are updated in
     place with ``momentum``. In evaluation the normalisation is folded into the weights wherever those are fewer than
-    the outputs; gradients go through the folding. ``activation`` is "relu", "leaky_relu" (with ``negative_slope``, 0
-    or more), "tanh" or None. Differentiable twice. Raises ValueError or TypeError that names the argument.
+    the outputs; gradients go through the folding. ``activation`` is as in :func:`batch_norm_act`, ``negative_slope`` 0 or
+    more. Differentiable twice. Raises ValueError or TypeError that names the argument.
     Radford et al. 2015, arXiv:1511.06434.
     """
     geometry = True, _pair("stride", stride), _pair("padding", padding), _pair("output_padding", output_padding)
@@ -143,12 +143,12 @@ def _check_layer(
     if lowered is not None:
         x, weight, bias = cast((x, weight, bias), lowered)
     geometry = transposed, stride, padding, output_padding
-    behind = (activation, slope) if bn_weight is None else (None, 0.0)
+    behind = (activation, slope) if bn_weight is None and activation in ops.conv_bn_act.ACTIVATIONS else (None, 0.0)
+    activations.check(activation, slope)
     ops.conv_bn_act.conv_bn_act.check(x, None, None, weight, bias, *geometry, None, 0.0, *behind, False)
     count, channels = ops.conv_bn_act.outputs(x, weight, *geometry), weight.shape[1 if transposed else 0]
     if bn_weight is None:
         return count
-    activations.check(activation, slope)
     for name, v in (("bn_weight", bn_weight), ("bn_bias", bn_bias), ("running_mean", mean), ("running_var", var)):
         if v is not None:
             _checks.per_channel(name, v, "x", x, channels)
@@ -171,12 +171,15 @@ def _conv_bn_act(x, weight, bias, batch_norm, geometry, activation, slope):
     bn_weight, bn_bias, mean, var, training, momentum, eps = batch_norm
     link = ops.conv_bn_act.conv_bn_act
     few = count <= SMALL and host_counts(x.device)
+    if bn_weight is not None and not (few or training or mean is None) and count > weight.numel():
+        weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
+        bn_weight = None
     if bn_weight is None:
         if few:
             return reference.activate(_torchs(x, weight, bias, geometry), activation, slope)
-        return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
-    if not (few or training or mean is None) and count > weight.numel():
-        weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
+        if activation not in ops.conv_bn_act.ACTIVATIONS:
+            y = link(x, None, None, weight, bias, *geometry, None, 0.0, None, 0.0, False)[0]
+            return reference.activate(y, activation, slope)
         return link(x, None, None, weight, bias, *geometry, None, 0.0, activation, slope, False)[0]
     use_batch = training or mean is None
     if few or link.is_plain(x.device):
@@ -248,8 +251,9 @@ def batch_norm_act(
     y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C],
     in the dtype of y or in fp32, may be None. In training mean and (biased) variance are those of y, made in fp32, and
     running statistics that are given are updated in place: running += momentum·(batch − running), with the unbiased
-    variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is "relu",
-    "leaky_relu" (with ``negative_slope``), "tanh" or None.
+    variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is a
+    name of ganfast/activations.py ("relu", "leaky_relu" and "scaled_leaky_relu" with ``negative_slope``, "tanh",
+    "sigmoid", "silu", "gelu", "softplus") or None.
     Differentiable twice in y, weight and bias; autocast leaves it alone; our kernels give the same bits in every run.
     In an eager loop on a GPU up to a million numbers are left to F.batch_norm: calls from Python cost more there.
     Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.

@@ -8,6 +8,7 @@ act'(z) anew, so nothing but y is kept. The second derivative is made of torch's
 ReLU and LeakyReLU is absent from it. y and the results have one order in memory: contiguous, or channels last.
 """
 
+import functools
 import math
 
 import torch
@@ -20,8 +21,6 @@ from ganfast.reference import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
 from ganfast.reference.batch_norm_act import update_running_statistics as _reference_update
-
-ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "tanh": 3}  # the codes of csrc/ops.h
 
 # --- shapes and checks ------------------------------------------------------------------------------------------------
 
@@ -171,13 +170,19 @@ def _supports_of(position):
     return supports
 
 
+@functools.cache
+def _codes() -> dict:
+    """Activation → its number in compiled code."""
+    return {None if name == "None" else name: i for i, name in enumerate(extension().cpu.activations.split())}
+
+
 def _supports_cpu_of(position):
-    """Likewise, of compiled code; the activation is the last argument but one."""
+    """The same of compiled code, which has the activations that were there when it was built."""
 
     def supports(*args):
-        if args[-2] not in ACTIVATIONS:
-            return f"{args[-2]} goes through the reference: the compiled code was built without it"
-        return _supports_of(position)(*args)
+        if args[-2] not in _codes():
+            return f"{args[-2]} goes through the reference: ganfast._C was built without it"
+        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
 
     return supports
 
@@ -212,7 +217,7 @@ def _cpu_forward(y, weight, bias, running_mean, running_var, use_batch, eps, act
     out = torch.empty_like(y), *_statistics(y, running_mean, running_var, use_batch)
     call(
         extension().cpu.batch_norm_act, y, *_sizes(y), DTYPES[y.dtype], _wide(weight), _wide(bias), use_batch, eps,
-        ACTIVATIONS[activation], slope, *out, torch.get_num_threads(),
+        _codes()[activation], slope, *out, torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -223,7 +228,7 @@ def _cpu_backward(da, y, weight, bias, mean, var, use_batch, eps, activation, sl
     out = dy, _new_channels(y), _new_channels(y)
     call(
         extension().cpu.batch_norm_act_backward, da, y, *_sizes(y), DTYPES[y.dtype],
-        *map(_wide, (weight, bias, mean, var)), use_batch, eps, ACTIVATIONS[activation], slope, *out,
+        *map(_wide, (weight, bias, mean, var)), use_batch, eps, _codes()[activation], slope, *out,
         torch.get_num_threads(),
     )  # fmt: skip
     return _like_parameters(out, weight, bias)
