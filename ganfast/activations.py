@@ -36,8 +36,8 @@ class Row:
     torch            act(z) by torch's own functions, where that is less than the formula
     torch_backward   the derivative by aten's functions, likewise
     layer, function  names in torch.nn and torch.nn.functional (also of the tensor's method), or ""
-    options          the function's arguments after the first with their defaults; other values than those are something
-                     else, but for negative_slope and inplace
+    options          the function's arguments after the first, and the layer's, with their defaults; values other than
+                     these, but for negative_slope and inplace, make another activation
     common           whether compiled code has loops of its own for it; all others share one that branches inside
     """
 
@@ -56,17 +56,10 @@ class Row:
         self.from_output = not reads(self.derivative, "z")
         self.piecewise_linear = not self.second
         self.has_slope = reads(self.formula, "slope")
+        self.fixed = {name: v for name, v in self.options.items() if name not in ("negative_slope", "inplace")}
         if not self.from_input:
             output = f"y = {self.formula}; " if reads(self.derivative, "y") else ""
             self.from_input = output + self.derivative
-
-    def is_default(self, options: dict) -> bool:
-        """Whether the options of a call or a module of torch's make it this activation; inplace may be anything."""
-        free = ("inplace", "negative_slope")
-        return all(
-            isinstance(options[name], (int, float)) if name in free else options[name] == value
-            for name, value in self.options.items()
-        )
 
 
 def reads(expression: str, name: str) -> bool:

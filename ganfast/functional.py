@@ -102,8 +102,8 @@ def conv_transpose_bn_relu(
     layout of torch's convolution. Without ``bn_weight`` there is no batch normalisation. In training, or without
     running statistics, the batch's own mean and variance are used, and running statistics that are given are updated in
     place with ``momentum``. In evaluation the normalisation is folded into the weights wherever those are fewer than
-    the outputs; gradients go through the folding. ``activation`` is as in :func:`batch_norm_act`, ``negative_slope`` 0 or
-    more. Differentiable twice. Raises ValueError or TypeError that names the argument.
+    the outputs; gradients go through the folding. ``activation`` is as in :func:`batch_norm_act`, with
+    ``negative_slope`` 0 or more. Differentiable twice. Raises ValueError or TypeError that names the argument.
     Radford et al. 2015, arXiv:1511.06434.
     """
     geometry = True, _pair("stride", stride), _pair("padding", padding), _pair("output_padding", output_padding)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ganfast import functional
+from ganfast import functional, reference
 from ganfast.nn.conv import FusedConv
 from ganfast.nn.fused_group import (
     CONVOLUTIONS,
@@ -22,7 +22,7 @@ from ganfast.nn.fused_group import (
 )
 from ganfast.ops import _registry, _tuning
 from ganfast.ops.batch_norm_act import update_running_statistics_
-from ganfast.ops.conv_bn_act import conv_bn_act, may_win
+from ganfast.ops.conv_bn_act import ACTIVATIONS, conv_bn_act, may_win
 
 _NOTHING = (None, None, None, 0.0)  # scale, shift, activation, slope of what is still to be applied to x
 
@@ -116,7 +116,7 @@ def _run(steps, x, chain) -> tuple:
 
 def _links(group, following, x, chain) -> bool:
     """Whether `group` leaves its normalisation to `following`."""
-    if chain is False or following is None or not group.uses_batch:
+    if chain is False or following is None or not group.uses_batch or group.activation not in ACTIVATIONS:
         return False
     return chain or _chain_is_faster(group, following, x)
 
@@ -159,8 +159,10 @@ def _link(group, x, before):
 def _end(group, x, before):
     """The output; its convolution applies what the one before has left."""
     weight = group.conv.weight
-    if group.bn is None:
+    if group.bn is None and group.activation in ACTIVATIONS:
         return _convolve(group, weight, x, before, group.activation, group.slope, False)[0]
     y = _convolve(group, weight, x, before, None, 0.0, False)[0]
+    if group.bn is None:
+        return reference.activate(y, group.activation, group.slope)
     gain, offset, mean, var, *rest = group.batch_norm(weight)
     return functional.batch_norm_act(y, mean, var, gain, offset, *rest, group.activation, group.slope)

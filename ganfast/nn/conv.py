@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from ganfast import activations
 from ganfast.nn.fused_group import FusedGroup, run_group
-from ganfast.ops.conv_bn_act import ACTIVATIONS
 
 
 class FusedConv(nn.Module):
@@ -15,8 +15,7 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv, batch_norm, eps, momentum, activation, negative_slope):
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: got {activation!r}, needs 'relu', 'leaky_relu', 'tanh' or None")
+        activations.check(activation, negative_slope)
         self.conv = conv
         self.bn = nn.BatchNorm2d(conv.out_channels, eps=eps, momentum=momentum) if batch_norm else None
         self.activation = activation
@@ -36,7 +35,7 @@ class FusedConv(nn.Module):
         return run_group(x, self.conv, self.bn, self.activation and (self.activation, self.negative_slope, False))
 
     def extra_repr(self):
-        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        slope = f", negative_slope={self.negative_slope}" if activations.ROWS[self.activation].has_slope else ""
         return f"activation={self.activation!r}{slope}"
 
 
@@ -44,7 +43,7 @@ class ConvTransposeBNReLU2d(FusedConv):
     """act(batch_norm(conv_transpose2d(x))): a layer of a DCGAN generator; [N, C_in, H, W] → [N, C_out, H', W'].
 
     H' = (H − 1)·stride − 2·padding + kernel_size + output_padding. Arguments as ``torch.nn.ConvTranspose2d`` and
-    ``torch.nn.BatchNorm2d``; ``activation`` is "relu", "leaky_relu", "tanh" or None; ``batch_norm=False`` leaves
+    ``torch.nn.BatchNorm2d``; ``activation`` is one of ``functional.batch_norm_act``; ``batch_norm=False`` leaves
     the normalisation out (a generator's last layer). Initialised as torch initialises its own layers.
     """
 
