@@ -15,7 +15,7 @@ BIN    := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ORDER) -n auto --maxprocesses 8 --dist worksteal
 # without a GPU the CUDA half is built to see that it compiles: for one chip
 ARCHS  := $(or $(GANFAST_CUDA_ARCHS),$(if $(shell command -v nvidia-smi),,90a))
-SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
+SOURCES := pyproject.toml setup.py ganfast/activations.py $(shell find csrc -type f)
 
 .PHONY: help demo test test-fast test-chips kernels lint bench clean
 

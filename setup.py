@@ -11,6 +11,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -107,6 +108,11 @@ def gencode(archs: str) -> list[str]:
     return values
 
 
+def activations() -> str:
+    """The header that ganfast/activations.py makes; importing ganfast would need torch."""
+    return runpy.run_path(str(ROOT / "ganfast" / "activations.py"))["cpp"]()
+
+
 def path(value) -> str:
     """A path as a word of build.ninja."""
     return re.sub(r"([$ :])", r"$\1", str(value))
@@ -163,6 +169,9 @@ class NinjaBuildExt(build_ext):
     def ninja(self, tools: dict, goals: list[str]) -> None:
         """Write build.ninja and build `goals`; a failure is told by the first line that says error."""
         self.work.mkdir(parents=True, exist_ok=True)
+        header, text = self.work / "activations.h", activations()
+        if not header.exists() or header.read_text() != text:  # else nothing that includes it is compiled again
+            header.write_text(text)
         (self.work / "build.ninja").write_text(self.manifest(tools))
         run = subprocess.run([tools["ninja"], *goals], cwd=self.work, capture_output=True, text=True)
         output = run.stdout + run.stderr
@@ -178,7 +187,8 @@ class NinjaBuildExt(build_ext):
     def manifest(self, tools: dict) -> str:
         """The text of build.ninja: objects, the goal `cuda` (its objects) and the library."""
         nvcc = tools.get("nvcc")
-        include = " ".join(f"-I{shlex.quote(p)}" for p in (tools["pybind11"], sysconfig.get_path("include"), str(CSRC)))
+        folders = tools["pybind11"], sysconfig.get_path("include"), str(CSRC), str(self.work)
+        include = " ".join(f"-I{shlex.quote(p)}" for p in folders)
         cflags = "-std=c++17 -O3 -g0 -fPIC -fvisibility=hidden -fopenmp -Wall -Wno-psabi -Wno-attributes " + include
         if nvcc:
             cflags += " -DGANFAST_CUDA"

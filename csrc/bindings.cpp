@@ -23,6 +23,7 @@ BatchNorm batch_norm(int64_t batch, int64_t channels, int64_t plane, int dtype, 
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 void bind_cpu(py::module_ m) {
+  m.attr("activations") = cpu::activations();
   m.def("batch_norm_act", [](Ptr y, int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight, Ptr bias,
                              bool use_batch, double eps, int activation, float slope, Ptr a, Ptr mean, Ptr var,
                              int threads) {

@@ -36,14 +36,13 @@ struct Pairs {
   int dtype;
 };
 // batch_norm_act: y [batch, channels, plane] of one dtype; channels last is plane = 1. nullptr for weight: 1, bias: 0.
-enum Activation : int { NONE = 0, RELU = 1, LEAKY_RELU = 2, TANH = 3 };  // as in ganfast/ops/batch_norm_act.py
 struct BatchNorm {
   int64_t batch, channels, plane;
   int dtype;
   const float *weight, *bias;
   bool use_batch;  // statistics of the batch, else given ones
   double eps;
-  int activation;
+  int activation;  // its place in cpu::activations()
   float slope;
 };
 
@@ -76,6 +75,8 @@ void pairwise_l1_backward(const void* g, Pairs pairs, void* drows, void* dothers
 void pairwise_l1_double_backward(const void* crows, const void* cothers, const void* g, Pairs pairs, void* dg, void* drows,
                                  void* dothers, int threads);
 
+// the names of the activations, separated by spaces; the first is None
+const char* activations();
 // a = act(weight·(y − mean)/√(var + eps) + bias); mean and var (biased) are results where use_batch
 void batch_norm_act(const void* y, BatchNorm norm, void* a, float* mean, float* var, int threads);
 // dz = da·act': dweight = Σ dz·x̂, dbias = Σ dz, dy = weight/√(var + eps)·(dz − (dbias + x̂·dweight)/n), or without the sums

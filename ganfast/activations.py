@@ -36,8 +36,8 @@ class Row:
     torch            act(z) by torch's own functions, where that is less than the formula
     torch_backward   the derivative by aten's functions, likewise
     layer, function  names in torch.nn and torch.nn.functional (also of the tensor's method), or ""
-    options          the function's arguments after the first with their defaults; other values than those are something
-                     else, but for negative_slope and inplace
+    options          the function's arguments after the first, and the layer's, with their defaults; values other than
+                     these, but for negative_slope and inplace, make another activation
     common           whether compiled code has loops of its own for it; all others share one that branches inside
     """
 
@@ -56,17 +56,10 @@ class Row:
         self.from_output = not reads(self.derivative, "z")
         self.piecewise_linear = not self.second
         self.has_slope = reads(self.formula, "slope")
+        self.fixed = {name: v for name, v in self.options.items() if name not in ("negative_slope", "inplace")}
         if not self.from_input:
             output = f"y = {self.formula}; " if reads(self.derivative, "y") else ""
             self.from_input = output + self.derivative
-
-    def is_default(self, options: dict) -> bool:
-        """Whether the options of a call or a module of torch's make it this activation; inplace may be anything."""
-        free = ("inplace", "negative_slope")
-        return all(
-            isinstance(options[name], (int, float)) if name in free else options[name] == value
-            for name, value in self.options.items()
-        )
 
 
 def reads(expression: str, name: str) -> bool:
@@ -200,17 +193,19 @@ def define(source: str, file: str, space: dict) -> None:
     exec(compile(source, file, "exec"), space)
 
 
+_CPP = {"abs": "vabs", "tanh": "vtanh", "erf": "verf"}  # csrc/cpu/vec.h's where the C library has the name
+
+
 def cpp() -> str:
     """The header of csrc/cpu: an enum, the names in its order, and ``of(z)`` and ``pull(c, z)`` of each activation."""
-    codes = ["NONE" if name is None else name.upper() for name in ROWS]
-    names = ", ".join('""' if name is None else f'"{name}"' for name in ROWS)
+    codes = [str(name).upper() for name in ROWS]
     lines = [
         "// Written by setup.py from ganfast/activations.py.",
         "#pragma once",
         '#include "cpu/vec.h"',
         "namespace ganfast {",
         f"enum Activation : int {{ {', '.join(codes)} }};",
-        f"constexpr const char* ACTIVATIONS[] = {{{names}}};",
+        f'constexpr const char* ACTIVATIONS = "{" ".join(map(str, ROWS))}";',
         "template <int ACT> struct Act;",
     ]
     for code, row in zip(codes, ROWS.values()):
@@ -222,13 +217,13 @@ def cpp() -> str:
         ]
     for macro, common in (("GANFAST_COMMON", True), ("GANFAST_RARE", False)):
         chosen = [code for code, (name, row) in zip(codes, ROWS.items()) if name and row.common is common]
-        lines.append(f"#define {macro}(F) {' '.join(f'F({code})' for code in chosen)}")
+        lines.append(f"#define {macro}(DO) {' '.join(f'DO({code})' for code in chosen)}")
     return "\n".join([*lines, "}  // namespace ganfast", ""])
 
 
 def _member(head, expression):
     *steps, result = ast.parse(expression).body
-    yield f"  __attribute__((always_inline)) static inline vfloat {head} {{"
+    yield f"  GANFAST_INLINE vfloat {head} {{"
     for step in steps:
         yield f"    const vfloat {step.targets[0].id} = {_cpp(step.value)};"
     yield f"    return {_cpp(result.value)};"
@@ -255,5 +250,5 @@ def _cpp(node) -> str:
             values = [f"splat({_cpp(v)})" if isinstance(v, ast.Constant) else _cpp(v) for v in values]
             return f"select({_cpp(mask)}, {', '.join(values)})"
         case ast.Call():
-            return f"v{node.func.id}({', '.join(map(_cpp, node.args))})"
+            return f"{_CPP.get(node.func.id, node.func.id)}({', '.join(map(_cpp, node.args))})"
     raise ValueError(f"no C++ for {ast.unparse(node)}")

@@ -39,12 +39,13 @@ class Report:
 
 
 def fuse(model) -> Report:
-    """Run each Conv2d or ConvTranspose2d of ``model`` with its BatchNorm2d and ReLU, LeakyReLU or Tanh as one operator.
+    """Run each Conv2d or ConvTranspose2d of ``model`` with its BatchNorm2d and activation as one operator.
 
-    In place. The modules, their parameters and the keys of ``state_dict`` stay what they are, so checkpoints load both
-    ways, optimisers made before go on, and initialisation by class name works. Only two things change: an
-    ``nn.Sequential`` runs neighbouring modules together, and so does a module whose ``forward`` calls them by attribute
-    without branches. A module that gets hooks, or is replaced later, runs by itself again: see docs/drop-in.md.
+    Activations: ReLU, LeakyReLU, Tanh, Sigmoid, SiLU, and GELU and Softplus with their default options. In place. The
+    modules, their parameters and the keys of ``state_dict`` stay what they are, so checkpoints load both ways,
+    optimisers made before go on, and initialisation by class name works. Only two things change: an ``nn.Sequential``
+    runs neighbouring modules together, and so does a module whose ``forward`` calls them by attribute without branches.
+    A module that gets hooks, or is replaced later, runs by itself again: see docs/drop-in.md.
     Returns a :class:`Report`; print it. Raises TypeError where ``model`` is no ``nn.Module``.
     """
     from torch import nn

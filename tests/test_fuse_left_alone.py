@@ -58,7 +58,12 @@ SEQUENTIALS = {
     "padding same": (lambda: layers(nn.Conv2d(3, 4, 3, padding="same")), "padding='same'"),
     "negative slope": (lambda: layers(act=nn.LeakyReLU(-0.5)), "negative_slope=-0.5"),
     "another norm": (lambda: layers(bn=nn.InstanceNorm2d(4)), "InstanceNorm2d follows, which is none of"),
-    "another activation": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), "GELU follows"),
+    "another activation": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ELU()), "ELU follows"),
+    "GELU by tanh": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU("tanh")),
+        r"GELU\(approximate='tanh'\) follows, which is none of",
+    ),
+    "another softplus": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(2.0)), r"Softplus\(beta=2.0"),
     "nothing": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), "nothing follows it"),
     "its own forward": (lambda: layers(MyConv(3, 4, 3)), "MyConv is not torch's own"),
     "a norm of its own": (lambda: layers(bn=MyNorm(4)), "MyNorm follows"),

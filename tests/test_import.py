@@ -38,7 +38,7 @@ BELOW = {
     "graphs": {"errors", "ops"},
     "penalty": {"activations", "errors", "nn", "functional", "ops", "reference"},
     "objectives": {"errors", "functional", "penalty"},
-    "models": {"activations", "errors", "files", "nn", "functional"},
+    "models": {"errors", "files", "nn", "functional", "reference"},
     "recipes": {"errors", "data", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "data", "models"},
     "terminal": set(),

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "../ops.h"
+#include "activations.h"
 #include "channels.h"
 #include "pages.h"
 
@@ -12,35 +13,27 @@ namespace {
 
 // --- what is done with a strip ---------------------------------------------------------------------------------------
 
-template <int ACT> GANFAST_INLINE vfloat activated(vfloat z, float slope) {
-  if constexpr (ACT == RELU) {  // a nan stays, whatever its sign
-    const vint number = less((vint)vabs(z), splat(0x7f800001));
-    return (vfloat)((vint)z & ~(negative(z) & number));
+// act(z) and g·act'(z). RARE: any activation without loops of its own, told apart inside them.
+constexpr int RARE = -1;
+template <int ACT> GANFAST_INLINE vfloat activated(vfloat z, int act, float slope) {
+  if constexpr (ACT == RARE) {
+#define GANFAST_CASE(CODE) if (act == CODE) return Act<CODE>::of(z, slope);
+    GANFAST_RARE(GANFAST_CASE)
+#undef GANFAST_CASE
+    return z;
+  } else {
+    return Act<ACT>::of(z, slope);
   }
-  if constexpr (ACT == LEAKY_RELU) return select(negative(z), z * slope, z);
-  if constexpr (ACT == TANH) {
-    const vfloat x = vabs(z), e = exp_negative(x * -2.f), s = z * z;
-    vfloat p = splat(2.1869488e-2f);  // tanh(x)/x by its series, below 0.3
-    p = p * s - 5.3968254e-2f;
-    p = p * s + 1.3333334e-1f;
-    p = p * s - 3.3333334e-1f;
-    const vfloat small = x + x * s * p, t = (1.f - e) / (1.f + e);
-    const vfloat result = select(less((vint)x, splat(0x3e99999a)), small, t);
-    return (vfloat)((vint)result | ((vint)z & (int32_t)0x80000000));
-  }
-  return z;
 }
-// g·act'(z)
-template <int ACT> GANFAST_INLINE vfloat sloped(vfloat g, vfloat z, float slope) {
-  const vuint u = (vuint)z;
-  const vint not_positive = (vint)(u | (u - 1u)) >> 31;
-  if constexpr (ACT == RELU) return (vfloat)((vint)g & ~not_positive);
-  if constexpr (ACT == LEAKY_RELU) return select(not_positive, g * slope, g);
-  if constexpr (ACT == TANH) {
-    const vfloat t = activated<TANH>(z, slope);
-    return g * (1.f - t * t);
+template <int ACT> GANFAST_INLINE vfloat sloped(vfloat g, vfloat z, int act, float slope) {
+  if constexpr (ACT == RARE) {
+#define GANFAST_CASE(CODE) if (act == CODE) return Act<CODE>::pull(g, z, slope);
+    GANFAST_RARE(GANFAST_CASE)
+#undef GANFAST_CASE
+    return g;
+  } else {
+    return Act<ACT>::pull(g, z, slope);
   }
-  return g;
 }
 
 // Per column: its first element, the mean of the differences to that, and their squared deviations' sum.
@@ -74,25 +67,27 @@ template <class T> GANFAST_INLINE void moments_of(const void* py, const Strip& s
   });
 }
 
-template <class T, int ACT> GANFAST_INLINE void apply_of(const void* py, void* pa, const Strip& s, Columns c, float slope) {
+template <class T, int ACT>
+GANFAST_INLINE void apply_of(const void* py, void* pa, const Strip& s, Columns c, int act, float slope) {
   const T* y = static_cast<const T*>(py);
   T* a = static_cast<T*>(pa);
   row_by_row(s, [&](int64_t row) __attribute__((always_inline)) {
     over_columns(s.width, [&](int64_t j, auto lanes) __attribute__((always_inline)) {
       const vfloat z = (get(lanes, y + row + j) - load(c.mean + j)) * load(c.scale + j) + load(c.bias + j);
-      put(lanes, a + row + j, activated<ACT>(z, slope));
+      put(lanes, a + row + j, activated<ACT>(z, act, slope));
     });
   });
 }
 
 // Per column: Σ dz and Σ dz·(y − mean).
 template <class T, int ACT>
-GANFAST_INLINE void sums_of(const void* pg, const void* py, const Strip& s, Columns c, float slope, float* total, float* along) {
+GANFAST_INLINE void sums_of(const void* pg, const void* py, const Strip& s, Columns c, int act, float slope, float* total,
+                            float* along) {
   const T *g = static_cast<const T*>(pg), *y = static_cast<const T*>(py);
   const int64_t further = ahead<T>(s);
   std::fill(total, total + s.width, 0.f);
   std::fill(along, along + s.width, 0.f);
-  over_rows(s, [&](const int64_t* rows, auto number) __attribute__((always_inline)) {
+  over_rows<ACT == RARE ? 1 : ROWS>(s, [&](const int64_t* rows, auto number) __attribute__((always_inline)) {
     constexpr int N = decltype(number)::value;
     over_columns(s.width, [&](int64_t j, auto lanes) __attribute__((always_inline)) {
       const vfloat mean = load(c.mean + j), scale = load(c.scale + j), bias = load(c.bias + j);
@@ -101,7 +96,7 @@ GANFAST_INLINE void sums_of(const void* pg, const void* py, const Strip& s, Colu
         __builtin_prefetch(y + rows[r] + j + further);
         __builtin_prefetch(g + rows[r] + j + further);
         const vfloat d = get(lanes, y + rows[r] + j) - mean;
-        const vfloat dz = sloped<ACT>(get(lanes, g + rows[r] + j), d * scale + bias, slope);
+        const vfloat dz = sloped<ACT>(get(lanes, g + rows[r] + j), d * scale + bias, act, slope);
         t[r & 1] += dz;
         u[r & 1] += dz * d;
       }
@@ -112,13 +107,13 @@ GANFAST_INLINE void sums_of(const void* pg, const void* py, const Strip& s, Colu
 }
 
 template <class T, int ACT>
-GANFAST_INLINE void gradient_of(const void* pg, const void* py, void* pdy, const Strip& s, Columns c, float slope) {
+GANFAST_INLINE void gradient_of(const void* pg, const void* py, void* pdy, const Strip& s, Columns c, int act, float slope) {
   const T *g = static_cast<const T*>(pg), *y = static_cast<const T*>(py);
   T* dy = static_cast<T*>(pdy);
   row_by_row(s, [&](int64_t row) __attribute__((always_inline)) {
     over_columns(s.width, [&](int64_t j, auto lanes) __attribute__((always_inline)) {
       const vfloat scale = load(c.scale + j), d = get(lanes, y + row + j) - load(c.mean + j);
-      const vfloat dz = sloped<ACT>(get(lanes, g + row + j), d * scale + load(c.bias + j), slope);
+      const vfloat dz = sloped<ACT>(get(lanes, g + row + j), d * scale + load(c.bias + j), act, slope);
       put(lanes, dy + row + j, dz * scale + (d * load(c.bend + j) + load(c.lift + j)));
     });
   });
@@ -127,10 +122,10 @@ GANFAST_INLINE void gradient_of(const void* pg, const void* py, void* pdy, const
 // call(a number of the dtype, the activation)
 template <class Call> GANFAST_INLINE void chosen(const BatchNorm& n, Call call) {
   auto typed = [&](auto number) __attribute__((always_inline)) {
-    if (n.activation == RELU) return call(number, std::integral_constant<int, RELU>());
-    if (n.activation == LEAKY_RELU) return call(number, std::integral_constant<int, LEAKY_RELU>());
-    if (n.activation == TANH) return call(number, std::integral_constant<int, TANH>());
-    return call(number, std::integral_constant<int, NONE>());
+#define GANFAST_CASE(CODE) if (n.activation == CODE) return call(number, std::integral_constant<int, CODE>());
+    GANFAST_CASE(NONE) GANFAST_COMMON(GANFAST_CASE)
+#undef GANFAST_CASE
+    return call(number, std::integral_constant<int, RARE>());
   };
   if (n.dtype == F16) return typed(half_t());
   if (n.dtype == BF16) return typed(bfloat_t());
@@ -144,18 +139,18 @@ GANFAST_CLONES void moments(const void* y, const BatchNorm& n, const Strip& s, f
 }
 GANFAST_CLONES void apply(const void* y, void* a, const BatchNorm& n, const Strip& s, const Columns& c) {
   chosen(n, [&](auto number, auto act) __attribute__((always_inline)) {
-    apply_of<decltype(number), decltype(act)::value>(y, a, s, c, n.slope);
+    apply_of<decltype(number), decltype(act)::value>(y, a, s, c, n.activation, n.slope);
   });
 }
 GANFAST_CLONES void sums(const void* g, const void* y, const BatchNorm& n, const Strip& s, const Columns& c, float* total,
                          float* along) {
   chosen(n, [&](auto number, auto act) __attribute__((always_inline)) {
-    sums_of<decltype(number), decltype(act)::value>(g, y, s, c, n.slope, total, along);
+    sums_of<decltype(number), decltype(act)::value>(g, y, s, c, n.activation, n.slope, total, along);
   });
 }
 GANFAST_CLONES void gradient(const void* g, const void* y, void* dy, const BatchNorm& n, const Strip& s, const Columns& c) {
   chosen(n, [&](auto number, auto act) __attribute__((always_inline)) {
-    gradient_of<decltype(number), decltype(act)::value>(g, y, dy, s, c, n.slope);
+    gradient_of<decltype(number), decltype(act)::value>(g, y, dy, s, c, n.activation, n.slope);
   });
 }
 
@@ -169,6 +164,8 @@ Column column_of(const BatchNorm& n, int64_t c, float mean, float var) {
 }
 
 }  // namespace
+
+const char* activations() { return ACTIVATIONS; }
 
 void batch_norm_act(const void* y, BatchNorm n, void* a, float* mean, float* var, int threads) {
   expect_writes(a, bytes_of(n));

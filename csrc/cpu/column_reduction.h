@@ -39,13 +39,15 @@ template <class Visit> GANFAST_INLINE void row_by_row(const Strip& s, Visit visi
   Cursor c = cursor(s);
   for (int64_t i = s.begin; i < s.end; ++i) visit(next(c));
 }
-// visit(starts, how many) for all rows of a strip, ROWS at a time and then one by one: sums stay in registers.
-template <class Visit> GANFAST_INLINE void over_rows(const Strip& s, Visit visit) {
+// visit(starts, how many) for all rows of a strip, N at a time and then one by one: sums stay in registers.
+template <int N = ROWS, class Visit> GANFAST_INLINE void over_rows(const Strip& s, Visit visit) {
   Cursor c = cursor(s);
-  int64_t rows[ROWS], i = s.begin;
-  for (; i + ROWS <= s.end; i += ROWS) {
-    for (int r = 0; r < ROWS; ++r) rows[r] = next(c);
-    visit(rows, std::integral_constant<int, ROWS>());
+  int64_t rows[N], i = s.begin;
+  if constexpr (N > 1) {
+    for (; i + N <= s.end; i += N) {
+      for (int r = 0; r < N; ++r) rows[r] = next(c);
+      visit(rows, std::integral_constant<int, N>());
+    }
   }
   for (; i < s.end; ++i) {
     rows[0] = next(c);

@@ -32,6 +32,10 @@ GANFAST_INLINE vint splat(int32_t x) { return vint{} + x; }
 // and with it through an all-ones register that makes each turn of a loop wait for the one before.
 GANFAST_INLINE vint less(vint a, vint b) { return (a - b) >> 31; }  // a − b must not overflow
 GANFAST_INLINE vint negative(vfloat x) { return (vint)x >> 31; }  // the sign bit
+GANFAST_INLINE vint not_positive(vfloat x) {
+  const vuint u = (vuint)x;
+  return (vint)(u | (u - 1u)) >> 31;
+}
 GANFAST_INLINE vfloat select(vint mask, vfloat yes, vfloat no) { return (vfloat)((mask & (vint)yes) | (~mask & (vint)no)); }
 GANFAST_INLINE vfloat vabs(vfloat x) { return (vfloat)((vuint)x & 0x7fffffffu); }
 
@@ -126,6 +130,40 @@ GANFAST_INLINE vfloat log1p_unit(vfloat e) {
   p = p * e - 4.99999017e-1f;
   p = p * e + 1.f;
   return p * e;
+}
+
+// max(x, 0); a nan stays, whatever its sign.
+GANFAST_INLINE vfloat positive(vfloat x) {
+  const vint number = less((vint)vabs(x), splat(0x7f800001));
+  return (vfloat)((vint)x & ~(negative(x) & number));
+}
+GANFAST_INLINE vfloat signed_as(vfloat magnitude, vfloat x) {
+  return (vfloat)((vint)magnitude | ((vint)x & (int32_t)0x80000000));
+}
+GANFAST_INLINE vfloat vtanh(vfloat z) {
+  const vfloat x = vabs(z), e = exp_negative(x * -2.f), s = z * z;
+  vfloat p = splat(2.1869488e-2f);  // tanh(x)/x by its series, below 0.3
+  p = p * s - 5.3968254e-2f;
+  p = p * s + 1.3333334e-1f;
+  p = p * s - 3.3333334e-1f;
+  const vfloat small = x + x * s * p, t = (1.f - e) / (1.f + e);
+  return signed_as(select(less((vint)x, splat(0x3e99999a)), small, t), z);
+}
+GANFAST_INLINE vfloat sigmoid(vfloat z) {
+  const vfloat e = exp_negative(-vabs(z));
+  return select(negative(z), e, splat(1.f)) / (1.f + e);
+}
+// Absolute error below 4e-7: 1 − e^(−x²)·t·p(t) with t = 1/(1 + x/2), p fitted.
+GANFAST_INLINE vfloat verf(vfloat z) {
+  const vfloat x = vabs(z), t = 1.f / (1.f + 0.5f * x);
+  vfloat p = splat(8.20375236e-02f);
+  p = p * t - 3.28731326e-01f;
+  p = p * t + 3.39249283e-01f;
+  p = p * t + 8.22892201e-02f;
+  p = p * t + 2.61226771e-01f;
+  p = p * t + 2.81881947e-01f;
+  p = p * t + 2.82046630e-01f;
+  return signed_as(1.f - exp_negative(-x * x) * (p * t), z);
 }
 
 }  // namespace ganfast

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ganfast import reference
 from ganfast.errors import InputError
 from ganfast.files import replacing
 from ganfast.nn.conv import FusedConv
@@ -18,7 +19,6 @@ OPSET = 18
 # max |onnx − torch| / max |torch|: for images in (−1, 1) an eightieth of the step between two of their 256 levels;
 # fp32 sums in another order gave 1e-6 at most
 BOUND = 1e-4
-_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, None: nn.Identity}
 
 
 def export(trained: nn.Module, path: str | os.PathLike) -> float | None:
@@ -59,6 +59,17 @@ class Positional(nn.Module):
         return self.trained(*tensors)
 
 
+class Activation(nn.Module):
+    """An activation of the table, of torch's functions."""
+
+    def __init__(self, name, slope):
+        super().__init__()
+        self.name, self.slope = name, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reference.activate(x, self.name, self.slope)
+
+
 def convert(trained: nn.Module):
     """The ``onnx.ModelProto`` of ``trained`` in evaluation mode."""
     module = plain(copy.deepcopy(trained).cpu().eval().requires_grad_(False))
@@ -91,9 +102,8 @@ def plain(module: nn.Module) -> nn.Module:
     """``module`` with ganfast's layers replaced, in place, by torch's that they are made of."""
     for name, child in module.named_children():
         if isinstance(child, FusedConv):
-            slope = child.negative_slope
-            activation = nn.LeakyReLU(slope) if child.activation == "leaky_relu" else _ACTIVATIONS[child.activation]()
-            setattr(module, name, nn.Sequential(child.conv, child.bn or nn.Identity(), activation))
+            act = Activation(child.activation, child.negative_slope)
+            setattr(module, name, nn.Sequential(child.conv, child.bn or nn.Identity(), act))
         else:
             plain(child)
     return module

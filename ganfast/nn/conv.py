@@ -35,7 +35,7 @@ class FusedConv(nn.Module):
         return run_group(x, self.conv, self.bn, self.activation and (self.activation, self.negative_slope, False))
 
     def extra_repr(self):
-        slope = f", negative_slope={self.negative_slope}" if self.activation == "leaky_relu" else ""
+        slope = f", negative_slope={self.negative_slope}" if activations.ROWS[self.activation].has_slope else ""
         return f"activation={self.activation!r}{slope}"
 
 
@@ -43,7 +43,7 @@ class ConvTransposeBNReLU2d(FusedConv):
     """act(batch_norm(conv_transpose2d(x))): a layer of a DCGAN generator; [N, C_in, H, W] → [N, C_out, H', W'].
 
     H' = (H − 1)·stride − 2·padding + kernel_size + output_padding. Arguments as ``torch.nn.ConvTranspose2d`` and
-    ``torch.nn.BatchNorm2d``; ``activation`` is "relu", "leaky_relu", "tanh" or None; ``batch_norm=False`` leaves
+    ``torch.nn.BatchNorm2d``; ``activation`` is one of ``functional.batch_norm_act``; ``batch_norm=False`` leaves
     the normalisation out (a generator's last layer). Initialised as torch initialises its own layers.
     """
 

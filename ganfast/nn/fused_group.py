@@ -6,27 +6,18 @@ import weakref
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
-from ganfast import functional
+from ganfast import activations, functional, reference
 from ganfast.ops import _registry, _tuning
 from ganfast.ops._private import are_functorch_transforms_active, get_tracing_state
 from ganfast.ops.conv_bn_act import conv_act, outputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.Tanh: "tanh"}
-_PLAIN = {
-    "relu": lambda x, _, inplace=False: F.relu(x, inplace),
-    "leaky_relu": F.leaky_relu,
-    "tanh": lambda x, *_: x.tanh(),
-}
-_IN_PLACE = {
-    None: lambda x, _: x, "relu": lambda x, _: x.relu_(), "tanh": lambda x, _: x.tanh_(),
-    "leaky_relu": lambda x, slope: F.leaky_relu(x, slope, inplace=slope >= 0),
-}  # fmt: skip
+ACTIVATIONS = {getattr(nn, row.layer): name for name, row in activations.ROWS.items() if row.layer}
+LAYERS = ", ".join(layer.__name__ for layer in ACTIVATIONS)
 
 
 class FusedGroup(NamedTuple):
@@ -65,7 +56,7 @@ class FusedGroup(NamedTuple):
         x = self.conv.forward(x)
         if self.bn is not None:
             x = self.bn.forward(x)
-        return _IN_PLACE[self.activation](x, self.slope)
+        return reference.activate(x, self.activation, self.slope, inplace=True)
 
     def fused(self, x):
         """Runs one operator."""
@@ -166,6 +157,12 @@ def _host_counts(x) -> bool:
     return not torch.compiler.is_compiling() and _registry.host_counts(x.device)
 
 
+def is_activation(module) -> bool:
+    """Whether it is torch's own module of an activation in the table."""
+    name = ACTIVATIONS.get(type(module))
+    return name is not None and all(getattr(module, k) == v for k, v in activations.ROWS[name].fixed.items())
+
+
 def group_at(layers, i):
     """(bn, act, size) of the fused group of torch's modules at layers[i]; bn and act may be None; size 1: no group."""
     bn = act = None
@@ -173,7 +170,7 @@ def group_at(layers, i):
     if type(layers[i]) in CONVOLUTIONS:
         if end < len(layers) and type(layers[end]) is nn.BatchNorm2d:
             bn, end = layers[end], end + 1
-        if end < len(layers) and type(layers[end]) in ACTIVATIONS:
+        if end < len(layers) and is_activation(layers[end]):
             act, end = layers[end], end + 1
     return bn, act, end - i
 
@@ -199,8 +196,8 @@ def obstacle(conv, bn=None, act=None) -> str:
         return f"{type(bn).__name__} is not torch's own BatchNorm2d"
     if bn is not None and bn.num_features != conv.out_channels:
         return f"BatchNorm2d has {bn.num_features} features, the convolution {conv.out_channels} channels"
-    if isinstance(act, nn.Module) and type(act) not in ACTIVATIONS:
-        return f"{type(act).__name__} is not torch's own ReLU, LeakyReLU or Tanh"
+    if isinstance(act, nn.Module) and not is_activation(act):
+        return f"{act} is not torch's own {LAYERS} with its default options"
     slope = _activation(act)[1]
     return f"negative_slope={slope}" if slope < 0 else ""
 
@@ -224,7 +221,7 @@ def run_group(x, conv, bn, act):
     x = conv(x) if bn is None else bn(conv(x))
     if act is None:
         return x
-    return act(x) if isinstance(act, nn.Module) else _PLAIN[act[0]](x, *act[1:])
+    return act(x) if isinstance(act, nn.Module) else reference.activate(x, *act)
 
 
 def takes(x) -> bool:
@@ -256,5 +253,5 @@ def extras(module) -> str:
 def _activation(act):
     """(name, slope) of an activation, given as in :func:`run_group`."""
     if isinstance(act, nn.Module):
-        return ACTIVATIONS[type(act)], act.negative_slope if type(act) is nn.LeakyReLU else 0.0
+        return ACTIVATIONS[type(act)], getattr(act, "negative_slope", 0.0)
     return (None, 0.0) if act is None else act[:2]

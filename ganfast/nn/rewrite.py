@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ganfast import activations
 from ganfast.nn.chain import FusedSequential
-from ganfast.nn.fused_group import ACTIVATIONS, group_at, obstacle, run_group
+from ganfast.nn.fused_group import ACTIVATIONS, LAYERS, group_at, is_activation, obstacle, run_group
 from ganfast.nn.straight_line import NotStraightLine, graph_of, names, syntax
 
-_FUNCTIONS = {F.relu: "relu", torch.relu: "relu", F.leaky_relu: "leaky_relu", F.tanh: "tanh", torch.tanh: "tanh"}
-_OPTIONS = {"relu": {"inplace": False}, "leaky_relu": {"negative_slope": 0.01, "inplace": False}, "tanh": {}}
+_METHODS = {row.function: name for name, row in activations.ROWS.items() if row.function}
+_FUNCTIONS = {getattr(home, key): name for home in (F, torch) for key, name in _METHODS.items() if hasattr(home, key)}
 
 
 def fuse(module, reason=None):
@@ -57,7 +58,8 @@ def _alone(following) -> str:
     """Why a convolution has nothing to be fused with."""
     if following is None:
         return "nothing follows it"
-    return f"{type(following).__name__} follows, which is none of BatchNorm2d, ReLU, LeakyReLU, Tanh"
+    found = following if type(following) in ACTIVATIONS else type(following).__name__  # with its options
+    return f"{found} follows, which is none of BatchNorm2d, {LAYERS}"
 
 
 def _is_convolution(module) -> bool:
@@ -145,7 +147,7 @@ def _group(conv, modules):
     act = next(iter(tail.users)) if len(tail.users) == 1 else None
     if act is not None and _activation(act, modules) is None:
         act = None
-    return bn, act, "" if bn or act else "none of BatchNorm2d, ReLU, LeakyReLU, Tanh follows it"
+    return bn, act, "" if bn or act else f"none of BatchNorm2d, {LAYERS} follows it"
 
 
 def _called_between(conv, bn, modules) -> bool:
@@ -164,15 +166,18 @@ def _activation(node, modules):
         return None
     if node.op == "call_module":
         module = modules[node.target]
-        return module if type(module) in ACTIVATIONS and len(node.args) == 1 and not node.kwargs else None
-    name = node.target if node.op == "call_method" else _FUNCTIONS.get(node.target)
-    options = _OPTIONS.get(name)
-    if options is None or node.op not in ("call_method", "call_function"):
+        return module if is_activation(module) and len(node.args) == 1 and not node.kwargs else None
+    if node.op not in ("call_method", "call_function"):
         return None
-    options = options | dict(zip(options, node.args[1:])) | node.kwargs
-    if not all(isinstance(value, (int, float)) for value in options.values()):
+    name = (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
+    if name is None:
         return None
-    return name, options.get("negative_slope", 0.0), options.get("inplace", False)
+    row = activations.ROWS[name]
+    options = row.options | dict(zip(row.options, node.args[1:])) | node.kwargs
+    slope, inplace = options.get("negative_slope", 0.0), options.get("inplace", False)
+    if not isinstance(slope, (int, float)) or any(options[k] != v for k, v in row.fixed.items()):
+        return None
+    return name, slope, inplace
 
 
 def _replace(graph, conv, bn, act, modules):

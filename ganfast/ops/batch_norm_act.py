@@ -9,6 +9,7 @@ act'(z) anew, so nothing but y is kept. The second derivative is made of torch's
 a piecewise linear activation is absent from it. y and the results have one order in memory: contiguous, or channels last.
 """
 
+import functools
 import math
 
 import torch
@@ -22,8 +23,6 @@ from ganfast.reference.batch_norm_act import batch_norm_act_backward as _referen
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
 from ganfast.reference.batch_norm_act import moments_gradient, update_running_statistics
 from ganfast.reference.batch_norm_act import normalise_act as _reference_normalise
-
-ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "tanh": 3}  # the codes of csrc/ops.h
 
 # --- shapes and checks ------------------------------------------------------------------------------------------------
 
@@ -195,13 +194,19 @@ def _supports_of(position):
     return supports
 
 
+@functools.cache
+def _codes() -> dict:
+    """Activation → its number in compiled code."""
+    return {None if name == "None" else name: i for i, name in enumerate(extension().cpu.activations.split())}
+
+
 def _supports_cpu_of(position):
-    """Likewise, of compiled code; the activation is the last argument but one."""
+    """The same of compiled code, which has the activations that were there when it was built."""
 
     def supports(*args):
-        if args[-2] not in ACTIVATIONS:
-            return f"{args[-2]} goes through the reference: the compiled code was built without it"
-        return _supports_of(position)(*args)
+        if args[-2] not in _codes():
+            return f"{args[-2]} goes through the reference: ganfast._C was built without it"
+        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
 
     return supports
 
@@ -239,7 +244,7 @@ def _cpu_apply(y, weight, bias, use_batch, eps, activation, slope, moments):
     a = torch.empty_like(y)
     call(
         extension().cpu.batch_norm_act, y, *sizes_of(y), DTYPES[y.dtype], _wide(weight), _wide(bias), use_batch, eps,
-        ACTIVATIONS[activation], slope, a, *moments, torch.get_num_threads(),
+        _codes()[activation], slope, a, *moments, torch.get_num_threads(),
     )  # fmt: skip
     return a
 
@@ -269,7 +274,7 @@ def _cpu_backward(da, y, weight, bias, moments, use_batch, eps, activation, slop
     da, dy, sums = _samples.in_order_of(y, da), torch.empty_like(y), new_sums(y)
     call(
         extension().cpu.batch_norm_act_backward, da, y, *sizes_of(y), DTYPES[y.dtype], _wide(weight), _wide(bias),
-        *moments.contiguous(), use_batch, eps, ACTIVATIONS[activation], slope, dy, sums[1], sums[0],
+        *moments.contiguous(), use_batch, eps, _codes()[activation], slope, dy, sums[1], sums[0],
         torch.get_num_threads(),
     )  # fmt: skip
     return dy, sums

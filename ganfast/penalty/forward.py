@@ -8,6 +8,7 @@ from torch import nn
 
 from ganfast import nn as gnn
 from ganfast.nn import FusedSequential
+from ganfast.nn.fused_group import ACTIVATIONS
 from ganfast.penalty import layers, linear, smooth
 from ganfast.penalty.norms import GroupNorm, InstanceNorm, LayerNorm
 from ganfast.penalty.recorder import record
@@ -44,9 +45,16 @@ def _instance_norm(module):
 
 def _fused(module):
     """ganfast.nn's layers through their parts."""
-    slope = module.negative_slope if module.activation == "leaky_relu" else 0.0
-    act = {None: [], "tanh": [smooth.Tanh()]}.get(module.activation, [layers.LeakyReLU(slope)])
+    act = [] if module.activation is None else [smooth.activation(module.activation, module.negative_slope)]
     return [_conv(module.conv) if module.bn is None else None, *act]
+
+
+def _activation(name):
+    def rule(module):
+        slope = getattr(module, "negative_slope", 0.0)
+        return smooth.activation(name, slope) if slope >= 0 else None
+
+    return rule
 
 
 LAYERS = {
@@ -55,13 +63,9 @@ LAYERS = {
     ),
     nn.Linear: lambda module: layers.Linear(module.weight, module.bias),
     nn.Identity: lambda module: linear.Keep(),
-    nn.ReLU: lambda module: layers.LeakyReLU(),
-    nn.LeakyReLU: lambda module: layers.LeakyReLU(module.negative_slope) if module.negative_slope >= 0 else None,
-    nn.Tanh: lambda module: smooth.Tanh(),
-    nn.Sigmoid: lambda module: smooth.Sigmoid(),
-    nn.SiLU: lambda module: smooth.SiLU(),
+    **{layer: _activation(name) for layer, name in ACTIVATIONS.items()},
     nn.Softplus: lambda module: smooth.Softplus(module.beta, module.threshold),
-    nn.GELU: lambda module: smooth.GELU(module.approximate),
+    nn.GELU: lambda module: smooth.gelu(module.approximate),
     nn.ELU: lambda module: smooth.ELU(module.alpha),
     nn.Flatten: linear.Reshape,
     nn.Unflatten: linear.Reshape,

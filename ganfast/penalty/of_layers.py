@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganfast import activations
 from ganfast.penalty import layers, linear, products, smooth
 from ganfast.penalty.batch_norm import BatchNorm
 from ganfast.penalty.functions import rule
@@ -95,19 +96,18 @@ def _(
 # --- activations ------------------------------------------------------------------------------------------------------
 
 
-@rule("relu")
-def _(r, input):
-    return layers.LeakyReLU(), [input]
+def _activation(name, row):
+    """Torch's function and method of an activation in the table."""
+
+    @rule(row.function)
+    def _(r, input, *args, **kwargs):
+        options = row.options | dict(zip(row.options, args)) | kwargs
+        return smooth.activation(name, options.get("negative_slope", 0.0)), [input]
 
 
-@rule(F.relu)
-def _(r, input, inplace=False):
-    return layers.LeakyReLU(), [input]
-
-
-@rule(F.leaky_relu)
-def _(r, input, negative_slope=0.01, inplace=False):
-    return layers.LeakyReLU(negative_slope), [input]
+for _name, _row in activations.ROWS.items():
+    if _row.function:
+        _activation(_name, _row)
 
 
 def _no_options(name, make):
@@ -117,18 +117,13 @@ def _no_options(name, make):
 
 
 for _name, _make in {
-    "tanh": smooth.Tanh, "sigmoid": smooth.Sigmoid, "exp": smooth.exp, "log": smooth.log, "square": smooth.square,
+    "exp": smooth.exp, "log": smooth.log, "square": smooth.square,
     "sqrt": lambda: smooth.power(0.5), "rsqrt": lambda: smooth.power(-0.5), "sin": smooth.sin, "cos": smooth.cos,
     "atan": smooth.atan, "arctan": smooth.atan, "logsigmoid": smooth.log_sigmoid, "softsign": smooth.softsign,
     "reciprocal": products.Reciprocal,
     "abs": lambda: layers.Sloped(torch.abs, torch.sign), "neg": lambda: linear.Times(-1),
 }.items():  # fmt: skip
     _no_options(_name, _make)
-
-
-@rule(F.silu)
-def _(r, input, inplace=False):
-    return smooth.SiLU(), [input]
 
 
 @rule(F.mish)
@@ -148,7 +143,7 @@ def _(r, input, beta=1.0, threshold=20.0):
 
 @rule(F.gelu)
 def _(r, input, approximate="none"):
-    return smooth.GELU(approximate), [input]
+    return smooth.gelu(approximate), [input]
 
 
 @rule(F.elu)

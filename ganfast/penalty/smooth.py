@@ -1,47 +1,46 @@
-"""Rules of smooth activations and functions of each element: f, f' and f''; f' by torch's own kernels."""
+"""Rules of activations and smooth functions of each element: f, f' and f''; f' by torch's own kernels."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 
-from ganfast.penalty.rules import Elementwise
+from ganfast import activations, reference
+from ganfast.penalty import layers
+from ganfast.penalty.rules import Elementwise, NoRuleError
+from ganfast.reference.activation import bend as _bend
+from ganfast.reference.activation import pull as _pull
+from ganfast.reference.activation import slope_and_bend
 
 aten = torch.ops.aten
 
 
-class Tanh(Elementwise):
+class Activation(Elementwise):
+    """A row of ganfast/activations.py that bends."""
+
+    def __init__(self, name, slope=0.0):
+        self.name, self.slope = name, slope
+
     def value(self, x):
-        return x.tanh()
+        return reference.activate(x, self.name, self.slope)
 
     def pull(self, d, x, y):
-        return aten.tanh_backward(d, y)
+        return _pull(d, x, y, self.name, self.slope)
 
-    def bend(self, x, y):
-        return (y * y).sub_(1).mul_(y).mul_(2)
-
-
-class Sigmoid(Elementwise):
-    def value(self, x):
-        return x.sigmoid()
-
-    def pull(self, d, x, y):
-        return aten.sigmoid_backward(d, y)
-
-    def bend(self, x, y):
-        return y * (1 - y) * (1 - 2 * y)
+    def bent(self, saved, d, ts):
+        return (_bend(d * ts[0], *saved, self.name, self.slope),)
 
 
-class SiLU(Elementwise):
-    def value(self, x):
-        return F.silu(x)
-
-    def pull(self, d, x, y):
-        return aten.silu_backward(d, x)
-
-    def bend(self, x, y):
-        s = x.sigmoid()
-        return (1 - 2 * s).mul_(x).add_(2).mul_(s).mul_(1 - s)
+def activation(name, slope=0.0):
+    """The rule of an activation; NoRuleError for a negative slope."""
+    row = activations.ROWS[name]
+    if name in ("relu", "leaky_relu"):
+        return layers.LeakyReLU(slope if row.has_slope else 0.0)
+    if not row.piecewise_linear:
+        return Activation(name, slope)
+    if row.has_slope and not slope >= 0:
+        raise NoRuleError(f"{name} with negative_slope={slope}")
+    return layers.Sloped(lambda x: reference.activate(x, name, slope), lambda x: slope_and_bend(x, name, slope)[0])
 
 
 class Softplus(Elementwise):
@@ -61,25 +60,24 @@ class Softplus(Elementwise):
         return (1 - s).mul_(s).mul_(self.beta).masked_fill_(self.beta * x > self.threshold, 0)
 
 
-class GELU(Elementwise):
-    """x·Φ(x), or its approximation by tanh."""
-
-    def __init__(self, approximate="none"):
-        self.approximate = approximate
+class ApproximateGELU(Elementwise):
+    """x·(1 + T)/2, T = tanh u, u = k·(x + c·x³)."""
 
     def value(self, x):
-        return F.gelu(x, approximate=self.approximate)
+        return F.gelu(x, approximate="tanh")
 
     def pull(self, d, x, y):
-        return aten.gelu_backward(d, x, approximate=self.approximate)
+        return aten.gelu_backward(d, x, approximate="tanh")
 
     def bend(self, x, y):
         square = x * x
-        if self.approximate == "none":
-            return (-0.5 * square).exp_().mul_(square.neg_().add_(2)).mul_(1 / math.sqrt(2 * math.pi))
-        k, c = math.sqrt(2 / math.pi), 0.044715  # T = tanh u, u = k·(x + c·x³)
+        k, c = math.sqrt(2 / math.pi), 0.044715
         tanh, slope = (k * x * (1 + c * square)).tanh_(), k * (1 + 3 * c * square)
         return (1 - tanh * tanh) * (slope + 0.5 * x * (6 * k * c * x - 2 * tanh * slope * slope))
+
+
+def gelu(approximate="none"):
+    return Activation("gelu") if approximate == "none" else ApproximateGELU()
 
 
 class ELU(Elementwise):

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from cuda_on_cpu import translate
 
+from ganfast import activations
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
@@ -130,9 +132,11 @@ def extension(removed: tuple[str, int] | None = None) -> Path:
     import pybind11
 
     headers = {path.name: path.read_text() for path in CSRC.rglob("*.h")}
-    plain = (
-        f"{COMMON} -fopenmp -O1 -w -DGANFAST_CUDA -I{CSRC} -I{pybind11.get_include()} -I{sysconfig.get_path('include')}"
-    )
+    headers["activations.h"] = activations.cpp()
+    generated = FOLDER / digest(headers["activations.h"])
+    write_once(generated, {"activations.h": headers["activations.h"]})
+    includes = (CSRC, generated, pybind11.get_include(), sysconfig.get_path("include"))
+    plain = f"{COMMON} -fopenmp -O1 -w -DGANFAST_CUDA " + " ".join(f"-I{folder}" for folder in includes)
     jobs = [(path, plain) for path in (CSRC / "bindings.cpp", *sorted((CSRC / "cpu").glob("*.cpp")))]
     with locked():
         return link(jobs + cuda_jobs(translate.sources(CSRC / "cuda", removed), headers), headers)

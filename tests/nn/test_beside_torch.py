@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fuse_nets import Attributes, Bottleneck, critic, generator
 from graphed import captured
 from torch import nn
+from torch_activations import torch_module
 
 import ganfast
 from ganfast import nn as gnn
@@ -66,12 +67,9 @@ class Scored(nn.Module):
         return self.loss(*self.score(x).float().chunk(2)).view(1)
 
 
-ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2), "tanh": nn.Tanh, None: nn.Identity}
-
-
 def parts(layer):
     """torch's modules of one of ganfast's convolutions."""
-    return [layer.conv, layer.bn or nn.Identity(), ACTIVATIONS[layer.activation]()]
+    return [layer.conv, layer.bn or nn.Identity(), torch_module(layer.activation)]
 
 
 def modules(*layers):

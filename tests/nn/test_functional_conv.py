@@ -111,7 +111,7 @@ def test_derivatives_to_second_order(training):
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        ({"activation": "gelu"}, ValueError, "activation: got 'gelu', needs"),
+        ({"activation": "ulu"}, ValueError, "activation: got 'ulu', needs"),
         ({"weight": torch.randn(4, 3, 3, 3, dtype=torch.float64)}, TypeError, "weight: got dtype torch.float64"),
         ({"x": [1.0]}, TypeError, "x: got list, needs a torch.Tensor"),
     ],

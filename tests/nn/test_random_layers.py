@@ -6,12 +6,11 @@ import random
 import pytest
 import torch
 from torch import nn
+from torch_activations import torch_module
 
-from ganfast import functional
+from ganfast import activations, functional
 from ganfast import nn as gnn
 from ganfast.ops.conv_bn_act import conv_bn_act
-
-ACTIVATIONS = {"relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(0.2), "tanh": nn.Tanh(), None: nn.Identity()}
 
 
 def random_layer(draw):
@@ -19,7 +18,7 @@ def random_layer(draw):
     transposed, batch_norm = draw.random() < 0.5, draw.random() < 0.5
     kernel, stride = ((draw.randint(1, 5), draw.randint(1, 5)), (draw.randint(1, 3), draw.randint(1, 3)))
     padding = tuple(draw.randint(0, k) for k in kernel)
-    activation, bias = draw.choice(list(ACTIVATIONS)), draw.random() < 0.5
+    activation, bias = draw.choice(list(activations.ROWS)), draw.random() < 0.5
     sizes = draw.choice([1, 2, 3]), draw.choice([1, 2, 3])  # channels
     momentum = draw.choice([0.1, 0.3, None])
     if transposed:
@@ -42,7 +41,7 @@ def random_layer(draw):
         layer, x = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     layer = layer.double()
     parts = [layer.conv] if layer.bn is None else [layer.conv, layer.bn]
-    return layer, copy.deepcopy(nn.Sequential(*parts, ACTIVATIONS[activation])), x
+    return layer, copy.deepcopy(nn.Sequential(*parts, torch_module(activation))), x
 
 
 def derivatives(layer, x, seed):
