@@ -140,7 +140,8 @@ def test_arrows_point_one_way(file):
 
 
 @pytest.mark.parametrize(
-    "room, allowed", [("ganfast/reference", {"torch", "ganfast", "math"}), ("kernels", {"triton", "ganfast", "math"})]
+    "room, allowed",
+    [("ganfast/reference", {"torch", "ganfast", "math"}), ("kernels", {"triton", "ganfast", "math", "typing"})],
 )
 def test_specifications_and_kernels_import_one_library(room, allowed):
     for file in (ROOT / room).glob("*.py"):

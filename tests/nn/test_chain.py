@@ -81,16 +81,19 @@ def test_a_chain_equals_its_layers(name):
 
 
 def statistics_asked(network, x, monkeypatch):
-    """For each convolution of a forward: (has a prologue, makes statistics)."""
+    """For each convolution of a chain: (whether something stands before it, whether its moments go to the next)."""
     asked = []
 
-    def spy(*args):
-        asked.append((args[1] is not None, args[-1]))
-        return real(*args)
+    def spied(real):
+        def spy(*args):
+            asked.append((args[1] is not None, args[-1] is False))  # apply, or a slope
+            return real(*args)
 
-    real = chain.conv_bn_act
-    spy.is_plain = real.is_plain
-    monkeypatch.setattr(chain, "conv_bn_act", spy)
+        spy.is_plain = real.is_plain
+        return spy
+
+    for name in ("conv_act", "conv_bn_act"):
+        monkeypatch.setattr(chain, name, spied(getattr(chain, name)))
     network(x)
     monkeypatch.undo()
     return asked

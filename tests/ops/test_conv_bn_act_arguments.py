@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from ganfast import functional
-from ganfast.ops.conv_bn_act import conv_bn_act, conv_bn_act_backward
+from ganfast.ops.conv_bn_act import conv_act, conv_bn_act, conv_bn_act_backward
 
 X = torch.randn(2, 3, 5, 5)
 W = torch.randn(4, 3, 3, 3)
-V = torch.ones(3)
+V, M = torch.ones(3), torch.ones(2, 3)
 GOOD = {
-    "x": X, "scale": None, "shift": None, "weight": W, "bias": None, "transposed": False, "stride": (1, 1),
-    "padding": (0, 0), "output_padding": (0, 0), "in_activation": None, "in_slope": 0.0, "out_activation": None,
-    "out_slope": 0.0, "statistics": False,
+    "x": X, "moments": None, "gain": None, "offset": None, "weight": W, "bias": None, "transposed": False,
+    "stride": (1, 1), "padding": (0, 0), "output_padding": (0, 0), "in_eps": 0.0, "in_activation": None,
+    "in_slope": 0.0, "activation": None, "slope": 0.0,
 }  # fmt: skip
 
 
@@ -29,17 +29,14 @@ GOOD = {
         ({"transposed": True}, ValueError, r"weight: got shape \(4, 3, 3, 3\), needs \[3, C_out, kH, kW\] for x of 3"),
         ({"bias": torch.ones(3)}, ValueError, r"bias: got shape \(3,\), needs \(4,\)"),
         ({"bias": torch.ones(4).half()}, TypeError, "bias: got dtype torch.float16, needs torch.float32 as x"),
-        ({"scale": V}, ValueError, "scale, shift: got one of them, needs both or neither"),
-        ({"scale": V, "shift": V[:2]}, ValueError, r"shift: got shape \(2,\), needs \(3,\)"),
-        ({"scale": V.half(), "shift": V}, TypeError, "scale: got dtype torch.float16, needs torch.float32 beside x"),
-        ({"in_activation": "relu"}, ValueError, "in_activation: got 'relu', needs None without scale and shift"),
-        ({"out_activation": "gelu"}, ValueError, "out_activation: got 'gelu', needs one of 'relu', 'leaky_relu'"),
-        ({"out_activation": "leaky_relu", "out_slope": -0.1}, ValueError, "out_slope: got -0.1, needs a finite number"),
-        (
-            {"out_activation": "tanh", "statistics": True},
-            ValueError,
-            "out_activation: got 'tanh', needs None with stat",
-        ),
+        ({"gain": V}, ValueError, "moments: got None, needs those of x beside gain"),
+        ({"in_activation": "relu"}, ValueError, "moments: got None, needs those of x beside gain"),
+        ({"moments": M[:1]}, ValueError, r"moments: got shape \(1, 3\), needs \(2, 3\)"),
+        ({"moments": M.half()}, TypeError, "moments: got dtype torch.float16, needs torch.float32 beside x"),
+        ({"moments": M, "gain": V[:2]}, ValueError, r"weight: got shape \(2,\), needs \(3,\)"),
+        ({"activation": "ulu"}, ValueError, "activation: got 'ulu', needs one of 'relu', 'leaky_relu'"),
+        ({"activation": "silu"}, ValueError, "activation: got 'silu', needs one of 'relu', 'leaky_relu', 'tanh'"),
+        ({"activation": "leaky_relu", "slope": -0.1}, ValueError, "negative_slope: got -0.1, needs a finite number"),
         ({"stride": (0, 1)}, ValueError, r"stride: got \(0, 1\), needs two numbers, 1 or more"),
         ({"padding": (-1, 0)}, ValueError, r"padding: got \(-1, 0\), needs two numbers, 0 or more"),
         ({"padding": (1,)}, ValueError, r"padding: got \(1,\), needs two numbers"),
@@ -60,32 +57,55 @@ GOOD = {
 def test_bad_arguments(bad, error, message):
     arguments = tuple((GOOD | bad).values())
     with pytest.raises(error, match=message):
-        conv_bn_act(*arguments)
+        conv_act(*arguments)
 
 
 def test_the_dispatcher_checks_too():
     with pytest.raises(ValueError, match=r"weight: got shape \(4, 2, 3, 3\), needs \[C_out, 3, kH, kW\]"):
-        torch.ops.ganfast.conv_bn_act(*(GOOD | {"weight": W[:, :2]}).values())
+        torch.ops.ganfast.conv_act(*(GOOD | {"weight": W[:, :2]}).values())
+
+
+RUNNING = {"bn_weight": None, "bn_bias": None, "running_mean": None, "running_var": None, "batches": None}
 
 
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"dy": None}, ValueError, "dy, dmean, dvar: got None for all"),
-        ({"dy": torch.ones(2, 4, 3, 2)}, ValueError, r"dy: got shape \(2, 4, 3, 2\), needs \(2, 4, 3, 3\)"),
-        ({"dy": torch.ones(2, 4, 3, 3).half()}, TypeError, "dy: got dtype torch.float16"),
-        ({"dmean": torch.ones(4)}, ValueError, "y: got None, needs the output"),
-        ({"dvar": torch.ones(4), "y": torch.ones(2, 4, 3, 3)}, ValueError, "mean: got None, needs the mean of y"),
-        ({"dmean": torch.ones(3)}, ValueError, r"dmean: got shape \(3,\), needs \(4,\)"),
-        ({"out_activation": "relu"}, ValueError, "y: got None, needs the output"),
+        ({"bn_weight": V}, ValueError, r"weight: got shape \(3,\), needs \(4,\)"),
+        ({"running_mean": torch.ones(4)}, ValueError, "running_mean, running_var: got one of them, needs both"),
+        ({"batches": torch.tensor(1.0)}, ValueError, "num_batches_tracked: got .* needs one int64"),
+        ({"momentum": 2.0}, ValueError, "momentum: got 2.0"),
+        ({"x": X[:1], "weight": torch.ones(4, 3, 5, 5)}, ValueError, "x: got one value per channel in training"),
+    ],
+)
+def test_bad_arguments_of_a_normalisation(bad, error, message):
+    names = list(GOOD.items())
+    behind = {"momentum": 0.1, "eps": 1e-5, "activation": "silu", "slope": 0.0, "apply": True}
+    good = dict([*names[:6], *RUNNING.items(), *names[6:13], *behind.items()])
+    conv_bn_act(*good.values())
+    with pytest.raises(error, match=message):
+        conv_bn_act(*(good | bad).values())
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"da": None}, ValueError, "da, dz, dmoments: got None for all"),
+        ({"da": torch.ones(2, 4, 3, 2)}, ValueError, r"da: got shape \(2, 4, 3, 2\), needs \(2, 4, 3, 3\)"),
+        ({"da": torch.ones(2, 4, 3, 3).half()}, TypeError, "da: got dtype torch.float16"),
+        ({"dmoments": torch.ones(2, 4)}, ValueError, "moments: got None, needs those of z beside dz and dmoments"),
+        ({"dmoments": torch.ones(2, 3)}, ValueError, r"dmoments: got shape \(2, 3\), needs \(2, 4\)"),
+        ({"out_moments": torch.ones(2, 4)}, ValueError, "y: got None, needs the output"),
+        ({"activation": "relu"}, ValueError, "y: got None, needs the output"),
         ({"needed": [False] * 4}, ValueError, "needed: got .* one of them True"),
         ({"needed": [True] * 3}, ValueError, "needed: got .* needs four"),
     ],
 )
 def test_bad_arguments_of_the_backward(bad, error, message):
     good = {
-        "dy": torch.ones(2, 4, 3, 3), "dmean": None, "dvar": None, "x": X, "scale": None, "shift": None, "weight": W,
-        "y": None, "mean": None, **dict(list(GOOD.items())[5:-1]), "needed": [True, False, True, True],
+        "da": torch.ones(2, 4, 3, 3), "dz": None, "dmoments": None, **dict(list(GOOD.items())[:5]), "bn_weight": None,
+        "bn_bias": None, "y": None, "out_moments": None, **dict(list(GOOD.items())[6:13]), "eps": 0.0,
+        "activation": None, "slope": 0.0, "needed": [True, False, True, True],
     }  # fmt: skip
     conv_bn_act_backward(*good.values())
     with pytest.raises(error, match=message):
@@ -93,8 +113,8 @@ def test_bad_arguments_of_the_backward(bad, error, message):
 
 
 def test_the_functions_name_what_they_are_given():
-    with pytest.raises(ValueError, match="activation: got 'elu', needs"):
-        functional.conv_bn_act(X, W, activation="elu")
+    with pytest.raises(ValueError, match="activation: got 'ulu', needs"):
+        functional.conv_bn_act(X, W, activation="ulu")
     with pytest.raises(ValueError, match=r"stride: got \(0, 0\), needs two numbers"):
         functional.conv_bn_act(X, W, stride=0)
     with pytest.raises(ValueError, match=r"weight: got shape"):
