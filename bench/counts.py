@@ -1,6 +1,6 @@
 """Launches, and the bytes that they read and write, of DCGAN-64: counted, not timed, and without a GPU.
 
-    python bench/counts.py               each layer alone in training: forward, backward, and what its forward costs a chain
+    python bench/counts.py               each layer in training, alone and in a chain
     python bench/counts.py --step        a whole training step as `ganfast train dcgan` captures it
     python bench/counts.py --markdown    the layers as docs/kernels/conv_bn_act.md has them
 
@@ -11,12 +11,17 @@ the kernels of ours before the vendor's. The bytes of
     torch's operators    are those of the tensors they read and of those they write; views cost nothing, a foreach or
                          fused operator is one launch, a convolution's backward one for each gradient
 
-The least that layers take, with X, W and T the bytes of input, weight and output (vectors come on top):
+The least that a layer takes, with X, W and T the bytes of input, weight and output (vectors come on top):
 
-    forward     X + W + 3T with batch normalisation (z is written, read and normalised), X + W + T in a chain or without
-    backward    6T + 2X + 2W with it: sums read da, z; the data gradient da, z, W → dX; the weight gradient da, z, X → dW
-                4T + 2X + 2W without: the same without sums, and 2T for the gradient of a bias; without an activation
-                the output is not read: half the T
+    with batch normalisation, alone
+        forward    X + W + 3T     reads x, w, writes z, reads z, writes a
+        backward   6T + 2X + 2W   sums: da, z; data gradient: da, z, w → dx; weight gradient: da, z, x → dw
+    in a chain
+        forward    X + W + T      z is normalised where it is read
+        backward   4T + 3X + 2W   no sums: the next data gradient makes them; this one reads x to make those of before
+    without batch normalisation
+        forward    X + W + T
+        backward   4T + 2X + 2W   and 2T for the gradient of a bias; T for 2T where there is no activation
 """
 
 import argparse
@@ -137,7 +142,7 @@ def _shaped(function, args, kwargs):
 
 @contextlib.contextmanager
 def counting():
-    """Inside, launches are appended to the list that it gives; `pause` on it is a context without."""
+    """Inside, launches are appended to the list that it gives."""
     from ganfast import functional
     from ganfast.ops import _extension, _registry, _tuning, for_graph
 
@@ -191,7 +196,7 @@ def taken(launches: list) -> list:
 
 
 def networks(batch: int = BATCH) -> dict:
-    """name → (its FusedSequential in training, an input), as under autocast: bf16, batch normalisation's vectors fp32."""
+    """name → (its FusedSequential in training, an input); as under autocast in bf16 but for batch normalisation."""
     from ganfast.models import dcgan
 
     made = {}
@@ -352,9 +357,7 @@ def lines_of(rows: list[Layer], chains: list[Chain], markdown: bool) -> list[str
     if markdown:
         return [f"| {' | '.join(each)} |" for each in (head, ["---", *["---:"] * (len(head) - 1)], *body)]
     widths = [max(map(len, column)) for column in zip(head, *body)]
-    return [
-        "  ".join(f"{v:{'<' if not i else '>'}{w}}" for i, (v, w) in enumerate(zip(r, widths))) for r in (head, *body)
-    ]
+    return ["  ".join(v.rjust(width) for v, width in zip(row, widths)) for row in (head, *body)]
 
 
 def lines_of_step(launches: list[Launch]) -> list[str]:
