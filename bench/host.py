@@ -24,9 +24,12 @@ def _wait(*args, **kwargs):
 
 
 class _Kernel:
-    """Instead of Triton's compiled kernel."""
+    """Instead of Triton's compiled kernel; `of` is its JITFunction."""
 
     function, packed_metadata = 1, (4, 1, 0, 1, 1, 1)
+
+    def __init__(self, of):
+        self.of = of
 
     def launch_metadata(self, grid, stream, *args):
         return None
@@ -69,7 +72,7 @@ class _Extension:
 
 
 def _compiled(kernel, key, signature, device, constexprs, options, attrs, warmup):
-    kernel.device_caches[device][0][key] = made = _Kernel()
+    kernel.device_caches[device][0][key] = made = _Kernel(kernel)
     return made
 
 
