@@ -177,26 +177,31 @@ def _act_setup(ctx, inputs, output):
     x, moments, gain, offset, weight, bias, *geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, act, slope = inputs
     ctx.geometry, ctx.eps, ctx.activation, ctx.slope = geometry, 0.0, act, slope
     ctx.given = [v is not None for v in inputs[:6]]
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, moments, gain, offset, weight, None, None, output if act else None, None)
 
 
 def _setup(ctx, inputs, output):
     x, moments, gain, offset, weight, _, bn_weight, bn_bias, *_ = inputs
-    *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, _, ctx.eps, ctx.activation, ctx.slope, _ = inputs[11:]
+    *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, _, ctx.eps, ctx.activation, ctx.slope, ctx.applies = (
+        inputs[11:]
+    )
     ctx.given = [v is not None for v in inputs[:8]]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, moments, gain, offset, weight, bn_weight, bn_bias, *output[1:])
 
 
 def _act_backward(ctx, dy):
+    if dy is None:
+        return (None,) * 15
     return (*_gradients(ctx, dy, None, None)[:6], *(None,) * 9)
 
 
 def _backward(ctx, da, dz, dmoments):
+    if da is not None and not ctx.applies:  # of a result that is empty
+        da = None
     if da is None and dz is None and dmoments is None:
         return (None,) * 23
-    if da is not None and not da.numel():  # of a result that is empty
-        da = None
     return (*_gradients(ctx, da, dz, dmoments), *(None,) * 15)
 
 
@@ -300,6 +305,7 @@ def _of_output(ctx, da, x, weight, y, a_x, a_weight, a_bias):
 
 
 def _tangent_setup(ctx, inputs, output):
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:3])
     *ctx.geometry, ctx.activation, ctx.slope = inputs[3:]
 
@@ -309,7 +315,7 @@ def _tangent_backward(ctx, dy):
     x, weight, saved = ctx.saved_tensors
     asked = iter(in_demand(ctx))
     needed = [next(asked), False, next(asked), False]
-    if not any(needed):
+    if dy is None or not any(needed):
         return (None,) * 9
     dx, _, _, dweight, *_ = conv_bn_act_backward(
         dy, None, None, x, None, None, None, weight, None, None, saved, None, *ctx.geometry, 0.0, None, 0.0, 0.0,

@@ -65,7 +65,7 @@ def test_a_third_derivative(transposed, form):
             value = sum(g.square().sum() for g in torch.autograd.grad(value, leaves, create_graph=True))
         thirds.append(torch.autograd.grad(value, leaves))
     for got, wanted in zip(*thirds):
-        torch.testing.assert_close(got, wanted)
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-5)
 
 
 def test_the_backward_alone_has_no_second_derivative_with_moments():
@@ -103,11 +103,14 @@ def test_every_dtype_equals_fp64(dtype, channels_last, device):
         if form == "apply":  # what a user differentiates
             results, wanted = results[:1], wanted[:1]
         seeds = [torch.randn_like(r) for r in results]
-        gradients = torch.autograd.grad(results, layer.leaves, seeds)
+        leaves = layer.leaves
+        if form == "leave":  # bn_weight and bn_bias are the next layer's
+            leaves, wide = leaves[:-2], wide[:-2]
+        gradients = torch.autograd.grad(results, leaves, seeds)
         true_gradients = torch.autograd.grad(wanted, wide, [s.double() for s in seeds])
         assert results[0].dtype == dtype
         assert all(r.dtype == torch.float32 for r in results[1:])
-        assert [g.dtype for g in gradients] == [t.dtype for t in layer.leaves]
+        assert [g.dtype for g in gradients] == [t.dtype for t in leaves]
         for got, true in zip((*results, *gradients), (*wanted, *true_gradients)):
             assert (got.double() - true).norm() <= 12 * BOUNDS[dtype] * true.norm()
 
