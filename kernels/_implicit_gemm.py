@@ -166,19 +166,19 @@ def gather(
     """[BM, BN] sums over taps and channels. FLAT: a step's BK run over both; else a step has one tap."""
     total = tl.zeros([BM, BN], tl.float32)
     taps = taps_y * taps_x
-    chunks = tl.cdiv(ck, BK)
-    for step in range(tl.cdiv(taps * ck, BK) if FLAT else taps * chunks):
+    first, tap_y, tap_x = 0, 0, 0  # unless FLAT: the step's first channel and tap, counted without divisions
+    for step in range(tl.cdiv(taps * ck, BK) if FLAT else taps * tl.cdiv(ck, BK)):
         if FLAT:
             k = step * BK + tl.arange(0, BK)
             tap = k // ck
             c = k - tap * ck
             channels = tap < taps
+            ty = tap // taps_x
+            tx = tap - ty * taps_x
         else:
-            tap = step // chunks
-            c = (step - tap * chunks) * BK + tl.arange(0, BK)
+            c = first + tl.arange(0, BK)
             channels = c < ck
-        ty = tap // taps_x
-        tx = tap - ty * taps_x
+            ty, tx = tap_y, tap_x
         wy, wx = ty, tx
         if PHASES:
             wy, wx, ty, tx = ky + SY * ty, kx + SX * tx, -ty, -tx
@@ -197,4 +197,11 @@ def gather(
         w_at += c[:, None] + n[None, :] * w_c if K_LAST else c[:, None] * w_c + n[None, :]
         right = tl.load(w + w_at, mask=weights, other=0.0)
         total = tl.dot(left, right, total, input_precision=PRECISION)
+        if not FLAT:
+            tap_ends = first + BK >= ck
+            first = tl.where(tap_ends, 0, first + BK)
+            tap_x = tl.where(tap_ends, tap_x + 1, tap_x)
+            row_ends = tap_x == taps_x
+            tap_y = tl.where(row_ends, tap_y + 1, tap_y)
+            tap_x = tl.where(row_ends, 0, tap_x)
     return total
