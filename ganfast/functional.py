@@ -142,7 +142,8 @@ def _check_layer(
 ):  # fmt: skip
     """Of conv_transpose_bn_relu and conv_bn_act; lowered: the dtype of autocast, or None. How many numbers y has."""
     if lowered is not None:
-        x, weight, bias = cast((x, weight, bias), lowered)
+        x, weight = cast((x, weight), lowered)
+        bias = ops.conv_bn_act.lowered_bias(bias, lowered)
     geometry, nothing = (transposed, stride, padding, output_padding), (None, None, None)
     check = ops.conv_bn_act.conv_act.check
     check(x, *nothing, weight, bias, *geometry, 0.0, None, 0.0, None, 0.0)

@@ -259,11 +259,17 @@ def weight_choices(x, dy, dw, geometry, tf32=False, multiprocessors=MULTIPROCESS
     bm, bn = (max(16, min(widest, power_of_2(c))) for c in (cs, cl))
     if cl < NARROW:
         bn, bk = max(16, min(64, power_of_2(kh * kw * cl))), min(bk, 32)
+    operands, whole = x.numel() * x.element_size() + dy.numel() * dy.element_size(), dw.numel() * 4
     found = []
     for tm, tn in dict.fromkeys(((bm, bn), (bm, min(bn, 64)), (min(bm, 64), min(bn, 64)))):
         tiles = cdiv(cs, tm) * _columns(kh, kw, cl, tn)
-        splits = max(1, min(cdiv(2 * multiprocessors, tiles), pixels // (4 * bk)))
-        found.append((tm, tn, bk, 8 if tm * tn >= 8192 else 4, 3, splits))
+        for waves in (1, 2):
+            splits = max(1, min(waves * multiprocessors // tiles, pixels // (4 * bk)))
+            found.append((tm, tn, bk, 8 if tm * tn >= 8192 else 4, 3, splits))
+    # first the largest tiles whose parts, written and read once, are few beside the operands
+    found = list(dict.fromkeys(found))
+    lean = [c for c in found if c[-1] == 1 or 2 * c[-1] * whole <= operands // 20]
+    found = [*lean, *(c for c in found if c not in lean)]
     return _worth("weight", pixels, (cs, kh * kw, cl), x.element_size(), exact, found)
 
 
@@ -358,14 +364,15 @@ def backward_weight(u, dz, dw, geometry, configuration, workspace=None, tf32=Fal
 
 
 def bias_gradient(dz, partials, db):
-    """db [C] = Σ dz; partials fp32 [bias_rows(dz.x), C]."""
+    """db [C] = Σ dz, fp32; partials fp32 [bias_rows(dz.x), C], of which db is the first row where there is one."""
     channels = dz.x.shape[3]
     rows, unit, bn = dz.x.numel() // channels, _unit(channels), min(128, power_of_2(channels))
     launch(bias_kernel, (partials.shape[0], cdiv(channels, bn)),
         *dz.arguments, partials, rows, channels // unit, ACT=dz.activation, FORM=dz.form, UNIT=unit, ROWS=BIAS_ROWS,
         BM=min(BIAS_ROWS, 4096 // bn), BN=bn, num_warps=4,
     )  # fmt: skip
-    total(partials, db)
+    if len(partials) > 1:
+        total(partials, db)
 
 
 BIAS_ROWS = 256

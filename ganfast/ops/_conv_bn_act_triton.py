@@ -12,7 +12,6 @@ import torch
 from ganfast.ops import _tuning, batch_norm_act
 from ganfast.ops._registry import guard
 from ganfast.ops.batch_norm_act import dense, lies, new_sums, normalise_act, ordered
-from ganfast.reference.activation import through
 from ganfast.reference.batch_norm_act import moments_gradient
 from ganfast.reference.conv_bn_act import output_gradient
 
@@ -147,6 +146,7 @@ def _vendor():
 
 def _convolution(u, weight, bias, geometry):
     transposed, stride, padding, output_padding = geometry
+    bias = None if bias is None else bias.to(u.dtype)
     return torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
 
 
@@ -218,13 +218,14 @@ def _backward_by_vendor(cotangents, x, before, weight, y, moments, bn, geometry,
         in_moments, gain, offset, *rest = before
         dx, dbefore = batch_norm_act.triton_backward(dx, x, gain, offset, in_moments, False, *rest)
         dmoments = moments_gradient(gain, in_moments, rest[0], dbefore)
+    dbias = dbias.float() if need_bias else None
     found = dx if need_x else None, *((dmoments, dbefore) if need_before else (None, None)), dweight, dbias, sums
     return _filled(found, x, weight)
 
 
 def _filled(found, x, weight):
     sums = x.new_empty(0, dtype=torch.float32)
-    kinds = x, sums, sums, weight, weight, sums
+    kinds = x, sums, sums, weight, sums, sums
     return tuple(kind.new_empty(0) if v is None else v for v, kind in zip(found, kinds))
 
 
@@ -327,7 +328,7 @@ def _bias_gradient(dz):
     from ganfast.kernels import conv_bn_act as kernels
 
     channels = dz.x.shape[3]
-    dbias = dz.x.new_empty(channels)
     partials = dz.x.new_empty((kernels.bias_rows(dz.x), channels), dtype=torch.float32)
+    dbias = partials[0] if len(partials) == 1 else partials.new_empty(channels)
     kernels.bias_gradient(dz, partials, dbias)
     return dbias

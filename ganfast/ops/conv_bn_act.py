@@ -82,9 +82,7 @@ def _check_convolution(x, before, weight, bias, geometry, in_eps, in_activation,
         raise ValueError(f"weight: got shape {tuple(weight.shape)}, needs {order} for x of {x.shape[1]} channels")
     shape = x.shape[0], weight.shape[c_out], *_sides(x, weight, *geometry)
     if bias is not None:
-        _checks.floating("bias", bias)
-        _checks.alike("bias", bias, "x", x)
-        _checks.shaped("bias", bias, shape[1:2])
+        _checks.per_channel("bias", bias, "x", x, shape[1])
     moments, gain, offset = before
     if moments is not None:
         _checks.sums("moments", moments, (2, x.shape[1]), "x", x)
@@ -164,10 +162,16 @@ def _check_tangent(x, weight, saved, *rest):
 
 
 def _lower(args, dtype):
-    """Under autocast: x, weight and bias lowered, the rest as it is."""
+    """Under autocast: x and weight lowered, a bias unless it is fp32, the rest as it is."""
     x, moments, gain, offset, weight, bias, *rest = args
-    x, weight, bias = cast((x, weight, bias), dtype)
+    x, weight = cast((x, weight), dtype)
+    bias = lowered_bias(bias, dtype)
     return x, moments, gain, offset, weight, bias, *rest
+
+
+def lowered_bias(bias, dtype):
+    """The bias beside x of this dtype: added in fp32, it stays so."""
+    return bias if bias is None or bias.dtype is torch.float32 else cast([bias], dtype)[0]
 
 
 # --- the first derivative ---------------------------------------------------------------------------------------------
@@ -176,17 +180,17 @@ def _lower(args, dtype):
 def _act_setup(ctx, inputs, output):
     x, moments, gain, offset, weight, bias, *geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, act, slope = inputs
     ctx.geometry, ctx.eps, ctx.activation, ctx.slope = geometry, 0.0, act, slope
-    ctx.given = [v is not None for v in inputs[:6]]
+    ctx.given, ctx.bias_dtype = [v is not None for v in inputs[:6]], None if bias is None else bias.dtype
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, moments, gain, offset, weight, None, None, output if act else None, None)
 
 
 def _setup(ctx, inputs, output):
-    x, moments, gain, offset, weight, _, bn_weight, bn_bias, *_ = inputs
+    x, moments, gain, offset, weight, bias, bn_weight, bn_bias, *_ = inputs
     *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, _, ctx.eps, ctx.activation, ctx.slope, ctx.applies = (
         inputs[11:]
     )
-    ctx.given = [v is not None for v in inputs[:8]]
+    ctx.given, ctx.bias_dtype = [v is not None for v in inputs[:8]], None if bias is None else bias.dtype
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, moments, gain, offset, weight, bn_weight, bn_bias, *output[1:])
 
@@ -215,13 +219,14 @@ def _gradients(ctx, da, dz, dmoments):
     if not any(needed):  # bn_weight or bn_bias alone
         needed[2] = True
     x, moments, gain, offset, *_ = saved = ctx.saved_tensors
+    bias_dtype = ctx.bias_dtype
     options = *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, ctx.eps, ctx.activation, ctx.slope, needed
     written = moments is None and saved[8] is None  # its derivative
     run = _plain_backward if torch.is_grad_enabled() and not written else conv_bn_act_backward
     dx, dmoments_, dbefore, dweight, dbias, dbn = run(da, dz, dmoments, *saved, *options)
     bn = _parameters(dbn, saved[5], saved[6], asked[6:])
     before = _parameters(dbefore, gain, offset, asked[2:4])
-    found = dx, dmoments_, *before, dweight, dbias
+    found = dx, dmoments_, *before, dweight, dbias if bias_dtype is None else dbias.to(bias_dtype)
     return *(v if is_asked else None for v, is_asked in zip(found, asked)), *bn
 
 
@@ -298,7 +303,7 @@ def _of_output(ctx, da, x, weight, y, a_x, a_weight, a_bias):
     c = _sum(
         None if a_x is None else _conv(a_x, weight, ctx.geometry),
         None if a_weight is None else _conv(x, a_weight, ctx.geometry),
-        None if a_bias is None else a_bias.view(1, -1, 1, 1),
+        None if a_bias is None else a_bias.to(x.dtype).view(1, -1, 1, 1),
     ).expand(da.shape)
     bent = None if row.piecewise_linear else turn(da * c, y, ctx.activation, ctx.slope)
     return through(c, y, ctx.activation, ctx.slope), bent
@@ -387,7 +392,7 @@ def _plain_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest
     results = _reference_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest)
     sums = x.new_empty(0, dtype=_checks.sum_dtype(x))
     return tuple(
-        kind.new_empty(0) if r is None else r for r, kind in zip(results, (x, sums, sums, weight, weight, sums))
+        kind.new_empty(0) if r is None else r for r, kind in zip(results, (x, sums, sums, weight, sums, sums))
     )
 
 

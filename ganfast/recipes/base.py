@@ -141,6 +141,11 @@ def batches_per_step(players: list[Player]) -> int:
     return 1 + sum(player.times - 1 for player in players)
 
 
+def share(yes):
+    """The share of a batch of which it is true: a figure for ``t.log``."""
+    return yes.mean(dtype=torch.float32)
+
+
 def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = False) -> tuple[Tensor, Tensor]:
     """D(real) and D(fake), in one pass where that is the same, or with ``merge``: layers that mix then see both."""
     if merge or not mixes_samples(discriminator):

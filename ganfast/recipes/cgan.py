@@ -6,6 +6,7 @@ from ganfast.data.columns import Images, Labels
 from ganfast.models import dcgan
 from ganfast.models.conditional import ConditionalDiscriminator, ConditionalGenerator
 from ganfast.objectives import LOSSES, discriminator_bce
+from ganfast.recipes.base import share
 from ganfast.recipes.original import OriginalGAN
 
 
@@ -29,7 +30,7 @@ class CGAN(OriginalGAN):
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim), t.y)
         real, fake = t.D(t.x, t.y), t.D(t.fake.detach(), t.y)
-        t.log(accuracy_real=(real > 0).float().mean(), accuracy_fake=(fake < 0).float().mean())
+        t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return discriminator_bce(real, fake, self.real_target)
 
     def generator(self, t):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ganfast.objectives import LOSSES, discriminator_bce
-from ganfast.recipes.base import Player, Recipe, scores
+from ganfast.recipes.base import Player, Recipe, scores, share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class OriginalGAN(Recipe):
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))
         real, fake = scores(t.D, t.x, t.fake.detach(), self.merge)
-        t.log(accuracy_real=(real > 0).float().mean(), accuracy_fake=(fake < 0).float().mean())
+        t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return discriminator_bce(real, fake, self.real_target)
 
     def generator(self, t):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ganfast import penalty
 from ganfast.models import resnet
 from ganfast.objectives import relativistic_pairing
-from ganfast.recipes.base import Player, Recipe, scores
+from ganfast.recipes.base import Player, Recipe, scores, share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class R3GAN(Recipe):
         t.fake = t.G(t.normal(self.latent_dim))
         real, fake = scores(t.D, t.x, t.fake.detach())
         r1, r2 = penalty.r1(t.D, t.x, self.gamma), penalty.r2(t.D, t.fake.detach(), self.gamma)
-        t.log(accuracy_pairs=(real > fake).float().mean(), penalty=r1 + r2)
+        t.log(accuracy_pairs=share(real > fake), penalty=r1 + r2)
         return relativistic_pairing(real, fake) + r1 + r2
 
     def generator(self, t):

@@ -5,8 +5,8 @@
     conv_act:     y = act(z)
     conv_bn_act:  a = act(bn_weight·(z − mean)/√(var + eps) + bn_bias), with z and its moments [2, C_out]
 
-x [N, C_in, H, W]; weight [C_out, C_in, kH, kW], transposed [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias [C_out]; gain,
-offset [C_in]. The convolution's padding is 0 in u. Moments (mean, biased variance) and sums are fp32 (fp64 for fp64).
+x [N, C_in, H, W]; weight [C_out, C_in, kH, kW], transposed [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias [C_out] and
+gain, offset [C_in] of its dtype or fp32. The convolution's padding is 0 in u. Moments (mean, biased variance) and sums are fp32 (fp64 for fp64).
 """
 
 import torch
@@ -34,6 +34,7 @@ def conv_act(
 ):  # fmt: skip
     """y."""
     u = input_of(x, moments, gain, offset, in_eps, in_activation, in_slope)
+    bias = None if bias is None else bias.to(u.dtype)
     z = torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
     return activate(z, activation, slope, inplace=True)
 
@@ -99,4 +100,4 @@ def conv_bn_act_backward(
         dx, dbefore = batch_norm_act_backward(dx, x, gain, offset, in_moments, False, in_eps, in_activation, in_slope)
         din_moments = moments_gradient(gain, in_moments, in_eps, dbefore)
     before = (din_moments, dbefore) if need_before else (None, None)
-    return dx if need_x else None, *before, dweight, dbias, dbn
+    return dx if need_x else None, *before, dweight, wide(dbias) if need_bias else None, dbn

@@ -14,7 +14,8 @@ class Average:
         self.decay = decay
         pairs = list(zip(average.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's number of batches
+        # BatchNorm's numbers of batches
+        self.counters = list(zip(*(pair for pair in pairs if not pair[0].is_floating_point())))
         self.averages, self.values = [a for a, _ in floats], [v for _, v in floats]
 
     @torch.no_grad()
@@ -23,5 +24,5 @@ class Average:
         weight = 1 - ((1 + step) / (10 + step)).clamp(max=self.decay)
         weights = [weight.to(average.dtype) for average in self.averages]
         torch._foreach_lerp_(self.averages, self.values, weights)
-        for average, value in self.counters:
-            average.copy_(value)
+        if self.counters:
+            torch._foreach_copy_(*self.counters)

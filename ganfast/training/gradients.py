@@ -11,7 +11,7 @@ ALIGNMENT = 16  # numbers: each parameter's gradient begins at 64 bytes
 class FlatGradients:
     """``.grad`` of every parameter is a view of one ``buffer`` and stays it.
 
-    One call sets them to zero, one all-reduce sums them over ranks, one norm is that of all. Optimisers must keep them
+    One call writes them, one all-reduce sums them over ranks, one norm is that of all. Optimisers must keep them
     (``zero_grad(set_to_none=False)``, or ``zero()`` here). Each view has its parameter's strides. Numbers between two
     views are 0.
     """
@@ -32,6 +32,14 @@ class FlatGradients:
         """Where parameters have several: from now on ``.grad`` is these."""
         for parameter, view in zip(self.parameters, self.views):
             parameter.grad = view
+
+    def write(self, gradients: Iterable[Tensor | None]) -> None:
+        """These gradients of the parameters, in their order; None: 0."""
+        pairs = [(view, g) for view, g in zip(self.views, gradients) if g is not None]
+        if len(pairs) < len(self.views):
+            self.zero()
+        if pairs:
+            torch._foreach_copy_(*map(list, zip(*pairs)))
 
     def zero(self) -> None:
         self.buffer.zero_()

@@ -22,6 +22,7 @@ class Precision:
     def __init__(self, name: str, device: torch.device, deterministic: bool = False):
         self.name, self.device = name, device
         self.deterministic = deterministic and device.type == "cuda"  # a CPU's kernels are
+        self.one = torch.ones((), device=device)
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -35,9 +36,11 @@ class Precision:
         """What the loss is multiplied by, a scalar on the device; None: by nothing."""
         return None if self.scaler is None else self.scaler.scale(torch.ones((), device=self.device))
 
-    def backward(self, loss: Tensor, parameters: list[nn.Parameter]) -> None:
-        """Add the gradients of scale·loss to ``.grad`` of these parameters alone."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward(inputs=parameters)
+    def gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+        """Those of scale·loss."""
+        loss = loss if self.scaler is None else self.scaler.scale(loss)
+        seed = self.one if loss.dtype == self.one.dtype else None  # torch makes one in each call
+        return torch.autograd.grad(loss, parameters, seed, allow_unused=True)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimiser's step on gradients of scale·loss."""

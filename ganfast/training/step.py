@@ -128,7 +128,8 @@ class Step:
                 setattr(turn, name, state.networks[name] if name in player.trains else network)
             if self.shared:
                 gradients.attach()
-            gradients.zero()
+            if player.own_gradients:
+                gradients.zero()
             try:
                 loss = self.differentiate(player, gradients)
             except NonFiniteError:  # raised on a CPU by penalties; NaN in the loss is noticed on every device and rank
@@ -142,7 +143,7 @@ class Step:
         return loss
 
     def differentiate(self, player: Player, gradients: FlatGradients) -> Tensor:
-        """Add the gradients of a player's loss to those of its networks."""
+        """Writes the gradients of a player's loss with respect to its networks; returns the loss."""
         with self.state.precision.autocast():
             loss = self.losses[player.name](self.turn)
         if loss.dim():
@@ -153,7 +154,7 @@ class Step:
                     f"player {player.name}: its loss does not depend on {', '.join(player.trains)}, which it trains: "
                     "where it uses what an earlier player made, that player needs keeps=."
                 )
-            self.state.precision.backward(loss, gradients.parameters)
+            gradients.write(self.state.precision.gradients(loss, gradients.parameters))
         return loss.detach()
 
     def set_rates(self) -> None:
