@@ -40,6 +40,21 @@ def in_order_of(other: Tensor, x: Tensor) -> Tensor:
     return torch.empty_like(other).copy_(x)
 
 
+def in_one_order(x: Tensor, args) -> list:
+    """The arguments of an operator on samples x: x and tensors of its shape in the order of compact(x), others compact.
+
+    Each is itself where it is so already, else a copy.
+    """
+    first = compact(x)
+    return [
+        a if not isinstance(a, Tensor)
+        else first if a is x
+        else in_order_of(first, a) if a.shape == x.shape
+        else a.contiguous()
+        for a in args
+    ]  # fmt: skip
+
+
 def size(x: Tensor) -> int:
     """Elements of one sample."""
     return math.prod(x.shape[1:])
