@@ -10,7 +10,7 @@ from kinks import away_from_kinks
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import functional, ops, reference
-from ganfast.ops._registry import available
+from ganfast.ops._backends import available
 from ganfast.ops.batch_norm_act import (
     ACTIVATIONS,
     batch_norm_act,
