@@ -1,6 +1,6 @@
 """Backends of operators, and the one way in which an operator's arguments become those of its kernels.
 
-An operator's file states facts (:func:`kernels`). They are evaluated once for each signature, on meta tensors: whether
+An operator's file states facts (:class:`Kernels`). They are evaluated once for each signature, on meta tensors: whether
 arguments must be copied into another layout, the layouts of results and workspace, and every number that a kernel
 takes. A call then allocates, fills in the tensors or their pointers, and launches on the current stream.
 """
@@ -9,7 +9,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, empty_strided, get_num_threads
@@ -122,18 +122,18 @@ def as_announced(fake: Callable, args) -> Callable:
     """A function that brings the reference's results into the layouts that `fake` announces; None: an empty tensor."""
     layouts, device = _layouts(_as_tuple(fake(*_meta(args)))), device_of(args)
 
-    def laid(x, layout):
-        shape, stride, dtype = layout
-        if x is None:
-            return empty_strided(shape, stride, dtype=dtype, device=device)
-        if x.stride() == stride or all(size == 1 or a == b for size, a, b in zip(shape, x.stride(), stride)):
+    def moved(x, shape, stride, dtype):
+        if x is not None and all(size == 1 or a == b for size, a, b in zip(shape, x.stride(), stride)):
             return x
-        return empty_strided(shape, stride, dtype=dtype, device=device).copy_(x)
+        made = empty_strided(shape, stride, dtype=dtype, device=device)
+        return made if x is None else made.copy_(x)
 
     def place(results):
-        if isinstance(results, Tensor):
-            return laid(results, layouts[0])
-        return results and tuple([laid(x, layout) for x, layout in zip(results, layouts)])
+        laid = [
+            x if x is not None and x.stride() == layout[1] else moved(x, *layout)
+            for x, layout in zip(_as_tuple(results), layouts)
+        ]
+        return laid[0] if isinstance(results, Tensor) else results and tuple(laid)
 
     return place
 
@@ -151,6 +151,10 @@ def contiguous(*args):
     return [a.contiguous() if isinstance(a, Tensor) else a for a in args]
 
 
+def _all(*args):
+    return args
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Memory that kernels need beside their results: as many elements of `dtype` as the backend's function says."""
@@ -161,43 +165,65 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class _Kernels:
-    """What kernels() is told."""
+class Kernels:
+    """An operator's kernels in CUDA, in Triton and on the CPU, which compute in fp32: Op's `backends`.
+
+    triton           "file.launcher" of kernels/: launcher(*operands, workspace, *results)
+    operands         operands(*args): what the extension's function of the operator's name takes before the workspace
+                     (in CUDA), the results, and the number of threads or the stream; a dtype stands for its code
+    triton_operands  as operands (default: the arguments); dtypes are left out, tensors tell them
+    layout           layout(*args): the arguments as kernels read them, themselves or copies (default: contiguous)
+    triton_layout    as layout, where Triton's kernels differ
+    workspace        a Workspace
+    cuda_limit       cuda_limit(*args): True, or why the CUDA kernels cannot take them
+    none_if_empty    a result without elements is None to the Triton launcher
+
+    Results are allocated as the operator's `fake` says.
+    """
 
     triton: str
     operands: Callable
-    layout: Callable
-    workspace: Workspace | None
-    triton_operands: Callable | None
-    triton_layout: Callable | None
-    none_if_empty: bool
+    _: KW_ONLY
+    triton_operands: Callable = _all
+    layout: Callable = contiguous
+    triton_layout: Callable | None = None
+    workspace: Workspace | None = None
+    cuda_limit: Callable | None = None
+    none_if_empty: bool = False
 
-    def bind(self, name: str, op, *args) -> Callable:
-        """Of arguments with the signature of these: results, computed by the backend of this name."""
-        triton, device = name == "triton", device_of(args)
-        meta = _meta(args)
-        layout = self.triton_layout if triton and self.triton_layout else self.layout
-        taken = layout(*meta)
-        results = op.fake(*meta)
-        single, fresh = isinstance(results, Tensor), [*_as_tuple(results)]
-        results = [None if triton and self.none_if_empty and x.numel() == 0 else x for x in fresh]
+    def backends(self, op) -> list[Backend]:
+        def backend(name, supports):
+            bind = functools.partial(self._bind, name, op)
+            return Backend(name, lambda *args: bind(*args)(*args), supports, bind=bind)
+
+        return [backend("cuda", self._cuda_supports), backend("triton", not_float64), backend("cpu", not_float64)]
+
+    def _cuda_supports(self, *args):
+        reason = not_float64(*args)
+        return reason if reason is not True or self.cuda_limit is None else self.cuda_limit(*args)
+
+    def _bind(self, name: str, op, *args) -> Callable:
+        device, triton = device_of(args), name == "triton"
+        layout, operands = self.layout, self.operands
+        if triton:
+            layout, operands = self.triton_layout or layout, self.triton_operands
         module, function = self._function(name, op)
-        workspace, scratch = [], []  # an operand, and the tensor where it is one
-        if hasattr(self.workspace, name):
-            size = getattr(self.workspace, name)(module, *taken)
-            scratch = [torch.empty(size, dtype=self.workspace.dtype, device="meta")] if size or triton else []
-            workspace = scratch or [None]
-        operands = self.triton_operands if triton else self.operands
-        operands = operands(*taken) if operands else taken
-        pattern, places = _pattern([*operands, *workspace, *results], [*taken, *scratch, *fresh], triton)
-        launch = _launcher(name, device, function, pattern, places)
-        made, first = _layouts([*scratch, *fresh]), len(taken) + len(scratch)
-        if all(a is b for a, b in zip(meta, taken)):
+        given = _meta(args)
+        taken = layout(*given)
+        results = op.fake(*given)
+        single, results = isinstance(results, Tensor), _as_tuple(results)
+        scratch = self._scratch(name, module, taken)
+        made = [x for x in (*scratch, *results) if x is not None]
+        drop = triton and self.none_if_empty
+        passed = [*operands(*taken), *scratch, *(None if drop and not x.numel() else x for x in results)]
+        launch = _launcher(name, device, function, *_pattern(passed, [*taken, *made], triton))
+        if all(a is b for a, b in zip(given, taken)):
             layout = None
+        layouts, first = _layouts(made), len(args) + len(made) - len(results)
 
         def run(*args):
             tensors = [*args] if layout is None else [*layout(*args)]
-            for shape, stride, dtype in made:
+            for shape, stride, dtype in layouts:
                 tensors.append(empty_strided(shape, stride, dtype=dtype, device=device))
             launch(tensors)
             return tensors[-1] if single else tuple(tensors[first:])
@@ -205,7 +231,7 @@ class _Kernels:
         return run
 
     def _function(self, name: str, op) -> tuple:
-        """The module with kernels and what launches them."""
+        """The module with the kernels, and what launches them."""
         if name != "triton":
             module = getattr(_extension.extension(), name)
             return module, getattr(module, op.name)
@@ -213,23 +239,34 @@ class _Kernels:
         module = importlib.import_module(f"ganfast.kernels.{file}")
         return module, getattr(module, launcher)
 
+    def _scratch(self, name: str, module, args) -> list:
+        """The workspace, if the backend takes one; the extension gets None for none."""
+        count = getattr(self.workspace, name, None)
+        if count is None:
+            return []
+        size = count(module, *args)
+        return [torch.empty(size, dtype=self.workspace.dtype, device="meta") if size or name == "triton" else None]
 
-def _pattern(operands, tensors, triton: bool) -> tuple[list, list]:
-    """What a kernel is given, without the tensors; and the pairs (place among the operands, place in `tensors`)."""
+
+def _pattern(passed, tensors, triton: bool) -> tuple[list, list]:
+    """What a kernel is passed, without the tensors; and pairs of a place in it and one in `tensors`."""
+    index = {id(x): i for i, x in enumerate(tensors) if isinstance(x, Tensor)}
     pattern, places = [], []
-    for a in operands:
-        if isinstance(a, torch.dtype):
-            pattern += [] if triton else [_extension.DTYPES[a]]
-        elif isinstance(a, Tensor):
-            places += [(len(pattern), i) for i, x in enumerate(tensors) if x is a]
-            pattern.append(None)
-        else:
-            pattern.append(0 if a is None and not triton else a)
+    for a in passed:
+        if isinstance(a, Tensor):
+            places.append((len(pattern), index[id(a)]))
+        elif isinstance(a, torch.dtype):
+            if triton:
+                continue
+            a = _extension.DTYPES[a]
+        elif a is None and not triton:
+            a = 0
+        pattern.append(None if isinstance(a, Tensor) else a)
     return pattern, places
 
 
 def _launcher(name: str, device: torch.device, function: Callable, pattern: list, places: list) -> Callable:
-    """Of the tensors: launch the kernel with them. The caller keeps them until it has returned."""
+    """launch(tensors), which the caller keeps until it has returned."""
 
     def cpu(tensors):
         function(*_numbers(pattern, places, tensors), get_num_threads())
@@ -238,43 +275,10 @@ def _launcher(name: str, device: torch.device, function: Callable, pattern: list
         on_stream(device, function, pattern, places, tensors)
 
     def triton(tensors):
-        given = pattern.copy()
+        passed = pattern.copy()
         for place, source in places:
-            given[place] = tensors[source]
+            passed[place] = tensors[source]
         with guard(device):
-            function(*given)
+            function(*passed)
 
     return {"cpu": cpu, "cuda": cuda, "triton": triton}[name]
-
-
-def kernels(
-    triton, *, operands, layout=contiguous, workspace=None, triton_operands=None, triton_layout=None, cuda_limit=None,
-    none_if_empty=False,
-) -> Callable:  # fmt: skip
-    """Op's `backends` of an operator that has kernels in CUDA, in Triton and on the CPU, which compute in fp32.
-
-    layout           layout(*args): the arguments as kernels read them, themselves or copies (default: contiguous)
-    operands         operands(*args): what the extension's function of the operator's name takes before the workspace
-                     (CUDA's has one), the results, and the number of threads or the stream; a dtype stands for its code
-    triton           "file.launcher" of kernels/: launcher(*operands, workspace, *results)
-    triton_operands  as operands (default: the arguments); dtypes are left out, the tensors tell them
-    triton_layout    as layout, where Triton's kernels differ
-    cuda_limit       cuda_limit(*args): True, or why the CUDA kernels cannot take them
-    none_if_empty    a result without elements is None to the Triton launcher
-
-    Results are allocated as the operator's `fake` says.
-    """
-    told = _Kernels(triton, operands, layout, workspace, triton_operands, triton_layout, none_if_empty)
-
-    def limited(*args):
-        reason = not_float64(*args)
-        return reason if reason is not True or cuda_limit is None else cuda_limit(*args)
-
-    def make(op) -> list[Backend]:
-        def backend(name, supports):
-            bind = functools.partial(told.bind, name, op)
-            return Backend(name, lambda *args: bind(*args)(*args), supports, bind=bind)
-
-        return [backend("cuda", limited), backend("triton", not_float64), backend("cpu", not_float64)]
-
-    return make

@@ -27,7 +27,7 @@ from torch.nn import Parameter
 
 from ganfast.errors import InputError
 from ganfast.ops import _backends, _tuning
-from ganfast.ops._backends import NAMES, Backend, as_announced, device_of, guard  # noqa: F401  operators take them here
+from ganfast.ops._backends import NAMES, Backend, Kernels, as_announced, device_of, guard  # noqa: F401  taken from here
 from ganfast.ops._private import (
     are_functorch_transforms_active,
     get_tracing_state,
@@ -189,7 +189,7 @@ class Op:
     def __init__(self, schema, *, check, fake, reference, backends=(), setup=None, backward, autocast=None):
         self.name = schema[: schema.index("(")]
         self.check, self.fake, self.reference = check, fake, reference
-        self.backends = backends(self) if callable(backends) else backends
+        self.backends = backends.backends(self) if isinstance(backends, Kernels) else backends
         self.setup = setup or (lambda ctx, inputs, output: None)
         self.backward = functools.partial(self._no_derivative, backward) if isinstance(backward, str) else backward
         self.autocast = autocast

@@ -41,18 +41,15 @@ def in_order_of(other: Tensor, x: Tensor) -> Tensor:
 
 
 def in_one_order(x: Tensor, args) -> list:
-    """The arguments of an operator on samples x: x and tensors of its shape in the order of compact(x), others compact.
-
-    Each is itself where it is so already, else a copy.
-    """
+    """The arguments, of which x is one: tensors of x's shape in the order of compact(x), others contiguous."""
     first = compact(x)
-    return [
-        a if not isinstance(a, Tensor)
-        else first if a is x
-        else in_order_of(first, a) if a.shape == x.shape
-        else a.contiguous()
-        for a in args
-    ]  # fmt: skip
+
+    def ordered(a):
+        if a is x:
+            return first
+        return in_order_of(first, a) if a.shape == x.shape else a.contiguous()
+
+    return [ordered(a) if isinstance(a, Tensor) else a for a in args]
 
 
 def size(x: Tensor) -> int:

@@ -13,6 +13,7 @@ import math
 import torch
 
 from ganfast.ops import _checks, _samples
+from ganfast.ops._backends import not_float64
 from ganfast.ops._extension import DTYPES, call, extension
 from ganfast.ops._registry import Backend, Op, guard
 from ganfast.reference import batch_norm_act as _reference
@@ -161,22 +162,13 @@ def _backward_backward(ctx, c, c_weight, c_bias):
     da, y, weight, bias, mean, var = ctx.saved_tensors
     options = ctx.use_batch, ctx.eps, ctx.activation, ctx.slope
     further = torch.is_grad_enabled()  # create_graph: torch derives the formula, through the batch's mean and var, too
-    double = _plain_double if further else batch_norm_act_double_backward
+    double = _reference_double if further else batch_norm_act_double_backward
     out = double(c, c_weight, c_bias, da, y, weight, bias, mean, var, *options)
     given = None if weight is None else out[2], None if bias is None else out[3]
     return *out[:2], *given, *[None] * 6  # of mean and var: none, dy has what comes through them
 
 
 # --- backends ---------------------------------------------------------------------------------------------------------
-
-
-def _supports_of(position):
-    """supports(...) of an operator whose argument `position` is y."""
-
-    def supports(*args):
-        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
-
-    return supports
 
 
 def _dense(v):
@@ -300,26 +292,6 @@ def _like_parameters(out, weight, bias):
     return out[0], *(v if p is None else v.to(p.dtype) for v, p in pairs)
 
 
-def _in_order(y, x):
-    """The reference's elementwise result in the order of the fast ones."""
-    return _samples.in_order_of(_ordered(y), x)
-
-
-def _plain_forward(y, *rest):
-    a, mean, var = _reference(y, *rest)
-    return _in_order(y, a), mean, var
-
-
-def _plain_backward(da, y, *rest):
-    dy, dweight, dbias = _reference_backward(da, y, *rest)
-    return _in_order(y, dy), dweight, dbias
-
-
-def _plain_double(c, c_weight, c_bias, da, y, *rest):
-    dda, dy, dweight, dbias = _reference_double(c, c_weight, c_bias, da, y, *rest)
-    return _in_order(y, dda), _in_order(y, dy), dweight, dbias
-
-
 # --- the operators ----------------------------------------------------------------------------------------------------
 
 _OPTIONS = "bool use_batch, float eps, str? activation, float negative_slope"
@@ -329,8 +301,8 @@ batch_norm_act = Op(
     f"{_OPTIONS}) -> (Tensor, Tensor, Tensor)",
     check=_check,
     fake=lambda y, *rest: (_new(y), _new_channels(y), _new_channels(y)),
-    reference=_plain_forward,
-    backends=[Backend("triton", _triton_forward, _supports_of(0)), Backend("cpu", _cpu_forward, _supports_of(0))],
+    reference=_reference,
+    backends=[Backend("triton", _triton_forward, not_float64), Backend("cpu", _cpu_forward, not_float64)],
     setup=_setup,
     backward=_backward,
 )
@@ -340,8 +312,8 @@ batch_norm_act_backward = Op(
     f"{_OPTIONS}) -> (Tensor, Tensor, Tensor)",
     check=_check_backward,
     fake=lambda da, y, weight, bias, *rest: _new_gradients(y, weight, bias),
-    reference=_plain_backward,
-    backends=[Backend("triton", _triton_backward, _supports_of(1)), Backend("cpu", _cpu_backward, _supports_of(1))],
+    reference=_reference_backward,
+    backends=[Backend("triton", _triton_backward, not_float64), Backend("cpu", _cpu_backward, not_float64)],
     setup=_backward_setup,
     backward=_backward_backward,
 )
@@ -351,7 +323,7 @@ batch_norm_act_double_backward = Op(
     f"Tensor? weight, Tensor? bias, Tensor mean, Tensor var, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     check=_check_double,
     fake=lambda c, c_weight, c_bias, da, y, weight, bias, *rest: (_new(y), *_new_gradients(y, weight, bias)),
-    reference=_plain_double,
+    reference=_reference_double,
     backward="it is the second derivative of batch_norm_act, and a third is not written",
 )
 

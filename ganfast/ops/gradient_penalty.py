@@ -17,7 +17,7 @@ scale reaches it. A norm takes all elements of a sample alike: a dense g is read
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._backends import Workspace, kernels
+from ganfast.ops._backends import Kernels, Workspace
 from ganfast.ops._extension import DTYPES
 from ganfast.ops._registry import Op
 from ganfast.reference import gradient_penalty as _reference
@@ -114,10 +114,6 @@ def _operands(*args):
     return *tensors, batch, _samples.size(g), g.dtype, scale, target, one_sided
 
 
-def _forward_operands(g, weight, target, one_sided, with_seed):
-    return _operands(g, weight, target, one_sided)
-
-
 _PARTIAL_SUMS = Workspace(  # of g, or of its cotangent, which has its shape
     torch.float64,
     cuda=lambda cuda, g, *rest: cuda.gradient_penalty_workspace(g.shape[0], _samples.size(g), DTYPES[g.dtype]),
@@ -126,7 +122,7 @@ _PARTIAL_SUMS = Workspace(  # of g, or of its cotangent, which has its shape
 
 
 def _kernels(triton, operands=_operands, **more):
-    return kernels(triton, layout=_layout, operands=operands, triton_operands=operands, **more)
+    return Kernels(triton, operands, triton_operands=operands, layout=_layout, **more)
 
 
 def _plain(g, weight, target, one_sided, with_seed):
@@ -142,7 +138,12 @@ gradient_penalty = Op(
     check=_check,
     fake=lambda g, weight, target, one_sided, with_seed: _new_results(g, with_seed),
     reference=_plain,
-    backends=_kernels("gradient_penalty.forward", _forward_operands, workspace=_PARTIAL_SUMS, none_if_empty=True),
+    backends=_kernels(
+        "gradient_penalty.forward",
+        lambda *args: _operands(*args[:-1]),  # without with_seed
+        workspace=_PARTIAL_SUMS,
+        none_if_empty=True,
+    ),
     setup=_setup,
     backward=_backward,
 )

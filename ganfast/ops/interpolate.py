@@ -10,7 +10,7 @@ The result has the order in memory of real (of fake without one): channels_last 
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._backends import kernels
+from ganfast.ops._backends import Kernels
 from ganfast.ops._registry import Op
 from ganfast.reference import interpolate as _reference
 
@@ -69,7 +69,7 @@ interpolate = Op(
     check=_check,
     fake=_fake,
     reference=_reference,
-    backends=kernels("interpolate.interpolate", layout=_layout, operands=_operands),
+    backends=Kernels("interpolate.interpolate", _operands, layout=_layout),
     setup=_setup,
     backward=_backward,
 )

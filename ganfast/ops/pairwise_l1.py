@@ -14,7 +14,7 @@ import functools
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._backends import kernels
+from ganfast.ops._backends import Kernels
 from ganfast.ops._registry import Op
 from ganfast.reference import pairwise_l1 as _reference_sums
 from ganfast.reference.pairwise_l1 import pairwise_l1_backward as _reference_backward
@@ -106,7 +106,7 @@ def _cuda_limit(*args):
     return f"kernels of {kd} dimensions, the limit is {CUDA_MAX_KD}" if kd > CUDA_MAX_KD else True
 
 
-_kernels = functools.partial(kernels, operands=_operands, triton_layout=_across, cuda_limit=_cuda_limit)
+_kernels = functools.partial(Kernels, operands=_operands, triton_layout=_across, cuda_limit=_cuda_limit)
 
 # --- the operators ----------------------------------------------------------------------------------------------------
 

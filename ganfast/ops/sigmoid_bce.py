@@ -13,7 +13,7 @@ a loss scale reaches it, and on a GPU it is 4 bytes a logit less to move. On two
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._backends import Workspace, kernels
+from ganfast.ops._backends import Kernels, Workspace
 from ganfast.ops._registry import Op
 from ganfast.reference import sigmoid_bce as _reference_loss
 from ganfast.reference.sigmoid_bce import sigmoid_bce_backward as _reference_backward
@@ -132,7 +132,7 @@ sigmoid_bce = Op(
     check=_check,
     fake=lambda real, fake, *targets: _new_scalar(real, fake),
     reference=_reference_loss,
-    backends=kernels("sigmoid_bce.loss", operands=_operands, workspace=_PARTIAL_SUMS),
+    backends=Kernels("sigmoid_bce.loss", _operands, workspace=_PARTIAL_SUMS),
     setup=_loss_setup,
     backward=_loss_backward,
 )
@@ -143,7 +143,7 @@ sigmoid_bce_backward = Op(
     check=_check_backward,
     fake=lambda g, real, fake, *targets: _new_sides(real, fake),
     reference=_reference_backward,
-    backends=kernels("sigmoid_bce.backward", operands=_operands),
+    backends=Kernels("sigmoid_bce.backward", _operands),
     setup=_backward_setup,
     backward=_backward_backward,
 )
@@ -154,6 +154,6 @@ sigmoid_bce_double_backward = Op(
     check=_check_double,
     fake=lambda c_real, c_fake, g, real, fake, *targets: (_new_scalar(real, fake), *_new_sides(real, fake)),
     reference=_reference_double,
-    backends=kernels("sigmoid_bce.double_backward", operands=_operands, workspace=_PARTIAL_SUMS),
+    backends=Kernels("sigmoid_bce.double_backward", _operands, workspace=_PARTIAL_SUMS),
     backward="it is the second derivative of sigmoid_bce, and a third is not written",
 )
