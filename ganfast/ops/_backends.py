@@ -1,8 +1,8 @@
 """Backends of operators, and the one way in which an operator's arguments become those of its kernels.
 
-An operator's file states facts (:class:`Kernels`). They are evaluated once for each signature, on meta tensors: whether
-arguments must be copied into another layout, the layouts of results and workspace, and every number that a kernel
-takes. A call then allocates, fills in the tensors or their pointers, and launches on the current stream.
+An operator's file states facts (:class:`Kernels`). They are evaluated once for each signature: whether arguments
+must be copied into another layout, the layouts of results and workspace, and every number that a kernel takes. A call
+then allocates, fills in the tensors or their pointers, and launches on the current stream.
 """
 
 import contextlib
@@ -120,7 +120,7 @@ def _as_tuple(results) -> tuple:
 
 def as_announced(fake: Callable, args) -> Callable:
     """A function that brings the reference's results into the layouts that `fake` announces; None: an empty tensor."""
-    layouts, device = _layouts(_as_tuple(fake(*_meta(args)))), device_of(args)
+    layouts, device = _layouts(_as_tuple(fake(*args))), device_of(args)
 
     def moved(x, shape, stride, dtype):
         if x is not None and all(size == 1 or a == b for size, a, b in zip(shape, x.stride(), stride)):
@@ -210,7 +210,7 @@ class Kernels:
         module, function = self._function(name, op)
         given = _meta(args)
         taken = layout(*given)
-        results = op.fake(*given)
+        results = op.fake(*args)  # freed before the first call; on meta tensors torch would take ten times as long
         single, results = isinstance(results, Tensor), _as_tuple(results)
         scratch = self._scratch(name, module, taken)
         made = [x for x in (*scratch, *results) if x is not None]

@@ -2,7 +2,10 @@
 
 An operator is registered as ``torch.ops.ganfast.<name>``: shapes (fake), derivative, autocast rule, and one
 implementation that picks a backend at run time. To add one, write ``ganfast/ops/<name>.py`` with an :class:`Op` for the
-function and one for each derivative (``sigmoid_bce.py`` is the model) and name the file in ``ops/__init__.py``.
+function and one for each derivative (``sigmoid_bce.py`` is the model) and name the file in ``ops/__init__.py``. Each
+states its check, the allocation of its results (``fake``, which the backends use, too), its reference, its derivative,
+and as ``backends`` how its arguments become those of its kernels (:class:`ganfast.ops._backends.Kernels`); contiguous
+copies, workspaces, pointers, guard, stream and the layouts of the reference's results are made there.
 
 Why ``torch.library.Library`` and not ``torch.library.custom_op``: forward and backward of a toy operator on 64 numbers
 take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (torch 2.13, a CPU). So in plain eager mode
@@ -10,8 +13,8 @@ take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (
 fake tensors, autocast of an op with a rule, tensor subclasses) gets the registered operator. Under torch.func's
 transforms, for which torch does not make registered derivatives, the plain reference runs.
 
-An eager call is planned once for each signature (shapes, strides, dtypes, devices, numbers): then arguments are checked
-and a backend is found; a later call of that signature looks the plan up.
+A call is planned once for each signature (shapes, strides, dtypes, devices, numbers): then arguments are checked, and a
+backend is found and bound to it; a later call of that signature, through the dispatcher, too, looks the plan up.
 """
 
 import contextlib
@@ -177,8 +180,9 @@ class Op:
     schema         "name(Tensor x, float t) -> Tensor", results are new tensors
     check          check(*args) raises ValueError or TypeError for what no backend may see
     fake           fake(*args): empty results with the shapes, dtypes and strides of the real ones
-    reference      reference(*args): plain PyTorch, runs everywhere and alone in fp64
-    backends       faster ones, best first
+    reference      reference(*args): plain PyTorch, runs everywhere and alone in fp64; its results are copied where fake
+                   announces other strides, and None stands for an empty one
+    backends       faster ones: Kernels, or a list of Backends, best first
     setup          setup(ctx, inputs, output) saves what the derivative needs (torch.library.register_autograd)
     backward       backward(ctx, *grads) calls other Ops and torch functions only, so that it can be derived again;
                    or a string: why there is no derivative; or None: it has no results, it changes arguments in place
