@@ -265,7 +265,7 @@ class Op:
     def _plain(self, device, args) -> Callable:
         """The reference, with its results as they are announced."""
         place = None if self.fake is self.reference else as_announced(self.fake, args)
-        return functools.partial(self._plainly, device, place)
+        return functools.partial(self._plainly, device.type, place)
 
     def _faster(self, backend, run, plainly, device, *args):
         """The reference or this backend, whichever was measured to be faster."""
@@ -276,11 +276,12 @@ class Op:
         key = (*_tuning.key_of(self.name, args), *vendor)
         return ways[_tuning.choose(key, ways, device, by_host=is_eager(device))]()
 
-    def _plainly(self, device, place, *args):
-        if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
-            with torch.autocast(device.type, enabled=False):
-                return self._plainly(device, place, *args)
-        results = self.reference(*args)
+    def _plainly(self, device_type, place, *args):
+        if torch.is_autocast_enabled(device_type):  # the rule has been applied: no second one inside
+            with torch.autocast(device_type, enabled=False):
+                results = self.reference(*args)
+        else:
+            results = self.reference(*args)
         return results if place is None else place(results)
 
     def is_plain(self, device) -> bool:
