@@ -94,7 +94,7 @@ def stubbed():
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from ganfast.ops import _extension, _registry, _tuning
+    from ganfast.ops import _backends, _extension, _registry, _tuning
 
     def available(backend, device):
         return backend in ("cuda", "triton")
@@ -103,11 +103,11 @@ def stubbed():
         mock.patch.object(driver, "_active", _Driver()),
         mock.patch.object(JITFunction, "_do_compile", _compiled),
         mock.patch.dict(_launch._compiled, clear=True),
-        mock.patch.object(_registry, "DEVICES", {"cpu": "none", "cuda": "cpu", "triton": "cpu"}),
-        mock.patch.object(_registry, "available", available),
+        mock.patch.object(_backends, "DEVICES", {"cpu": "none", "cuda": "cpu", "triton": "cpu"}),
+        mock.patch.object(_backends, "available", available),
         mock.patch.object(_extension, "_load", lambda: (_Extension, None)),
-        mock.patch.object(_registry, "current_device", lambda: None),
-        mock.patch.object(_registry, "current_stream", lambda index: 0),
+        mock.patch.object(_backends, "current_device", lambda: None),
+        mock.patch.object(_backends, "current_stream", lambda index: 0),
         mock.patch.object(_tuning, "_known", {}),
         mock.patch.object(_tuning, "_read", dict),
         mock.patch.object(_tuning, "_keep", lambda *row: None),

@@ -34,7 +34,7 @@ def launch(kernel, grid, *args, **constants):
 
 def _first(key, kernel, grid, args, constants):
     """Triton's own call, which compiles; what it made is kept."""
-    compiled = kernel[grid](*args, **constants)
+    compiled = kernel[grid](*args, **{"enable_fp_fusion": True, **constants})  # Triton 3.10 has another default
     if compiled is None or not isinstance(kernel, JITFunction):  # recorded, or interpreted
         return
     if len(_compiled) >= MOST:

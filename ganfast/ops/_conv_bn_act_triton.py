@@ -10,7 +10,7 @@ import functools
 import torch
 
 from ganfast.ops import _tuning, batch_norm_act
-from ganfast.ops._registry import guard
+from ganfast.ops._backends import guard
 from ganfast.ops.batch_norm_act import dense, lies, new_sums, normalise_act, ordered
 from ganfast.reference.batch_norm_act import moments_gradient
 from ganfast.reference.conv_bn_act import output_gradient

@@ -2,7 +2,10 @@
 
 An operator is registered as ``torch.ops.ganfast.<name>``: shapes (fake), derivative, autocast rule, and one
 implementation that picks a backend at run time. To add one, write ``ganfast/ops/<name>.py`` with an :class:`Op` for the
-function and one for each derivative (``sigmoid_bce.py`` is the model) and name the file in ``ops/__init__.py``.
+function and one for each derivative (``sigmoid_bce.py`` is the model) and name the file in ``ops/__init__.py``. Each
+states its check, the allocation of its results (``fake``, which the backends use, too), its reference, its derivative,
+and as ``backends`` how its arguments become those of its kernels (:class:`ganfast.ops._backends.Kernels`); contiguous
+copies, workspaces, pointers, guard, stream and the layouts of the reference's results are made there.
 
 Why ``torch.library.Library`` and not ``torch.library.custom_op``: forward and backward of a toy operator on 64 numbers
 take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (torch 2.13, a CPU). So in plain eager mode
@@ -10,8 +13,8 @@ take 51 µs against 63 µs; called directly as an ``autograd.Function`` 29 µs (
 fake tensors, autocast of an op with a rule, tensor subclasses) gets the registered operator. Under torch.func's
 transforms, for which torch does not make registered derivatives, the plain reference runs.
 
-An eager call is planned once for each signature (shapes, strides, dtypes, devices, numbers): then arguments are checked
-and a backend is found; a later call of that signature looks the plan up.
+A call is planned once for each signature (shapes, strides, dtypes, devices, numbers): then arguments are checked, and a
+backend is found and bound to it; a later call of that signature, through the dispatcher, too, looks the plan up.
 """
 
 import contextlib
@@ -19,7 +22,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,19 +29,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ganfast.errors import InputError
-from ganfast.ops import _extension, _tuning
+from ganfast.ops import _backends, _tuning
+from ganfast.ops._backends import NAMES, Backend, Kernels, as_announced, device_of, guard  # noqa: F401  taken from here
 from ganfast.ops._private import (
     are_functorch_transforms_active,
-    current_device,
-    current_stream,
     get_tracing_state,
     len_torch_dispatch_stack,
     unwrap_if_dead,
     will_engine_execute_node,
 )
 
-NAMES = ("reference", "cpu", "cuda", "triton")
-DEVICES = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}  # the type of device that a backend runs on
 OPS: dict = {}
 MOST_PLANS = 4096  # of an operator; then it begins anew
 _LIBRARY = torch.library.Library("ganfast", "FRAGMENT")
@@ -70,46 +69,9 @@ def unforced() -> bool:
     return _forced is None
 
 
-@functools.cache
-def available(backend: str, device: torch.device):
-    """True, or why this machine cannot run `backend` on `device`."""
-    if device.type == "cuda" and not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    if backend == "cpu":
-        return _extension.cpu_ready()
-    if backend == "cuda":
-        return _extension.cuda_ready(device.index or 0)
-    if backend == "triton":
-        try:
-            import triton  # noqa: F401
-        except ImportError as error:
-            return f"triton does not load: {error} (pip install 'ganfast[triton]')"
-    return True
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One implementation: ``run`` takes the operator's arguments, ``supports`` answers True or a reason in words.
-
-    What ``supports`` answers depends on the arguments' shapes, strides, dtypes and numbers alone.
-
-    ``measured``: the reference may be faster (a convolution is the vendor's there). Both are timed once for each shape
-    (ops/_tuning.py), and the faster runs.
-    """
-
-    name: str  # "cpu", "cuda" (both the compiled extension) or "triton"
-    run: Callable
-    supports: Callable
-    measured: bool | Callable = False
-
-    @property
-    def device(self) -> str:
-        return DEVICES[self.name]
-
-
 def launches(device: torch.device) -> bool:
     """Whether calls on `device` are launches, for which a caller pays the host's time and not the device's."""
-    return device.type == DEVICES["triton"]
+    return device.type == _backends.DEVICES["triton"]
 
 
 def is_eager(device: torch.device) -> bool:
@@ -120,27 +82,6 @@ def is_eager(device: torch.device) -> bool:
 def host_counts(device: torch.device) -> bool:
     """Whether torch's own operators may be the faster ones on `device` for what Python costs: eager, nothing forced."""
     return _forced is None and is_eager(device)
-
-
-_HERE = contextlib.nullcontext()
-
-
-def guard(device: torch.device):
-    """A context in which `device` is CUDA's current one; costs next to nothing where it is already."""
-    index = device.index
-    if index is None or device.type != "cuda" or index == current_device():  # None: a CPU's
-        return _HERE
-    return torch.cuda.device(index)
-
-
-def on_stream(device: torch.device, function: Callable, *args) -> None:
-    """_extension.call(function, *args, stream): a launch on the current stream of `device`, under its guard."""
-    index = device.index
-    if index == current_device():  # nearly always: no context to enter
-        _extension.call(function, *args, current_stream(index))
-    else:
-        with torch.cuda.device(index):
-            _extension.call(function, *args, current_stream(index))
 
 
 class Plan(NamedTuple):
@@ -204,11 +145,6 @@ def _put(known: dict, key, value) -> None:
         known[key] = value
 
 
-def _device_of(args) -> torch.device:
-    """That of the first tensor."""
-    return next(a.device for a in args if isinstance(a, Tensor))
-
-
 class _Handoff(threading.local):
     run = None  # what the autograd.Function that is being applied runs
 
@@ -245,8 +181,9 @@ class Op:
                    place has no derivative
     check          check(*args) raises ValueError or TypeError for what no backend may see
     fake           fake(*args): empty results with the shapes, dtypes and strides of the real ones
-    reference      reference(*args): plain PyTorch, runs everywhere and alone in fp64
-    backends       faster ones, best first
+    reference      reference(*args): plain PyTorch, runs everywhere and alone in fp64; its results are copied where fake
+                   announces other strides, and None stands for an empty one
+    backends       faster ones: Kernels, or a list of Backends, best first
     setup          setup(ctx, inputs, output) saves what the derivative needs (torch.library.register_autograd)
     backward       backward(ctx, *grads) calls other Ops and torch functions only, so that it can be derived again;
                    or a string: why there is no derivative; or None: it has no results
@@ -256,7 +193,8 @@ class Op:
 
     def __init__(self, schema, *, check, fake, reference, backends=(), setup=None, backward, autocast=None):
         self.name = schema[: schema.index("(")]
-        self.check, self.fake, self.reference, self.backends = check, fake, reference, backends
+        self.check, self.fake, self.reference = check, fake, reference
+        self.backends = backends.backends(self) if isinstance(backends, Kernels) else backends
         self.setup = setup or (lambda ctx, inputs, output: None)
         self.backward = functools.partial(self._no_derivative, backward) if isinstance(backward, str) else backward
         self.autocast = autocast
@@ -274,9 +212,12 @@ class Op:
             return self.overload(*args)
         if are_functorch_transforms_active():
             self.check(*args)
-            return self.reference(*args)
+            return self._transformed(args)
+        if len_torch_dispatch_stack() or get_tracing_state() is not None:
+            self.check(*args)
+            return self.overload(*args)
         plan = self._plan(args)
-        if plan is None or len_torch_dispatch_stack() or get_tracing_state() is not None:
+        if plan is None:
             return self.overload(*args)
         if not plan.derive:
             return plan.run(*args)
@@ -293,38 +234,56 @@ class Op:
                 return None
             derives = key[1] and self.backward is not None
             derives = derives and any(isinstance(a, Tensor) and a.requires_grad for a in args)
-            plan = Plan(self._way(_device_of(args), args), derives)
+            plan = Plan(self._way(device_of(args), args), derives)
             _put(self._plans, key, plan)
         return plan
 
     def run(self, *args):
-        """Run on the backend that is forced, or the first that can. Arguments are checked already."""
-        return self._way(_device_of(args), args)(*args)
+        """Run on the backend that is forced, or the first that can."""
+        plan = self._plan(args)
+        return (self._way(device_of(args), args) if plan is None else plan.run)(*args)
+
+    def _transformed(self, args):
+        """The reference under torch.func: it is derived and mapped through as it is, and no layouts are announced."""
+        results = self.reference(*args)
+        if isinstance(results, tuple) and any(x is None for x in results):
+            return tuple(empty if x is None else x for x, empty in zip(results, self.fake(*args)))
+        return results
 
     def _way(self, device, args) -> Callable:
         """What runs arguments of this signature."""
         if _forced is not None and _forced != "reference":
-            return self._backend(_forced, device, args).run
+            return self._backend(_forced, device, args).bound(args)
         if _forced is None:
             for backend in self._ready(device):
                 if backend.supports(*args) is True:
-                    return functools.partial(self._faster, backend, device) if backend.measured else backend.run
-        return functools.partial(self._plainly, device)
+                    run = backend.bound(args)
+                    if not backend.measured:
+                        return run
+                    return functools.partial(self._faster, backend, run, self._plain(device, args), device)
+        return self._plain(device, args)
 
-    def _faster(self, backend, device, *args):
+    def _plain(self, device, args) -> Callable:
+        """The reference, with its results as they are announced."""
+        place = None if self.fake is self.reference else as_announced(self.fake, args)
+        return functools.partial(self._plainly, device.type, place)
+
+    def _faster(self, backend, run, plainly, device, *args):
         """The reference or this backend, whichever was measured to be faster."""
         if callable(backend.measured) and not backend.measured(*args):
-            return self._plainly(device, *args)
-        ways = {"reference": functools.partial(self._plainly, device, *args), backend.name: lambda: backend.run(*args)}
+            return plainly(*args)
+        ways = {"reference": functools.partial(plainly, *args), backend.name: lambda: run(*args)}
         vendor = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
         key = (*_tuning.key_of(self.name, args), *vendor)
         return ways[_tuning.choose(key, ways, device, by_host=is_eager(device))]()
 
-    def _plainly(self, device, *args):
-        if torch.is_autocast_enabled(device.type):  # the rule has been applied: no second one inside
-            with torch.autocast(device.type, enabled=False):
-                return self.reference(*args)
-        return self.reference(*args)
+    def _plainly(self, device_type, place, *args):
+        if torch.is_autocast_enabled(device_type):  # the rule has been applied: no second one inside
+            with torch.autocast(device_type, enabled=False):
+                results = self.reference(*args)
+        else:
+            results = self.reference(*args)
+        return results if place is None else place(results)
 
     def is_plain(self, device) -> bool:
         """Whether the reference is all that can run on `device`, or the one that is forced."""
@@ -339,14 +298,14 @@ class Op:
         """The backends that this machine can run on `device`, best first."""
         ready = self._ready_on.get(device)
         if ready is None:
-            here = [b for b in self.backends if b.device == device.type and available(b.name, device) is True]
+            here = [b for b in self.backends if b.device == device.type and _backends.available(b.name, device) is True]
             ready = self._ready_on[device] = here
         return ready
 
     def _answer(self, backend, device, args):
         if backend.device != device.type:
             return f"it runs on {backend.device}, the tensors are on {device.type}"
-        machine = available(backend.name, device)
+        machine = _backends.available(backend.name, device)
         return machine if machine is not True else backend.supports(*args)
 
     def _backend(self, name, device, args):
@@ -404,12 +363,12 @@ class Op:
         _LIBRARY.define(schema)
         self.overload = getattr(torch.ops.ganfast, self.name).default
 
-        def checked(then, *args):
+        def fake(*args):
             self.check(*args)
-            return then(*args)
+            return self.fake(*args)
 
-        _LIBRARY.impl(self.name, functools.partial(checked, self.run), "CompositeExplicitAutograd")
-        torch.library.register_fake(qualified, functools.partial(checked, self.fake), lib=_LIBRARY)
+        _LIBRARY.impl(self.name, self.run, "CompositeExplicitAutograd")
+        torch.library.register_fake(qualified, fake, lib=_LIBRARY)
         if self.backward is not None and "!" in schema:  # torch.library.register_autograd takes none of these
             _LIBRARY.impl(self.name, self._autograd_kernel(), "Autograd")
         elif self.backward is not None:
@@ -435,7 +394,7 @@ def table() -> list[tuple]:
     for op in OPS.values():
         for device in ("cuda", "cpu"):
             names = [b.name for b in op.backends if b.device == device] + ["reference"]
-            rows += [(op.name, device, name, available(name, torch.device(device))) for name in names]
+            rows += [(op.name, device, name, _backends.available(name, torch.device(device))) for name in names]
     return rows
 
 

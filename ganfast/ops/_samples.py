@@ -40,6 +40,18 @@ def in_order_of(other: Tensor, x: Tensor) -> Tensor:
     return torch.empty_like(other).copy_(x)
 
 
+def in_one_order(x: Tensor, args) -> list:
+    """The arguments, of which x is one: tensors of x's shape in the order of compact(x), others contiguous."""
+    first = compact(x)
+
+    def ordered(a):
+        if a is x:
+            return first
+        return in_order_of(first, a) if a.shape == x.shape else a.contiguous()
+
+    return [ordered(a) if isinstance(a, Tensor) else a for a in args]
+
+
 def size(x: Tensor) -> int:
     """Elements of one sample."""
     return math.prod(x.shape[1:])

@@ -16,8 +16,9 @@ import torch
 
 from ganfast import activations
 from ganfast.ops import _checks, _samples
+from ganfast.ops._backends import Backend, guard, not_float64
 from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, guard
+from ganfast.ops._registry import Op
 from ganfast.reference.batch_norm_act import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
@@ -176,7 +177,7 @@ def _backward_backward(ctx, c, c_sums):
     da, y, weight, bias, moments = ctx.saved_tensors
     options = ctx.use_batch, ctx.eps, ctx.activation, ctx.slope
     further = torch.is_grad_enabled()  # create_graph: torch derives the formula, through the batch's moments, too
-    double = _plain_double if further else batch_norm_act_double_backward
+    double = _reference_double if further else batch_norm_act_double_backward
     out = double(c, c_sums, da, y, weight, bias, moments, *options)
     given = None if weight is None else out[2], None if bias is None else out[3]
     return *out[:2], *given, *[None] * 5  # of the moments: none, dy has what comes through them
@@ -185,30 +186,17 @@ def _backward_backward(ctx, c, c_sums):
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
-def _supports_of(position):
-    """supports(...) of an operator whose argument `position` is y."""
-
-    def supports(*args):
-        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
-
-    return supports
-
-
 @functools.cache
 def _codes() -> dict:
     """Activation → its number in compiled code."""
     return {None if name == "None" else name: i for i, name in enumerate(extension().cpu.activations.split())}
 
 
-def _supports_cpu_of(position):
-    """The same of compiled code, which has the activations that were there when it was built."""
-
-    def supports(*args):
-        if args[-2] not in _codes():
-            return f"{args[-2]} goes through the reference: ganfast._C was built without it"
-        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
-
-    return supports
+def _supports_cpu(*args):
+    """Of compiled code, which has the activations that were there when it was built."""
+    if args[-2] not in _codes():
+        return f"{args[-2]} goes through the reference: ganfast._C was built without it"
+    return not_float64(*args)
 
 
 def dense(v):
@@ -328,31 +316,7 @@ def _supports_triton(*args):
     running = args[3:5] if len(args) == 10 else ()
     if any(v is not None and not v.is_contiguous() for v in running):
         return "the running statistics have gaps"
-    return "float64 goes through the reference" if y.dtype == torch.float64 else True
-
-
-def _in_order(y, x):
-    """The reference's elementwise result in the order of the fast ones."""
-    return _samples.in_order_of(ordered(y), x)
-
-
-def _plain_forward(y, *rest):
-    a, moments = _reference(y, *rest)
-    return _in_order(y, a), moments
-
-
-def _plain_normalise(y, *rest):
-    return _in_order(y, _reference_normalise(y, *rest))
-
-
-def _plain_backward(da, y, *rest):
-    dy, sums = _reference_backward(da, y, *rest)
-    return _in_order(y, dy), sums
-
-
-def _plain_double(c, c_sums, da, y, *rest):
-    dda, dy, dweight, dbias = _reference_double(c, c_sums, da, y, *rest)
-    return _in_order(y, dda), _in_order(y, dy), dweight, dbias
+    return not_float64(*args)
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
@@ -364,8 +328,8 @@ batch_norm_act = Op(
     f"Tensor(c!)? batches, float? momentum, {_OPTIONS}) -> (Tensor, Tensor)",
     check=_check,
     fake=lambda y, *rest: (_new(y), new_sums(y)),
-    reference=_plain_forward,
-    backends=[Backend("triton", triton_forward, _supports_triton), Backend("cpu", _cpu_forward, _supports_cpu_of(0))],
+    reference=_reference,
+    backends=[Backend("triton", triton_forward, _supports_triton), Backend("cpu", _cpu_forward, _supports_cpu)],
     setup=_setup,
     backward=_backward,
 )
@@ -374,10 +338,10 @@ normalise_act = Op(
     f"normalise_act(Tensor y, Tensor? weight, Tensor? bias, Tensor moments, {_OPTIONS}) -> Tensor",
     check=_check_normalise,
     fake=lambda y, *rest: _new(y),
-    reference=_plain_normalise,
+    reference=_reference_normalise,
     backends=[
         Backend("triton", _triton_normalise, _supports_triton),
-        Backend("cpu", _cpu_normalise, _supports_cpu_of(0)),
+        Backend("cpu", _cpu_normalise, _supports_cpu),
     ],
     setup=_normalise_setup,
     backward=_normalise_backward,
@@ -388,8 +352,8 @@ batch_norm_act_backward = Op(
     f"{_OPTIONS}) -> (Tensor, Tensor)",
     check=_check_backward,
     fake=lambda da, y, *rest: (_new(y), new_sums(y)),
-    reference=_plain_backward,
-    backends=[Backend("triton", triton_backward, _supports_triton), Backend("cpu", _cpu_backward, _supports_cpu_of(1))],
+    reference=_reference_backward,
+    backends=[Backend("triton", triton_backward, _supports_triton), Backend("cpu", _cpu_backward, _supports_cpu)],
     setup=_backward_setup,
     backward=_backward_backward,
 )
@@ -399,6 +363,6 @@ batch_norm_act_double_backward = Op(
     f"Tensor? weight, Tensor? bias, Tensor moments, bool use_batch, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     check=_check_double,
     fake=lambda c, c_sums, da, y, weight, bias, *rest: (_new(y), *_new_gradients(y, weight, bias)),
-    reference=_plain_double,
+    reference=_reference_double,
     backward="it is the second derivative of batch_norm_act, and a third is not written",
 )

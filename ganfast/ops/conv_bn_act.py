@@ -21,7 +21,8 @@ import torch
 from ganfast import activations
 from ganfast.ops import _checks
 from ganfast.ops import _conv_bn_act_triton as _triton
-from ganfast.ops._registry import Backend, Op, cast, in_demand
+from ganfast.ops._backends import Backend
+from ganfast.ops._registry import Op, cast, in_demand
 from ganfast.ops.batch_norm_act import check_parameters, check_running
 from ganfast.reference.activation import through, turn
 from ganfast.reference.conv_bn_act import conv_act as _reference_act
@@ -391,9 +392,7 @@ def _plain_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest
     """The reference's gradients, empty where they are not needed."""
     results = _reference_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest)
     sums = x.new_empty(0, dtype=_checks.sum_dtype(x))
-    return tuple(
-        kind.new_empty(0) if r is None else r for r, kind in zip(results, (x, sums, sums, weight, sums, sums))
-    )
+    return tuple(kind.new_empty(0) if r is None else r for r, kind in zip(results, (x, sums, sums, weight, sums, sums)))
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
@@ -428,7 +427,7 @@ conv_bn_act = Op(
     f"Tensor(b!)? running_var, Tensor(c!)? batches, {_GEOMETRY}, {_BEFORE}, float? momentum, float eps, "
     "str? activation, float slope, bool apply) -> (Tensor, Tensor, Tensor)",
     check=_check,
-    fake=lambda *args: _reference(*args[:8], None, None, None, *args[11:]),
+    fake=_reference,
     reference=_reference,
     backends=[Backend("triton", _triton_layer, _supports)],
     setup=_setup,

@@ -17,8 +17,9 @@ scale reaches it. A norm takes all elements of a sample alike: a dense g is read
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, guard, on_stream
+from ganfast.ops._backends import Kernels, Workspace
+from ganfast.ops._extension import DTYPES
+from ganfast.ops._registry import Op
 from ganfast.reference import gradient_penalty as _reference
 from ganfast.reference.gradient_penalty import gradient_penalty_backward as _reference_backward
 from ganfast.reference.gradient_penalty import gradient_penalty_double_backward as _reference_double
@@ -92,142 +93,41 @@ def _backward_backward(ctx, c):
     return *given, dg, None, None, None, None  # of norms: none, dg has what comes through them
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _supports_of(position):
-    """supports(...) of an operator whose argument `position` is g."""
-
-    def supports(*args):
-        return "float64 goes through the reference" if args[position].dtype == torch.float64 else True
-
-    return supports
+def _g_of(args):
+    """g among the arguments of any of the operators: the one tensor, or the one before the norms."""
+    return [a for a in args if isinstance(a, torch.Tensor)][-2:][0]
 
 
-def _phi(g, weight, target, one_sided):
-    """φ as the kernels take it: 2w/B (nan for an empty batch, whose mean is nan), t, one-sided or not."""
-    return 2.0 * weight / g.shape[0] if g.shape[0] else float("nan"), target, one_sided
+def _layout(*args):
+    return _samples.in_one_order(_g_of(args), args)
 
 
-def _sizes(g):
-    return g.shape[0], _samples.size(g), DTYPES[g.dtype]
+def _operands(*args):
+    """Tensors; B, elements of a sample, dtype; φ: 2w/B (nan for an empty batch, whose mean is nan), t, one-sided."""
+    *tensors, weight, target, one_sided = args
+    g = _g_of(args)
+    batch = g.shape[0]
+    scale = 2.0 * weight / batch if batch else float("nan")
+    return *tensors, batch, _samples.size(g), g.dtype, scale, target, one_sided
 
 
-def _prepare(c_penalty, c_norms, g, norms):
-    """The tensors compact and an empty dg."""
-    g = _samples.compact(g)
-    return c_penalty, None if c_norms is None else c_norms.contiguous(), g, norms.contiguous(), torch.empty_like(g)
+_PARTIAL_SUMS = Workspace(  # of g, or of its cotangent, which has its shape
+    torch.float64,
+    cuda=lambda cuda, g, *rest: cuda.gradient_penalty_workspace(g.shape[0], _samples.size(g), DTYPES[g.dtype]),
+    triton=lambda kernels, g, *rest: kernels.workspace(g.shape[0], _samples.size(g)),
+)
 
 
-def _seedless(results, with_seed):
-    """What a kernel takes: no seed where none is asked for."""
-    return *results[:2], results[2] if with_seed else None
+def _kernels(triton, operands=_operands, **more):
+    return Kernels(triton, operands, triton_operands=operands, layout=_layout, **more)
 
 
-def _cpu_forward(g, weight, target, one_sided, with_seed):
-    g, out = _samples.compact(g), _new_results(g, with_seed)
-    results, phi = _seedless(out, with_seed), _phi(g, weight, target, one_sided)
-    call(extension().cpu.gradient_penalty, g, *_sizes(g), *phi, *results, torch.get_num_threads())
-    return out
-
-
-def _cpu_backward(c_penalty, c_norms, g, norms, *phi):
-    *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    function = extension().cpu.gradient_penalty_backward
-    call(function, *tensors, *_sizes(g), *_phi(g, *phi), dg, torch.get_num_threads())
-    return dg
-
-
-def _cpu_double(c, c_penalty, c_norms, g, norms, *phi):
-    *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    c, out = _samples.in_order_of(dg, c), (*_new_sums(g), dg)
-    function = extension().cpu.gradient_penalty_double_backward
-    call(function, c, *tensors, *_sizes(g), *_phi(g, *phi), *out, torch.get_num_threads())
-    return out
-
-
-def _workspace(module, g):
-    size = module.gradient_penalty_workspace(*_sizes(g))
-    return g.new_empty(size, dtype=torch.float64) if size else None
-
-
-def _cuda_forward(g, weight, target, one_sided, with_seed):
-    module = extension().cuda
-    g, out = _samples.compact(g), _new_results(g, with_seed)
-    results, phi = _seedless(out, with_seed), _phi(g, weight, target, one_sided)
-    on_stream(g.device, module.gradient_penalty, g, *_sizes(g), *phi, _workspace(module, g), *results)
-    return out
-
-
-def _cuda_backward(c_penalty, c_norms, g, norms, *phi):
-    *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    function = extension().cuda.gradient_penalty_backward
-    on_stream(g.device, function, *tensors, *_sizes(g), *_phi(g, *phi), dg)
-    return dg
-
-
-def _cuda_double(c, c_penalty, c_norms, g, norms, *phi):
-    module = extension().cuda
-    *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    c, out = _samples.in_order_of(dg, c), (*_new_sums(g), dg)
-    function = module.gradient_penalty_double_backward
-    on_stream(g.device, function, c, *tensors, *_sizes(g), *_phi(g, *phi), _workspace(module, g), *out)
-    return out
-
-
-def _triton_forward(g, weight, target, one_sided, with_seed):
-    from ganfast.kernels import gradient_penalty as kernels
-
-    g, out = _samples.compact(g), _new_results(g, with_seed)
-    sizes, phi = _sizes(g)[:2], _phi(g, weight, target, one_sided)
-    workspace = g.new_empty(kernels.workspace(*sizes), dtype=torch.float64)
-    with guard(g.device):
-        kernels.forward(g, *sizes, *phi, workspace, *_seedless(out, with_seed))
-    return out
-
-
-def _triton_backward(c_penalty, c_norms, g, norms, *phi):
-    from ganfast.kernels import gradient_penalty as kernels
-
-    *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    with guard(g.device):
-        kernels.backward(*tensors, *_sizes(g)[:2], *_phi(g, *phi), dg)
-    return dg
-
-
-def _triton_double(c, c_penalty, c_norms, g, norms, *phi):
-    from ganfast.kernels import gradient_penalty as kernels
-
-    *tensors, dg = _prepare(c_penalty, c_norms, g, norms)
-    c, out = _samples.in_order_of(dg, c), (*_new_sums(g), dg)
-    workspace = g.new_empty(kernels.workspace(*_sizes(g)[:2]), dtype=torch.float64)
-    with guard(g.device):
-        kernels.double_backward(c, *tensors, *_sizes(g)[:2], *_phi(g, *phi), workspace, *out)
-    return out
-
-
-def _in_order(g, x):
-    """The reference's elementwise result in the order of the fast ones."""
-    return x if _samples.lined_up(g) else x.contiguous()
-
-
-def _plain_forward(g, weight, target, one_sided, with_seed):
+def _plain(g, weight, target, one_sided, with_seed):
     penalty, norms, seed = _reference(g, weight, target, one_sided)
-    return penalty, norms, _in_order(g, seed) if with_seed else g.new_empty(0)
-
-
-def _plain_backward(c_penalty, c_norms, g, *rest):
-    return _in_order(g, _reference_backward(c_penalty, c_norms, g, *rest))
-
-
-def _plain_double(c, c_penalty, c_norms, g, *rest):
-    dc_penalty, dc_norms, dg = _reference_double(c, c_penalty, c_norms, g, *rest)
-    return dc_penalty, dc_norms, _in_order(g, dg)
-
-
-def _backends(position, cuda, triton, cpu):
-    supports = _supports_of(position)
-    return [Backend("cuda", cuda, supports), Backend("triton", triton, supports), Backend("cpu", cpu, supports)]
+    return penalty, norms, seed if with_seed else None
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
@@ -237,8 +137,13 @@ gradient_penalty = Op(
     "-> (Tensor, Tensor, Tensor)",
     check=_check,
     fake=lambda g, weight, target, one_sided, with_seed: _new_results(g, with_seed),
-    reference=_plain_forward,
-    backends=_backends(0, _cuda_forward, _triton_forward, _cpu_forward),
+    reference=_plain,
+    backends=_kernels(
+        "gradient_penalty.forward",
+        lambda *args: _operands(*args[:-1]),  # without with_seed
+        workspace=_PARTIAL_SUMS,
+        none_if_empty=True,
+    ),
     setup=_setup,
     backward=_backward,
 )
@@ -248,8 +153,8 @@ gradient_penalty_backward = Op(
     "float weight, float target, bool one_sided) -> Tensor",
     check=_check_backward,
     fake=lambda c_penalty, c_norms, g, *rest: _samples.new(g),
-    reference=_plain_backward,
-    backends=_backends(2, _cuda_backward, _triton_backward, _cpu_backward),
+    reference=_reference_backward,
+    backends=_kernels("gradient_penalty.backward"),
     setup=_backward_setup,
     backward=_backward_backward,
 )
@@ -259,7 +164,7 @@ gradient_penalty_double_backward = Op(
     "float weight, float target, bool one_sided) -> (Tensor, Tensor, Tensor)",
     check=_check_double,
     fake=lambda c, c_penalty, c_norms, g, *rest: (*_new_sums(g), _samples.new(g)),
-    reference=_plain_double,
-    backends=_backends(3, _cuda_double, _triton_double, _cpu_double),
+    reference=_reference_double,
+    backends=_kernels("gradient_penalty.double_backward", workspace=_PARTIAL_SUMS),
     backward="it is the second derivative of gradient_penalty, and a third is not written",
 )

@@ -10,8 +10,8 @@ The result has the order in memory of real (of fake without one): channels_last 
 import torch
 
 from ganfast.ops import _checks, _samples
-from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, guard, on_stream
+from ganfast.ops._backends import Kernels
+from ganfast.ops._registry import Op
 from ganfast.reference import interpolate as _reference
 
 # --- shapes and checks ------------------------------------------------------------------------------------------------
@@ -50,49 +50,16 @@ def _backward(ctx, c):
     return real, interpolate(None, c, epsilon) if ctx.needs_input_grad[1] else None, None
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _supports(real, fake, epsilon):
-    return "float64 goes through the reference" if epsilon.dtype == torch.float64 else True
+def _layout(real, fake, epsilon):
+    return _samples.in_one_order(fake if real is None else real, (real, fake, epsilon))
 
 
-def _plain(real, fake, epsilon):
-    x = _reference(real, fake, epsilon)
-    return x if _samples.lined_up(fake if real is None else real) else x.contiguous()
-
-
-def _prepare(real, fake, epsilon):
-    """Both sides in one order, ε compact, and the empty result."""
-    first = _samples.compact(fake if real is None else real)
-    second = first if real is None or fake is None else _samples.in_order_of(first, fake)
-    sides = (None if real is None else first, None if fake is None else second)
-    return *sides, epsilon.contiguous(), torch.empty_like(first)
-
-
-def _arguments(real, fake, epsilon, out):
-    return real, fake, epsilon, out.shape[0], _samples.size(out), DTYPES[out.dtype], out
-
-
-def _cpu(*args):
-    tensors = _prepare(*args)
-    call(extension().cpu.interpolate, *_arguments(*tensors), torch.get_num_threads())
-    return tensors[-1]
-
-
-def _cuda(*args):
-    tensors = _prepare(*args)
-    on_stream(tensors[-1].device, extension().cuda.interpolate, *_arguments(*tensors))
-    return tensors[-1]
-
-
-def _triton(*args):
-    from ganfast.kernels import interpolate as kernels
-
-    tensors = _prepare(*args)
-    with guard(tensors[-1].device):
-        kernels.interpolate(*tensors)
-    return tensors[-1]
+def _operands(real, fake, epsilon):
+    x = fake if real is None else real
+    return real, fake, epsilon, x.shape[0], _samples.size(x), x.dtype
 
 
 # --- the operator -----------------------------------------------------------------------------------------------------
@@ -101,12 +68,8 @@ interpolate = Op(
     "interpolate(Tensor? real, Tensor? fake, Tensor epsilon) -> Tensor",
     check=_check,
     fake=_fake,
-    reference=_plain,
-    backends=[
-        Backend("cuda", _cuda, _supports),
-        Backend("triton", _triton, _supports),
-        Backend("cpu", _cpu, _supports),
-    ],
+    reference=_reference,
+    backends=Kernels("interpolate.interpolate", _operands, layout=_layout),
     setup=_setup,
     backward=_backward,
 )

@@ -9,11 +9,13 @@ Where `others` is None they are the rows: drows is then the sum of both gradient
 tensor has the dtype of the rows; sums are in fp32. Memory is O((R + B)·nk·kd): e is computed anew in each derivative.
 """
 
+import functools
+
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, guard, on_stream
+from ganfast.ops._backends import Kernels
+from ganfast.ops._registry import Op
 from ganfast.reference import pairwise_l1 as _reference_sums
 from ganfast.reference.pairwise_l1 import pairwise_l1_backward as _reference_backward
 from ganfast.reference.pairwise_l1 import pairwise_l1_double_backward as _reference_double
@@ -67,7 +69,7 @@ def _new_sides(rows, others):
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _sums_setup(ctx, inputs, output):
+def _setup(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
@@ -77,144 +79,34 @@ def _sums_backward(ctx, g):
     return drows, None if others is None else dothers
 
 
-def _backward_setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-
-
 def _backward_backward(ctx, crows, cothers):
     g, rows, others = ctx.saved_tensors
     dg, drows, dothers = pairwise_l1_double_backward(crows, None if others is None else cothers, g, rows, others)
     return dg, drows, None if others is None else dothers
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _rows_of(args):
-    """The rows among the arguments of any of the operators: the first tensor of rank 3 has their dtype and kd."""
-    return next(a for a in args if isinstance(a, torch.Tensor) and a.dim() == 3)
-
-
-def _supports(*args):
-    return "float64 goes through the reference" if _rows_of(args).dtype == torch.float64 else True
-
-
-def _supports_cuda(*args):
-    kd = _rows_of(args).shape[2]
-    return f"kernels of {kd} dimensions, the limit is {CUDA_MAX_KD}" if kd > CUDA_MAX_KD else _supports(*args)
-
-
-def _pairs(rows, others):
-    """What the extension takes for both: tensors, sizes (others −1: the rows themselves), dtype."""
+def _operands(*args):
+    """What the extension takes: cotangents; both tensors; their sizes (others −1: the rows themselves); the dtype."""
+    *cotangents, rows, others = args
     count = -1 if others is None else others.shape[0]
-    return rows, others, rows.shape[0], count, *rows.shape[1:], DTYPES[rows.dtype]
+    return *cotangents, rows, others, rows.shape[0], count, *rows.shape[1:], rows.dtype
 
 
-def _compact(*tensors):
-    return [None if x is None else x.contiguous() for x in tensors]
+def _across(*args):
+    """[nk, kd, n] of each tensor, [nk, n] of g, fp32: the Triton kernels read along the batch."""
+    across = [None if x is None else x.movedim(0, -1) for x in args]
+    return [x if x is None else x.new_empty(x.shape, dtype=torch.float32).copy_(x) for x in across]
 
 
-def _cpu_sums(rows, others):
-    rows, others = _compact(rows, others)
-    o = _new_sums(rows)
-    call(extension().cpu.pairwise_l1, *_pairs(rows, others), o, torch.get_num_threads())
-    return o
+def _cuda_limit(*args):
+    kd = args[-2].shape[2]
+    return f"kernels of {kd} dimensions, the limit is {CUDA_MAX_KD}" if kd > CUDA_MAX_KD else True
 
 
-def _cpu_backward(g, rows, others):
-    g, rows, others = _compact(g, rows, others)
-    out = _new_sides(rows, others)
-    call(extension().cpu.pairwise_l1_backward, g, *_pairs(rows, others), *out, torch.get_num_threads())
-    return out
-
-
-def _cpu_double(crows, cothers, g, rows, others):
-    crows, cothers, g, rows, others = _compact(crows, cothers, g, rows, others)
-    out = torch.empty_like(g), *_new_sides(rows, others)
-    function = extension().cpu.pairwise_l1_double_backward
-    call(function, crows, cothers, g, *_pairs(rows, others), *out, torch.get_num_threads())
-    return out
-
-
-def _cuda_sums(rows, others):
-    rows, others = _compact(rows, others)
-    o = _new_sums(rows)
-    on_stream(rows.device, extension().cuda.pairwise_l1, *_pairs(rows, others), o)
-    return o
-
-
-def _cuda_backward(g, rows, others):
-    g, rows, others = _compact(g, rows, others)
-    out = _new_sides(rows, others)
-    function = extension().cuda.pairwise_l1_backward
-    on_stream(rows.device, function, g, *_pairs(rows, others), *out)
-    return out
-
-
-def _cuda_double(crows, cothers, g, rows, others):
-    crows, cothers, g, rows, others = _compact(crows, cothers, g, rows, others)
-    out = torch.empty_like(g), *_new_sides(rows, others)
-    function = extension().cuda.pairwise_l1_double_backward
-    on_stream(rows.device, function, crows, cothers, g, *_pairs(rows, others), *out)
-    return out
-
-
-def _across(x):
-    """[nk, kd, n] of x, [nk, n] of g, fp32: the Triton kernels read along the batch."""
-    if x is None:
-        return None
-    across = x.movedim(0, -1)
-    return across.new_empty(across.shape, dtype=torch.float32).copy_(across)
-
-
-def _triton_sums(rows, others):
-    from ganfast.kernels import pairwise_l1 as kernels
-
-    o = _new_sums(rows)
-    with guard(rows.device):
-        kernels.forward(_across(rows), _across(others), o)
-    return o
-
-
-def _triton_backward(g, rows, others):
-    from ganfast.kernels import pairwise_l1 as kernels
-
-    out = _new_sides(rows, others)
-    with guard(rows.device):
-        kernels.backward(_across(g), _across(rows), _across(others), *out)
-    return out
-
-
-def _triton_double(crows, cothers, g, rows, others):
-    from ganfast.kernels import pairwise_l1 as kernels
-
-    out = torch.empty_like(g, memory_format=torch.contiguous_format), *_new_sides(rows, others)
-    with guard(rows.device):
-        kernels.double_backward(*map(_across, (crows, cothers, g, rows, others)), *out)
-    return out
-
-
-def _plain_sums(rows, others):
-    return _reference_sums(rows, others).contiguous()
-
-
-def _reference_sides(rows, others, drows, dothers):
-    """The reference's gradients as the operator's."""
-    return drows.contiguous(), rows.new_empty(0) if others is None else dothers.contiguous()
-
-
-def _plain_backward(g, rows, others):
-    return _reference_sides(rows, others, *_reference_backward(g, rows, others))
-
-
-def _plain_double(crows, cothers, g, rows, others):
-    dg, *sides = _reference_double(crows, cothers, g, rows, others)
-    return dg.contiguous(), *_reference_sides(rows, others, *sides)
-
-
-def _backends(cuda, triton, cpu):
-    return [Backend("cuda", cuda, _supports_cuda), Backend("triton", triton, _supports), Backend("cpu", cpu, _supports)]
-
+_kernels = functools.partial(Kernels, operands=_operands, triton_layout=_across, cuda_limit=_cuda_limit)
 
 # --- the operators ----------------------------------------------------------------------------------------------------
 
@@ -222,9 +114,9 @@ pairwise_l1 = Op(
     "pairwise_l1(Tensor rows, Tensor? others) -> Tensor",
     check=_check,
     fake=lambda rows, others: _new_sums(rows),
-    reference=_plain_sums,
-    backends=_backends(_cuda_sums, _triton_sums, _cpu_sums),
-    setup=_sums_setup,
+    reference=_reference_sums,
+    backends=_kernels("pairwise_l1.forward"),
+    setup=_setup,
     backward=_sums_backward,
 )
 
@@ -232,9 +124,9 @@ pairwise_l1_backward = Op(
     "pairwise_l1_backward(Tensor g, Tensor rows, Tensor? others) -> (Tensor, Tensor)",
     check=_check_backward,
     fake=lambda g, rows, others: _new_sides(rows, others),
-    reference=_plain_backward,
-    backends=_backends(_cuda_backward, _triton_backward, _cpu_backward),
-    setup=_backward_setup,
+    reference=_reference_backward,
+    backends=_kernels("pairwise_l1.backward"),
+    setup=_setup,
     backward=_backward_backward,
 )
 
@@ -243,7 +135,7 @@ pairwise_l1_double_backward = Op(
     "-> (Tensor, Tensor, Tensor)",
     check=_check_double,
     fake=lambda crows, cothers, g, rows, others: (_new_sums(rows), *_new_sides(rows, others)),
-    reference=_plain_double,
-    backends=_backends(_cuda_double, _triton_double, _cpu_double),
+    reference=_reference_double,
+    backends=_kernels("pairwise_l1.double_backward"),
     backward="it is the second derivative of pairwise_l1, and a third is not written",
 )

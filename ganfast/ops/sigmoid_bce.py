@@ -13,8 +13,8 @@ a loss scale reaches it, and on a GPU it is 4 bytes a logit less to move. On two
 import torch
 
 from ganfast.ops import _checks
-from ganfast.ops._extension import DTYPES, call, extension
-from ganfast.ops._registry import Backend, Op, guard, on_stream
+from ganfast.ops._backends import Kernels, Workspace
+from ganfast.ops._registry import Op
 from ganfast.reference import sigmoid_bce as _reference_loss
 from ganfast.reference.sigmoid_bce import sigmoid_bce_backward as _reference_backward
 from ganfast.reference.sigmoid_bce import sigmoid_bce_double_backward as _reference_double
@@ -105,134 +105,25 @@ def _backward_backward(ctx, c_real, c_fake):
     return dg, None if real is None else dreal, None if fake is None else dfake, None, None
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _supports(*args):
-    for a in args:
-        if isinstance(a, torch.Tensor):  # any will do: in fp64 all of them are
-            return "float64 goes through the reference" if a.dtype == torch.float64 else True
-
-
-def _sides(real, real_target, fake, fake_target):
-    """What the extension takes for both sides: logits, number (−1: absent) and target of each, then the dtype."""
+def _operands(*args):
+    """What the extension takes: cotangents; logits, number (−1: absent) and target of each side; the dtype."""
+    *cotangents, real, fake, real_target, fake_target = args
     n_real, n_fake = (-1 if x is None else x.numel() for x in (real, fake))
-    return real, n_real, real_target, fake, n_fake, fake_target, DTYPES[(fake if real is None else real).dtype]
+    return *cotangents, real, n_real, real_target, fake, n_fake, fake_target, (fake if real is None else real).dtype
 
 
-def _compact(*tensors):
-    return [None if x is None else x.contiguous() for x in tensors]
+def _cuda_workspace(cuda, real, fake, *rest):
+    return cuda.sigmoid_bce_workspace(sum([x.numel() for x in (real, fake) if x is not None]))
 
 
-def _cpu_loss(real, fake, real_target, fake_target):
-    real, fake = _compact(real, fake)
-    loss = _new_scalar(real, fake)
-    sides = _sides(real, real_target, fake, fake_target)
-    call(extension().cpu.sigmoid_bce, *sides, loss, torch.get_num_threads())
-    return loss
-
-
-def _cpu_backward(g, real, fake, real_target, fake_target):
-    real, fake = _compact(real, fake)
-    out = _new_sides(real, fake)
-    sides = _sides(real, real_target, fake, fake_target)
-    call(extension().cpu.sigmoid_bce_backward, g, *sides, *out, torch.get_num_threads())
-    return out
-
-
-def _cpu_double(c_real, c_fake, g, real, fake, real_target, fake_target):
-    c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
-    out = _new_scalar(real, fake), *_new_sides(real, fake)
-    sides = _sides(real, real_target, fake, fake_target)
-    function = extension().cpu.sigmoid_bce_double_backward
-    call(function, c_real, c_fake, g, *sides, *out, torch.get_num_threads())
-    return out
-
-
-def _workspace(module, real, fake, g):
-    size = module.sigmoid_bce_workspace(sum([x.numel() for x in (real, fake) if x is not None]))
-    return g.new_empty(size) if size else None
-
-
-def _cuda_loss(real, fake, real_target, fake_target):
-    module = extension().cuda
-    real, fake = _compact(real, fake)
-    loss = _new_scalar(real, fake)
-    workspace = _workspace(module, real, fake, loss)
-    sides = _sides(real, real_target, fake, fake_target)
-    on_stream(loss.device, module.sigmoid_bce, *sides, workspace, loss)
-    return loss
-
-
-def _cuda_backward(g, real, fake, real_target, fake_target):
-    real, fake = _compact(real, fake)
-    out = _new_sides(real, fake)
-    sides = _sides(real, real_target, fake, fake_target)
-    on_stream(g.device, extension().cuda.sigmoid_bce_backward, g, *sides, *out)
-    return out
-
-
-def _cuda_double(c_real, c_fake, g, real, fake, real_target, fake_target):
-    module = extension().cuda
-    c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
-    out = _new_scalar(real, fake), *_new_sides(real, fake)
-    workspace = _workspace(module, real, fake, g)
-    sides = _sides(real, real_target, fake, fake_target)
-    on_stream(g.device, module.sigmoid_bce_double_backward, c_real, c_fake, g, *sides, workspace, *out)
-    return out
-
-
-def _triton_loss(real, fake, real_target, fake_target):
-    from ganfast.kernels import sigmoid_bce as kernels
-
-    real, fake = _compact(real, fake)
-    loss = _new_scalar(real, fake)
-    workspace = loss.new_empty(kernels.programs(real, fake))
-    with guard(loss.device):
-        kernels.loss(real, fake, real_target, fake_target, workspace, loss)
-    return loss
-
-
-def _triton_backward(g, real, fake, real_target, fake_target):
-    from ganfast.kernels import sigmoid_bce as kernels
-
-    real, fake = _compact(real, fake)
-    out = _new_sides(real, fake)
-    with guard(g.device):
-        kernels.backward(g, real, fake, real_target, fake_target, *out)
-    return out
-
-
-def _triton_double(c_real, c_fake, g, real, fake, real_target, fake_target):
-    from ganfast.kernels import sigmoid_bce as kernels
-
-    c_real, c_fake, real, fake = _compact(c_real, c_fake, real, fake)
-    out = _new_scalar(real, fake), *_new_sides(real, fake)
-    workspace = g.new_empty(kernels.programs(real, fake))
-    with guard(g.device):
-        kernels.double_backward(c_real, c_fake, g, real, fake, real_target, fake_target, workspace, *out)
-    return out
-
-
-def _reference_sides(real, fake, results):
-    """The reference's results as the operator's: contiguous, an empty tensor for an absent side."""
-    return tuple(
-        _new_side(x, y) if d is None else d.contiguous() for x, y, d in zip((real, fake), (fake, real), results)
-    )
-
-
-def _plain_backward(g, real, fake, *targets):
-    return _reference_sides(real, fake, _reference_backward(g, real, fake, *targets))
-
-
-def _plain_double(c_real, c_fake, g, real, fake, *targets):
-    dg, *sides = _reference_double(c_real, c_fake, g, real, fake, *targets)
-    return dg, *_reference_sides(real, fake, sides)
-
-
-def _backends(cuda, triton, cpu):
-    return [Backend("cuda", cuda, _supports), Backend("triton", triton, _supports), Backend("cpu", cpu, _supports)]
-
+_PARTIAL_SUMS = Workspace(  # of the logits, or of their cotangents, which are as many
+    torch.float32,
+    cuda=_cuda_workspace,
+    triton=lambda kernels, real, fake, *rest: kernels.programs(real, fake),
+)
 
 # --- the operators ----------------------------------------------------------------------------------------------------
 
@@ -241,7 +132,7 @@ sigmoid_bce = Op(
     check=_check,
     fake=lambda real, fake, *targets: _new_scalar(real, fake),
     reference=_reference_loss,
-    backends=_backends(_cuda_loss, _triton_loss, _cpu_loss),
+    backends=Kernels("sigmoid_bce.loss", _operands, workspace=_PARTIAL_SUMS),
     setup=_loss_setup,
     backward=_loss_backward,
 )
@@ -251,8 +142,8 @@ sigmoid_bce_backward = Op(
     "-> (Tensor, Tensor)",
     check=_check_backward,
     fake=lambda g, real, fake, *targets: _new_sides(real, fake),
-    reference=_plain_backward,
-    backends=_backends(_cuda_backward, _triton_backward, _cpu_backward),
+    reference=_reference_backward,
+    backends=Kernels("sigmoid_bce.backward", _operands),
     setup=_backward_setup,
     backward=_backward_backward,
 )
@@ -262,7 +153,7 @@ sigmoid_bce_double_backward = Op(
     "float real_target, float fake_target) -> (Tensor, Tensor, Tensor)",
     check=_check_double,
     fake=lambda c_real, c_fake, g, real, fake, *targets: (_new_scalar(real, fake), *_new_sides(real, fake)),
-    reference=_plain_double,
-    backends=_backends(_cuda_double, _triton_double, _cpu_double),
+    reference=_reference_double,
+    backends=Kernels("sigmoid_bce.double_backward", _operands, workspace=_PARTIAL_SUMS),
     backward="it is the second derivative of sigmoid_bce, and a third is not written",
 )

@@ -56,11 +56,14 @@ def load(path: str):
 
 def install(module) -> None:
     """Makes `module`'s CUDA half the only fast backend of tensors on the CPU: all hooks into ganfast are here."""
-    from ganfast.ops import _extension, _registry
+    from ganfast.ops import _backends, _extension, _registry
 
     sides = itertools.cycle((True, False))
 
-    def on_stream(device, function, *args):
+    def on_stream(device, function, pattern, places, tensors):
+        args = pattern.copy()
+        for place, source in places:
+            args[place] = tensors[source]
         guard.call(function, *args, 0, at_end=next(sides))
 
     def available(name, device):
@@ -68,13 +71,11 @@ def install(module) -> None:
 
     guard = importlib.import_module("cuda_on_cpu.guard")
     _extension._load = lambda: (module, None)
-    _registry.available = available
-    _registry.DEVICES.update(cuda="cpu", cpu="none", triton="none")
+    _backends.available = available
+    _backends.on_stream = on_stream
+    _backends.DEVICES.update(cuda="cpu", cpu="none", triton="none")
     for op in _registry.OPS.values():
         op._ready_on.clear(), op._plans.clear()
-        for backend in op.backends:
-            if backend.name == "cuda":
-                importlib.import_module(backend.run.__module__).on_stream = on_stream
 
 
 class Emulator:

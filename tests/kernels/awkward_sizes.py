@@ -6,7 +6,8 @@ import launches
 import torch
 
 from ganfast import ops  # noqa: F401  registers the operators
-from ganfast.ops._registry import OPS, available
+from ganfast.ops._backends import available
+from ganfast.ops._registry import OPS
 
 
 def main(op: str, place: str = "cuda:0") -> None:

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("triton")
 
 import host
+import launches
 import torch
 import triton
 import triton.language as tl
@@ -65,6 +66,13 @@ def test_what_triton_specialises_by_is_told_apart(calls):
             scale(**variant)
     assert len(compiled) == len(variants)
     assert len(ran) == 2 * len(variants)
+
+
+def test_fusion_does_not_depend_on_tritons_default():
+    x = torch.empty(64, device="meta")
+    for given in ({}, {"enable_fp_fusion": False}):
+        (made,) = launches.record(lambda: launch(scale_kernel, (2,), x, x, 2.0, 64, BLOCK=32, **given))  # noqa: B023
+        assert dict(made.options) == {"enable_fp_fusion": True, **given}
 
 
 def test_a_profilers_hooks_see_every_launch(calls, monkeypatch):

@@ -11,7 +11,7 @@ from kinks import away_from_kinks
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import activations, functional, ops, reference
-from ganfast.ops._registry import available
+from ganfast.ops._backends import available
 from ganfast.ops.batch_norm_act import (
     batch_norm_act,
     batch_norm_act_backward,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ganfast.ops import _extension, _registry
+from ganfast.ops import _backends, _extension, _registry
 
 
 def strided(*shape, dtype=torch.float32):
@@ -69,8 +69,8 @@ def test_a_tensor_outlives_the_call_that_takes_its_pointer(name, backend, monkey
         return pointer
 
     monkeypatch.setattr(torch.Tensor, "data_ptr", noted)
-    monkeypatch.setattr(_registry, "current_device", lambda: None)  # a CPU's index
-    monkeypatch.setattr(_registry, "current_stream", lambda index: 0)
+    monkeypatch.setattr(_backends, "current_device", lambda: None)  # a CPU's index
+    monkeypatch.setattr(_backends, "current_stream", lambda index: 0)
     monkeypatch.setattr(_extension, "_load", lambda: (SimpleNamespace(cpu=half, cuda=half), None))
     run = next(b.run for b in _registry.OPS[name].backends if b.name == backend)
     run(*CALLS[name])
@@ -88,10 +88,10 @@ def test_a_launch_takes_the_current_stream_of_its_tensors_device(current, monkey
         device[0] = before
 
     monkeypatch.setattr(torch.cuda, "device", entered)
-    monkeypatch.setattr(_registry, "current_device", lambda: device[0])
-    monkeypatch.setattr(_registry, "current_stream", lambda index: 70 + index)
-    _registry.on_stream(torch.device("cuda", 1), lambda *args: launches.append((device[0], args)), 5)
-    with _registry.guard(torch.device("cuda", 1)):
+    monkeypatch.setattr(_backends, "current_device", lambda: device[0])
+    monkeypatch.setattr(_backends, "current_stream", lambda index: 70 + index)
+    _backends.on_stream(torch.device("cuda", 1), lambda *args: launches.append((device[0], args)), [5], [], [])
+    with _backends.guard(torch.device("cuda", 1)):
         launches.append(device[0])
     assert launches == [(1, (5, 71)), 1] and device == [current]
 
@@ -101,4 +101,4 @@ def test_the_current_stream_is_torchs():
     stream = torch.cuda.Stream()
     for current in (torch.cuda.current_stream(), stream):
         with torch.cuda.stream(current):
-            assert _registry.current_stream(_registry.current_device()) == current.cuda_stream
+            assert _backends.current_stream(_backends.current_device()) == current.cuda_stream

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import pytest
 import torch
@@ -254,6 +255,46 @@ def test_a_signature_is_checked_once_and_what_it_refuses_always(counting):
         with pytest.raises(ValueError, match="got 3 rows"):
             op(x[:3], [2.0])
     assert seen["checks"] == len(others) + 3
+
+
+def test_a_call_through_the_dispatcher_is_planned_too(counting):
+    op, seen = counting
+    x = torch.randn(4, 2)
+    for _ in range(3):
+        op.overload(x, [2.0])
+    assert seen["checks"] == 1
+    with pytest.raises(ValueError, match="got 3 rows"):
+        op.overload(x[:3], [2.0])
+
+
+def test_plans_hold_no_tensors():
+    x = torch.randn(3, 6)[:, ::2]  # a copy of which is taken
+    results = [weakref.ref(t) for t in functional.gradient_penalty_terms(x)]
+    argument = weakref.ref(x)
+    del x
+    assert argument() is None and all(result() is None for result in results)
+
+
+def test_results_of_the_reference_are_as_announced():
+    """Strides are those of fake, an absent result is empty; under torch.func strides are the reference's."""
+    op = ops.Op(
+        "toy_layouts(Tensor x, bool both) -> (Tensor, Tensor)",
+        check=lambda x, both: None,
+        fake=lambda x, both: (x.new_empty(x.shape), x.new_empty(x.shape if both else 0)),
+        reference=lambda x, both: ((2 * x.mT).mT, x.t().clone().t() if both else None),
+        backward="a toy",
+    )
+    try:
+        x = torch.randn(3, 4)
+        for call in (op, op.overload):
+            for both in (True, False):
+                a, b = call(x.t().clone().t(), both)
+                assert a.is_contiguous() and torch.equal(a, 2 * x)
+                assert b.is_contiguous() and (torch.equal(b, x) if both else b.shape == (0,))
+        mapped, empty = torch.func.vmap(lambda row: op(row, False))(torch.stack((x, 3 * x)))
+        assert torch.equal(mapped[1], 6 * x) and empty.shape == (2, 0)
+    finally:
+        del _registry.OPS["toy_layouts"]
 
 
 def test_a_plan_knows_whether_gradients_are_made(counting):

@@ -2,6 +2,7 @@
 
 import torch
 from ganfast.kernels import gradient_penalty as kernels
+from interpreted.backends import triton
 
 from ganfast.ops import gradient_penalty as op
 
@@ -32,10 +33,10 @@ def all_kernels(hold) -> None:
             w = c.double().reshape(shape[0], g[:1].numel()).norm(dim=1)
             for phi in PHIS:
                 where = (dtype, shape, phi)
-                penalty, norms, seed = op._triton_forward(g, *phi, True)
-                first = op._triton_backward(c_penalty, c_norms, g, norms, *phi)
-                only = op._triton_backward(None, c_norms, g, norms, *phi)
-                second = op._triton_double(c, c_penalty, c_norms, g, norms, *phi)
+                penalty, norms, seed = triton(op.gradient_penalty, g, *phi, True)
+                first = triton(op.gradient_penalty_backward, c_penalty, c_norms, g, norms, *phi)
+                only = triton(op.gradient_penalty_backward, None, c_norms, g, norms, *phi)
+                second = triton(op.gradient_penalty_double_backward, c, c_penalty, c_norms, g, norms, *phi)
                 p, n64, v = op._reference(g.double(), *phi)
                 cotangents = c_penalty.double(), c_norms.double(), g.double(), n64
                 if shape[0] == 0:
@@ -53,7 +54,7 @@ def all_kernels(hold) -> None:
                 inverse = torch.where(n > 0, 1 / n, 0)
                 slack = 1e-5 * (scale * (1 + inverse) + c_norms.abs() * inverse) * w
                 close(second[2], dg, slack, bound, where)
-                again = op._triton_forward(g, *phi, False)
+                again = triton(op.gradient_penalty, g, *phi, False)
                 assert torch.equal(again[0], penalty) and torch.equal(again[1], norms) and again[2].shape == (0,)
 
 
@@ -64,13 +65,13 @@ def sums_out_of_range() -> None:
         for size in (1e-30, 1e30):
             g = size * torch.randn(3, 300)
             n = g.double().norm(dim=1)
-            _, norms, seed = op._triton_forward(g, 10.0, 1.0, False, True)
+            _, norms, seed = triton(op.gradient_penalty, g, 10.0, 1.0, False, True)
             assert bool(((norms - n).abs() <= 2e-6 * n).all()), (hold, size)
             wanted = 20 / 3 * ((n - 1) / n)[:, None] * g.double()
             close(seed, wanted, 2e-6 * wanted.norm(dim=1), 1e-6, (hold, size))
         g = torch.randn(3, 300)
         g[1, 7] = float("nan")
         g[2, 8] = float("inf")
-        penalty, norms, _ = op._triton_forward(g, 10.0, 1.0, False, True)
+        penalty, norms, _ = triton(op.gradient_penalty, g, 10.0, 1.0, False, True)
         assert norms.isnan().tolist() == [False, True, False] and float(norms[2]) == float("inf")
         assert penalty.isnan()

@@ -2,12 +2,9 @@
 
 import torch
 from ganfast.kernels import pairwise_l1 as kernels
+from interpreted.backends import both
 
 from ganfast.ops import pairwise_l1 as op
-
-
-def wide(*tensors):
-    return [None if t is None else t.double() for t in tensors]
 
 
 def all_kernels() -> None:
@@ -23,9 +20,8 @@ def all_kernels() -> None:
             x[1:2] = x[:1]
             cx, cy = (None if t is None else torch.randn_like(t) for t in (x, y))
             g = torch.randn(rows, nk).to(dtype)
-            got = [op._triton_sums(x, y), *op._triton_backward(g, x, y), *op._triton_double(cx, cy, g, x, y)]
-            wanted = [op._plain_sums(*wide(x, y)), *op._plain_backward(*wide(g, x, y))]
-            wanted += op._plain_double(*wide(cx, cy, g, x, y))
+            calls = [(op.pairwise_l1, x, y), (op.pairwise_l1_backward, g, x, y)]
+            got, wanted = both([*calls, (op.pairwise_l1_double_backward, cx, cy, g, x, y)])
             for i, (a, b) in enumerate(zip(got, wanted)):
                 assert a.shape == b.shape and a.dtype == dtype, i
                 error = float((a.double() - b).norm())
