@@ -6,7 +6,7 @@ m + (a + p)//s − t through the taps k = (a + p)%s + s·t alone.
 
 import triton
 import triton.language as tl
-from ganfast.kernels._activations import activate, through
+from ganfast.kernels import _activations as act
 
 # --- what is computed on the way in and out ---------------------------------------------------------------------------
 
@@ -32,11 +32,11 @@ def operand(x, y, a, b, mean, at, va, vb, vm, inside, slope, ACT: tl.constexpr):
             wide = wide * va[None, :] + vb[None, :]
             if ACT == "relu":  # two halves at a time
                 wide = wide.to(value.dtype)
-            wide = activate(wide, slope, ACT)
+            wide = act.activate(wide, slope, ACT)
         else:
             saved = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
             if a is None:
-                wide = through(wide, saved, slope, ACT)
+                wide = act.through(wide, saved, slope, ACT)
             else:
                 wide += va[None, :] + vb[None, :] * (saved - vm[None, :])
         return wide.to(value.dtype) * inside.to(value.dtype)  # halves in pairs; a select would take them apart

@@ -9,8 +9,8 @@ ACT is the name of an activation or None. An absent weight or bias is None.
 
 import triton
 import triton.language as tl
+from ganfast.kernels import _activations as act
 from ganfast.kernels import tuned
-from ganfast.kernels._activations import activate, sloped
 from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 TILE = 4096  # elements
@@ -180,7 +180,7 @@ def apply_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         x = tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(a + at, activate((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
+        tl.store(a + at, act.activate((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -200,7 +200,7 @@ def sums_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = act.sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
         total += dz
         along += dz * d
     p = partial + chunk.to(tl.int64) * channels
@@ -243,7 +243,7 @@ def gradient_kernel(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = act.sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
         value = dz * scale
         if USE_BATCH:
             value += d * bend + lift
