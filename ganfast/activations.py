@@ -193,6 +193,7 @@ def define(source: str, file: str, space: dict) -> None:
     exec(compile(source, file, "exec"), space)
 
 
+_SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _CPP = {"abs": "vabs", "tanh": "vtanh", "erf": "verf"}  # csrc/cpu/vec.h's where the C library has the name
 
 
@@ -239,9 +240,8 @@ def _cpp(node) -> str:
             return node.id
         case ast.UnaryOp(op=ast.USub()):
             return f"(-{_cpp(node.operand)})"
-        case ast.BinOp():
-            sign = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}[type(node.op)]
-            return f"({_cpp(node.left)} {sign} {_cpp(node.right)})"
+        case ast.BinOp() if type(node.op) in _SIGNS:
+            return f"({_cpp(node.left)} {_SIGNS[type(node.op)]} {_cpp(node.right)})"
         case ast.Compare(ops=[kind], comparators=[ast.Constant(value=0)]):
             mask = {ast.Lt: "negative", ast.LtE: "not_positive", ast.Gt: "~not_positive"}[type(kind)]
             return f"{mask}({_cpp(node.left)})"

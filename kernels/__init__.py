@@ -1,1 +1,1 @@
-"""Triton kernels, one file per operator; they import triton and nothing else."""
+"""Triton kernels, one file per operator; they import triton and the table of activations, nothing else."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from ganfast.kernels._activations import activate, sloped, through
+from ganfast.kernels import _activations as act
 
 # --- what is computed on the way in -----------------------------------------------------------------------------------
 # Of a factor x, with moments (mean, var) [2, C], r = 1/√(var + eps), s = gain·r, d = y − mean:
@@ -94,15 +94,15 @@ def operand(x, y, at, mean, scale, offset, lift, bend, inside, slope, ACT: tl.co
             wide = wide * scale[None, :] + offset[None, :]
             if ACT == "relu":  # two halves at a time
                 wide = wide.to(value.dtype)
-            wide = activate(wide, slope, ACT)
+            wide = act.activate(wide, slope, ACT)
         else:
             saved = tl.load(y + at, mask=inside, other=0.0).to(tl.float32)
             if FORM == "act":
-                wide = through(wide, saved, slope, ACT)
+                wide = act.through(wide, saved, slope, ACT)
             else:
                 d = saved - mean[None, :]
                 if FORM == "normalised":
-                    wide = sloped(wide, d * scale[None, :] + offset[None, :], slope, ACT) * scale[None, :]
+                    wide = act.sloped(wide, d * scale[None, :] + offset[None, :], slope, ACT) * scale[None, :]
                 wide += lift[None, :] + bend[None, :] * d
         return wide.to(value.dtype) * inside.to(value.dtype)  # halves in pairs; a select would take them apart
 

@@ -9,8 +9,8 @@ by one program for each few channels, which then has their sums and goes over th
 
 import triton
 import triton.language as tl
+from ganfast.kernels import _activations as act
 from ganfast.kernels import _statistics, tuned
-from ganfast.kernels._activations import activate, sloped
 from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 TILE = 4096  # elements
@@ -144,7 +144,7 @@ def _apply(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         x = tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(a + at, activate((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
+        tl.store(a + at, act.activate((x - m) * scale + shift, slope, ACT).to(a.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -160,7 +160,7 @@ def _sums(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = act.sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
         dz = tl.where(mask, dz, 0.0)
         total += dz
         along += dz * d
@@ -178,7 +178,7 @@ def _gradient(
         mask = (o < outer)[:, None] & inside
         at = (o.to(tl.int64) * channels * inner)[:, None] + columns
         d = tl.load(y + at, mask=mask, other=0.0).to(tl.float32) - m
-        dz = sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
+        dz = act.sloped(tl.load(g + at, mask=mask, other=0.0).to(tl.float32), d * scale + shift, slope, ACT)
         tl.store(dy + at, (dz * scale + d * bend + lift).to(dy.dtype.element_ty), mask=mask)
 
 

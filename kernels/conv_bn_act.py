@@ -20,9 +20,9 @@ from math import gcd
 
 import triton
 import triton.language as tl
+from ganfast.kernels import _activations as act
 from ganfast.kernels import _implicit_gemm as gemm
 from ganfast.kernels import tuned
-from ganfast.kernels._activations import activate, sloped, through
 from ganfast.kernels._launch import cdiv, launch, power_of_2
 from ganfast.kernels._statistics import total
 
@@ -51,9 +51,9 @@ def forward_kernel(
     at = m[:, None] * cn + n[None, :]
     inside = real[:, None] & (n < cn)[None, :]
     if saved is not None:
-        total = through(total, tl.load(saved + at, mask=inside, other=0.0).to(tl.float32), out_slope, OUT)
+        total = act.through(total, tl.load(saved + at, mask=inside, other=0.0).to(tl.float32), out_slope, OUT)
     else:
-        total = activate(total, out_slope, OUT)
+        total = act.activate(total, out_slope, OUT)
     result = total.to(y.dtype.element_ty)
     tl.store(y + at, result, mask=inside)
     if partials is not None:  # count, mean and squared deviations of this tile, [3, cn]
@@ -93,7 +93,7 @@ def backward_data_kernel(
     else:
         mean, _r, scale, shift = gemm.affine(in_moments, in_gain, in_offset, in_eps, n, cn, n < cn)
         d = tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
-        dt = tl.where(inside, sloped(total, d * scale[None, :] + shift, in_slope, IN), 0.0)
+        dt = tl.where(inside, act.sloped(total, d * scale[None, :] + shift, in_slope, IN), 0.0)
         tl.store(dx + at, (dt * scale[None, :]).to(dx.dtype.element_ty), mask=inside)
         if partials is not None:  # Σ dt and Σ dt·(x − mean), [2, cn]
             at = part.to(tl.int64) * 2 * cn + n

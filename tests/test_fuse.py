@@ -8,9 +8,11 @@ import pytest
 import torch
 from fuse_nets import Attributes, Bottleneck, Residual, critic, generator
 from torch import nn
+from torch.nn import functional as F
+from torch_activations import torch_module
 
 import ganfast
-from ganfast import functional
+from ganfast import activations, functional
 from ganfast.nn import FusedSequential
 from ganfast.ops.conv_bn_act import conv_bn_act
 
@@ -81,6 +83,38 @@ def test_equal_in_fp32_and_channels_last(make, shape, fused, operators):
     net = make().to(memory_format=torch.channels_last)
     x = torch.randn(shape).to(memory_format=torch.channels_last)
     assert_same(net, fused_copy(net, fused), x, rtol=1e-3, atol=1e-4)
+
+
+class Functions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, 1, 1) for _ in range(8))
+
+    def forward(self, x):
+        x = F.silu(self.convs[0](x), inplace=True)
+        x = F.gelu(self.convs[1](x), approximate="none")
+        x = F.softplus(self.convs[2](x), 1, threshold=20)
+        x = torch.sigmoid(self.convs[3](x))
+        x = self.convs[4](x).sigmoid()
+        x = F.leaky_relu(self.convs[5](x), 0.3)
+        x = F.gelu(self.convs[6](x), approximate="tanh")  # another one
+        return F.softplus(self.convs[7](x), 2.0)
+
+
+def test_functions_with_their_options(operators):
+    net, x = Functions(), torch.randn(2, 3, 6, 6)
+    fused = copy.deepcopy(net)
+    assert [row.reason == "" for row in ganfast.fuse(fused).rows] == [True] * 6 + [False] * 2
+    torch.testing.assert_close(fused(x), net(x))
+
+
+@pytest.mark.parametrize("name", [name for name, row in activations.ROWS.items() if row.layer])
+def test_every_activation_of_the_table(name, operators):
+    layer, x = torch_module(name), torch.randn(2, 3, 6, 6)
+    for net in (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), layer), nn.Sequential(nn.Conv2d(3, 4, 3), layer)):
+        fused = copy.deepcopy(net)
+        assert ganfast.fuse(fused).fused == 1
+        torch.testing.assert_close(fused(x), net(x))
 
 
 def test_a_gradient_penalty_is_equal():

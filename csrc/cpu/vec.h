@@ -149,6 +149,16 @@ GANFAST_INLINE vfloat vtanh(vfloat z) {
   const vfloat small = x + x * s * p, t = (1.f - e) / (1.f + e);
   return signed_as(select(less((vint)x, splat(0x3e99999a)), small, t), z);
 }
+// e^x − 1 for x <= 0.
+GANFAST_INLINE vfloat expm1_negative(vfloat x) {
+  vfloat p = splat(1.3888889e-3f);  // (e^x − 1)/x by its series, above −0.25
+  p = p * x + 8.333334e-3f;
+  p = p * x + 4.1666668e-2f;
+  p = p * x + 1.6666667e-1f;
+  p = p * x + 0.5f;
+  p = p * x + 1.f;
+  return select(less((vint)vabs(x), splat(0x3e800000)), x * p, exp_negative(x) - 1.f);
+}
 GANFAST_INLINE vfloat sigmoid(vfloat z) {
   const vfloat e = exp_negative(-vabs(z));
   return select(negative(z), e, splat(1.f)) / (1.f + e);

@@ -1,4 +1,6 @@
-"""Every operator in plain PyTorch: the specification the fast ones are tested against. Imports only torch."""
+"""Every operator in plain PyTorch: the specification the fast ones are tested against. Imports only torch
+and the table of activations.
+"""
 
 from ganfast.reference.activation import activate
 from ganfast.reference.batch_norm_act import batch_norm_act

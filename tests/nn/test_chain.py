@@ -35,6 +35,8 @@ NETWORKS = {
     "generator": lambda: [up(3, 4), up(4, 2), up(2, 3, batch_norm=False, activation="tanh")],
     "ends normalised": lambda: [down(3, 4), down(4, 2, activation="tanh"), down(2, 2, activation=None)],
     "down and up": lambda: [down(3, 4), up(4, 2, bias=True, activation="leaky_relu"), down(2, 1)],
+    "from the output": lambda: [up(3, 4, activation="sigmoid"), down(4, 3, activation="softplus"), down(3, 2)],
+    "from the input": lambda: [up(3, 4, activation="silu"), down(4, 3), up(3, 2, batch_norm=False, activation="gelu")],
     "cut by others": lambda: [up(3, 4), nn.AvgPool2d(2), up(4, 2), up(2, 2), nn.Flatten(), nn.LazyLinear(3)],
     "frozen within": lambda: [up(3, 4), frozen(up(4, 2)), up(2, 3), down(3, 2)],
     "without affine": lambda: [with_bn(up(3, 4), affine=False), with_bn(down(4, 2), momentum=None), down(2, 2)],
