@@ -21,7 +21,8 @@ from ganfast.nn.fused_group import (
     takes,
 )
 from ganfast.ops import _registry, _tuning
-from ganfast.ops.conv_bn_act import conv_act, conv_bn_act, is_from_output, may_win
+from ganfast.ops._conv_bn_act_triton import may_win
+from ganfast.ops.conv_bn_act import conv_act, conv_bn_act, is_from_output
 from ganfast.reference import activate
 
 _NOTHING = (None, None, None, 0.0, None, 0.0)  # moments, gain, offset, eps, activation, slope: still to be applied to x

@@ -11,6 +11,7 @@ import torch
 
 from ganfast.ops import _tuning, batch_norm_act
 from ganfast.ops._backends import guard
+from ganfast.ops._registry import unforced
 from ganfast.ops.batch_norm_act import dense, lies, new_sums, normalise_act, ordered
 from ganfast.reference.batch_norm_act import moments_gradient
 from ganfast.reference.conv_bn_act import output_gradient
@@ -32,6 +33,20 @@ def supports(x, weight) -> bool | str:
     if not any(_clearly_last(t) for t in (x, weight)):
         return "neither x nor weight is channels_last (module.to(memory_format=torch.channels_last))"
     return True
+
+
+def may_win(x) -> bool:
+    """Whether a kernel of ours may be faster than the vendor's: exact fp32 products leave the tensor cores out."""
+    return x.dtype is not torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+def _ways(x, weight, vendor, ours) -> dict:
+    """What is worth measuring: the vendor's convolution and ours, or the one that can run, or that is forced."""
+    if supports(x, weight) is not True:
+        return {"vendor": vendor}
+    if not unforced():
+        return {"triton": ours}
+    return {"vendor": vendor, "triton": ours} if may_win(x) else {"vendor": vendor}
 
 
 def _clearly_last(t):
@@ -122,11 +137,11 @@ def forward(x, before, weight, bias, geometry, shape, activation, slope, saved=N
     return y, partials[0]
 
 
-def layer(x, before, weight, bias, geometry, shape, bn, running, apply, may_win):
+def layer(x, before, weight, bias, geometry, shape, bn, running, apply):
     """(a, z, moments) of conv_bn_act: with the statistics of z from the convolution, or from a pass over it."""
-    ways = {"vendor": functools.partial(_by_vendor, x, before, weight, bias, geometry, bn, apply)}
-    if may_win and supports(x, weight) is True:
-        ways["triton"] = functools.partial(_by_ours, x, before, weight, bias, geometry, shape, bn, apply)
+    vendor = functools.partial(_by_vendor, x, before, weight, bias, geometry, bn, apply)
+    ours = functools.partial(_by_ours, x, before, weight, bias, geometry, shape, bn, apply)
+    ways = _ways(x, weight, vendor, ours)
     nothing = None, None, None, 0.0  # a trial leaves the running statistics as they are
     trials = {name: functools.partial(way, nothing) for name, way in ways.items()}
     rest = *(v is None for v in (before[0], bias, bn[0], bn[1])), *geometry, bn[3], apply, _vendor()
@@ -193,12 +208,11 @@ def _normalised(z, partials, bn, apply, running):
 # --- backward ---------------------------------------------------------------------------------------------------------
 
 
-def backward(cotangents, x, before, weight, y, moments, bn, geometry, needed, may_win):
+def backward(cotangents, x, before, weight, y, moments, bn, geometry, needed):
     """What conv_bn_act_backward makes, empty where it is not needed: dz made while it is read, or in memory."""
     arguments = cotangents, x, before, weight, y, moments, bn, geometry, needed
-    ways = {"vendor": functools.partial(_backward_by_vendor, *arguments)}
-    if may_win and supports(x, weight) is True:
-        ways["triton"] = functools.partial(_backward_by_ours, *arguments)
+    vendor, ours = (functools.partial(way, *arguments) for way in (_backward_by_vendor, _backward_by_ours))
+    ways = _ways(x, weight, vendor, ours)
     rest = *(v is None for v in (*cotangents, before[0], moments, bn[0], bn[1])), *geometry, bn[3], needed, _vendor()
     key = _tuning.key_of("conv_bn_act_backward", (x, weight, *rest))
     return ways[_tuning.choose(key, ways, x.device)]()

@@ -333,11 +333,6 @@ def _tangent_backward(ctx, dy):
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
-def may_win(x) -> bool:
-    """Whether a kernel of ours may be faster than the vendor's: exact fp32 products leave the tensor cores out."""
-    return x.dtype is not torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"
-
-
 def _supports_act(x, moments, gain, offset, weight, *rest):
     return _triton.supports(x, weight)
 
@@ -378,14 +373,14 @@ def _triton_layer(x, moments, gain, offset, weight, bias, bn_weight, bn_bias, me
     bn = bn_weight, bn_bias, eps, activation, slope
     running = mean, var, batches, momentum
     shape = _shape(x, weight, *geometry)
-    return _triton.layer(x, before, weight, bias, geometry, shape, bn, running, apply, may_win(x))
+    return _triton.layer(x, before, weight, bias, geometry, shape, bn, running, apply)
 
 
 def _triton_backward(da, dz, dmoments, x, moments, gain, offset, weight, bn_weight, bn_bias, y, out_moments, *rest):
     *geometry, in_eps, in_activation, in_slope, eps, activation, slope, needed = rest
     before = moments, gain, offset, in_eps, in_activation, in_slope
     bn = bn_weight, bn_bias, eps, activation, slope
-    return _triton.backward((da, dz, dmoments), x, before, weight, y, out_moments, bn, geometry, needed, may_win(x))
+    return _triton.backward((da, dz, dmoments), x, before, weight, y, out_moments, bn, geometry, needed)
 
 
 def _plain_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest):
@@ -406,7 +401,7 @@ conv_act = Op(
     check=_check_act,
     fake=_reference_act,
     reference=_reference_act,
-    backends=[Backend("triton", _triton_act, _supports_act, measured=lambda x, *rest: may_win(x))],
+    backends=[Backend("triton", _triton_act, _supports_act, measured=lambda x, *rest: _triton.may_win(x))],
     setup=_act_setup,
     backward=_act_backward,
     autocast=_lower,
@@ -417,7 +412,7 @@ conv_act_tangent = Op(
     check=_check_tangent,
     fake=_reference_tangent,
     reference=_reference_tangent,
-    backends=[Backend("triton", _triton_tangent, _supports_tangent, measured=lambda x, *rest: may_win(x))],
+    backends=[Backend("triton", _triton_tangent, _supports_tangent, measured=lambda x, *rest: _triton.may_win(x))],
     setup=_tangent_setup,
     backward=_tangent_backward,
 )

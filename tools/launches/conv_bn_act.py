@@ -1,8 +1,9 @@
 """The launches of conv_bn_act; sizes are a kind of layer, batch, input channels and pixels a side, output channels,
 kernel, stride, padding, and the dtypes that are compiled: machine code for the two half types differs in names alone.
 
-Kinds: generator (transposed, a prologue, statistics), images (transposed, a prologue, tanh), critic (leaky_relu), head
-(a plain convolution), exact (as generator, without tf32).
+Kinds: generator (transposed, with batch normalisation), chain (the same in a chain: it applies what the layer before
+has left, and leaves its own to the next), images (transposed, the end of a chain, tanh), critic (leaky_relu), head (a
+plain convolution), exact (as chain, without tf32).
 """
 
 import itertools
@@ -11,7 +12,8 @@ import torch
 
 HALVES = (torch.float16, torch.bfloat16)
 SIZES = [
-    ("generator", 128, 128, 16, 256, 4, 2, 1, (torch.float32, torch.bfloat16)),
+    ("generator", 128, 128, 16, 256, 4, 2, 1, (torch.bfloat16,)),
+    ("chain", 128, 128, 16, 256, 4, 2, 1, (torch.float32, torch.bfloat16)),
     ("critic", 128, 128, 32, 256, 4, 2, 1, (torch.float16,)),
     ("exact", 128, 128, 16, 256, 4, 2, 1, (torch.float32,)),
     ("critic", 128, 3, 64, 64, 4, 2, 1, HALVES[1:]),
@@ -21,13 +23,13 @@ SIZES = [
 # the layers of DCGAN-64 and of its critic, width 64, batch 128
 LAYERS = [
     ("generator", 128, 100, 1, 512, 4, 1, 0), ("generator", 128, 512, 4, 256, 4, 2, 1),
-    ("generator", 128, 256, 8, 128, 4, 2, 1), ("generator", 128, 128, 16, 64, 4, 2, 1),
+    ("generator", 128, 256, 8, 128, 4, 2, 1), ("chain", 128, 128, 16, 64, 4, 2, 1),
     ("images", 128, 64, 32, 3, 4, 2, 1), ("critic", 128, 3, 64, 64, 4, 2, 1), ("critic", 128, 64, 32, 128, 4, 2, 1),
     ("critic", 128, 128, 16, 256, 4, 2, 1), ("critic", 128, 256, 8, 512, 4, 2, 1), ("head", 128, 512, 4, 1, 4, 1, 0),
 ]  # fmt: skip
 ALL = (torch.float32, *HALVES)
 AWKWARD = [
-    ("generator", 1, 17, 3, 18, 3, 2, 1, ALL), ("generator", 3, 20, 1, 33, 4, 1, 0, ALL),
+    ("generator", 1, 17, 3, 18, 3, 2, 1, ALL), ("chain", 3, 20, 1, 33, 4, 1, 0, ALL),
     ("critic", 2, 3, 7, 5, 4, 2, 1, ALL), ("images", 2, 16, 5, 3, 5, 3, 2, ALL), ("head", 2, 70, 4, 1, 4, 1, 0, ALL),
     ("exact", 1, 17, 3, 18, 3, 2, 1, ALL),
 ]  # fmt: skip
@@ -35,7 +37,9 @@ ELEMENT = {
     "ieee": "FFMA",
     "forward_kernel|backward_data_kernel|backward_weight_kernel": ("HMMA", "HGMMA", "UTCHMMA"),
     "bias_kernel": 2,
-    "sum_kernel|finalise_kernel": None,  # what the tiles left: fp32, little
+    "sum_kernel|finalise_kernel|finish_kernel": None,  # what the tiles left: fp32, little
+    "apply_kernel|moments_kernel": 1,
+    "sums_kernel|gradient_kernel": 2,
 }
 NARROW = {
     "FLAT=True|UNIT=1 |UNIT_S=1 ": "3 channels, or 1: a pixel is 6 bytes long, or 2",
@@ -46,28 +50,39 @@ NARROW = {
 def calls(t, kind, n, c_in, side, c_out, kernel, stride, padding, dtypes):
     if t(1).dtype not in dtypes:
         return
-    transposed, affine = kind in ("generator", "images", "exact"), kind in ("generator", "images", "exact")
-    out_activation = {"images": "tanh", "critic": "leaky_relu"}.get(kind)
-    statistics = kind in ("generator", "exact")
+    transposed, before = kind not in ("critic", "head"), kind in ("chain", "images", "exact")
+    activation = {"images": "tanh", "critic": "leaky_relu", "generator": "relu"}.get(kind)
     out = (side - 1) * stride + kernel if transposed else (side - kernel + 2 * padding) // stride + 1
     out -= 2 * padding * transposed
 
     def last(n, c, h, w):
         return t(n, h, w, c).permute(0, 3, 1, 2)
 
+    def vectors(c, *rows):
+        return t(*rows, c, dtype=torch.float32)
+
     x, y = last(n, c_in, side, side), last(n, c_out, out, out)
     weight = last(*((c_in, c_out) if transposed else (c_out, c_in)), kernel, kernel)
-    scale, shift, mean, seed = (t(c, dtype=torch.float32) for c in (c_in, c_in, c_out, c_out))
-    before = (scale, shift) if affine else (None, None)
-    rest = transposed, [stride] * 2, [padding] * 2, [0, 0], "relu" if affine else None, 0.0, out_activation, 0.2
-    seeds = (y, seed, seed) if statistics else (y, None, None)
-    saved = (y, mean) if statistics else (None if out_activation is None else y, None)
+    inputs = (x, vectors(c_in, 2).abs(), vectors(c_in), vectors(c_in)) if before else (x, None, None, None)
+    geometry = transposed, [stride] * 2, [padding] * 2, [0, 0], 1e-5, "relu" if before else None, 0.0
+    needed = [True, before, True, True]
     allowed, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, kind != "exact"
     try:
-        yield "conv_bn_act", (x, *before, weight, t(c_out), *rest, statistics)
-        if kind == "critic" and c_in >= 16:
-            yield "conv_bn_act_tangent", (x, weight, y, *rest[:4], out_activation, 0.2)
-        yield "conv_bn_act_backward", (*seeds, x, *before, weight, *saved, *rest, [True, affine, True, True])
+        if kind in ("images", "critic", "head"):
+            yield "conv_act", (*inputs, weight, t(c_out), *geometry, activation, 0.2)
+            if kind == "critic" and c_in >= 16:
+                yield "conv_act_tangent", (x, weight, y, *geometry[:4], activation, 0.2)
+            saved = None, None, None if activation is None else y, None
+            rest = *geometry, 0.0, activation, 0.2, needed
+            yield "conv_bn_act_backward", (y, None, None, *inputs, weight, *saved, *rest)
+            return
+        bn, moments, apply = (vectors(c_out), vectors(c_out)), vectors(c_out, 2).abs(), kind == "generator"
+        running = *(v.abs() for v in vectors(c_out, 2)), t(1, dtype=torch.int64)[0]
+        rest = *geometry, 0.1, 1e-5, activation, 0.0, apply
+        yield "conv_bn_act", (*inputs, weight, None, *bn, *running, *rest)
+        cotangents = (y, None, None) if apply else (None, y, vectors(c_out, 2))
+        rest = *geometry, 1e-5, activation, 0.0, needed
+        yield "conv_bn_act_backward", (*cotangents, *inputs, weight, *bn, y, moments, *rest)
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
 
@@ -75,13 +90,11 @@ def calls(t, kind, n, c_in, side, c_out, kernel, stride, padding, dtypes):
 def problems(t):
     for layer in LAYERS:
         for name, args in calls(t, *layer, ALL):
-            if name == "conv_bn_act":
+            if name in ("conv_act", "conv_bn_act"):
                 yield name, args
-            if (
-                name == "conv_bn_act_backward"
-            ):  # the data gradient, with scale and shift where there are any; the weight's
-                *args, (need_x, affine, need_weight, _) = args
-                yield name, (*args, [need_x, affine, False, False])
+            if name == "conv_bn_act_backward":  # the data gradient; the weight's
+                *args, (need_x, before, need_weight, _) = args
+                yield name, (*args, [need_x, before, False, False])
                 yield name, (*args, [False, False, need_weight, False])
 
 
