@@ -56,7 +56,7 @@ def vector(p, c, inside):
 @triton.jit
 def affine(moments, gain, offset, eps, c, channels, inside):
     # mean, r, s and offset
-    r = 1.0 / tl.sqrt(tl.load(moments + channels + c, mask=inside, other=1.0) + eps)
+    r = tl.rsqrt(tl.load(moments + channels + c, mask=inside, other=1.0) + eps)
     scale, shift = r, tl.zeros_like(r)
     if gain is not None:
         scale = r * vector(gain, c, inside)

@@ -64,7 +64,7 @@ def operators(name):
     functional.batch_norm_act(single[0], None, None, *single[1:], True, activation=name)  # by the reference
     try:
         with ops.use_backend("cpu"):
-            bn.batch_norm_act(*single, None, None, True, 1e-5, name, 0.2)
+            bn.batch_norm_act(*single, None, None, None, 0.1, 1e-5, name, 0.2)
     except RuntimeError as error:  # also where there is no compiled code
         assert f"{name} goes through the reference: ganfast._C was built without it" in str(error) or "_C" in str(error)
     else:
@@ -73,24 +73,24 @@ def operators(name):
 
 def kernels(name):
     y, g, weight, bias = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4), torch.rand(3) + 0.5, torch.randn(3)
-    options = True, 1e-5, name, 0.2
-    a, mean, var = bn._triton_forward(y, weight, bias, None, None, *options)
-    found = a, *bn._triton_backward(g, y, weight, bias, mean, var, *options)
+    running, options = (None, None, None, 0.1), (1e-5, name, 0.2)
+    a, moments = bn.triton_forward(y, weight, bias, *running, *options)
+    found = a, *bn.triton_backward(g, y, weight, bias, moments, True, *options)
     y, g, weight, bias = (v.double() for v in (y, g, weight, bias))
-    a, mean, var = reference.batch_norm_act(y, weight, bias, None, None, *options)
-    for got, wanted in zip(found, (a, *plain_backward(g, y, weight, bias, mean, var, *options))):
+    a, moments = reference.batch_norm_act(y, weight, bias, *running, *options)
+    for got, wanted in zip(found, (a, *plain_backward(g, y, weight, bias, moments, True, *options))):
         close(got, wanted, 3e-6)
 
-    if name in conv.ACTIVATIONS:
+    if conv.is_from_output(name):
         shapes = (2, 16, 6, 6), (16, 16, 3, 3)
         x, w = (torch.randn(shape).contiguous(memory_format=torch.channels_last) for shape in shapes)
         bias = torch.randn(16)
-        link = x, None, None, w, bias, False, (1, 1), (1, 1), (0, 0), None, 0.0, name, 0.0, False
+        layer = x, None, None, None, w, bias, False, (1, 1), (1, 1), (0, 0), 0.0, None, 0.0, name, 0.0
         torch.backends.cudnn.allow_tf32 = False
         with mock.patch.object(_tuning, "choose", lambda key, candidates, device: next(iter(candidates))):
-            y, *_ = conv._triton_link(*link)
-        wide = [v.double() if isinstance(v, torch.Tensor) else v for v in link]
-        close(y, conv._reference_link(*wide)[0], 3e-6)
+            y = conv._triton_act(*layer)
+        wide = [v.double() if isinstance(v, torch.Tensor) else v for v in layer]
+        close(y, conv._reference_act(*wide), 3e-6)
 
 
 def layers(name):

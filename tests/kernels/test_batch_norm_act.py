@@ -38,6 +38,8 @@ def test_machine_code(arch, gate_rows):
         last, kernel = "LAST=True" in row["configuration"], row["kernel"]
         if kernel not in READ or ("channels%16" if last else "inner%16") not in row["configuration"]:
             continue
+        if last and "steps=1" in row["configuration"]:  # no loop: parameters are loaded beside the tile
+            continue
         wide = 16 * (4 if row["dtype"] == "fp32" else 2) // 16
         assert row["loads"][128] == READ[kernel] * wide, row
         assert row["stores"].get(128, 0) == (wide if kernel in ("apply_kernel", "gradient_kernel") else 0), row

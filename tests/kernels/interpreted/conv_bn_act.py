@@ -89,7 +89,10 @@ def check(layer, dtype, before, in_activation, activation, form, tiles=None, way
     bound = 5e-6 if dtype == torch.float32 else 4e-3
     made = Layer(layer, dtype, before, in_activation)
     momentum = random.choice((0.3, None))
-    with mock.patch.object(triton, "may_win", lambda x: True), mock.patch.object(triton, "supports", lambda *args: True):
+    with (
+        mock.patch.object(triton, "may_win", lambda x: True),
+        mock.patch.object(triton, "supports", lambda *args: True),
+    ):
         patches = chosen(tiles, way)
         for patch in patches:
             patch.start()
