@@ -1,7 +1,7 @@
 """The operators as functions, with PyTorch's conventions.
 
-Where no kernel of ours may run (a CPU, few numbers in an eager loop), ``conv_transpose_bn_relu`` and ``conv_bn_act`` are
-torch's convolution and ``batch_norm_act`` behind it.
+Where no kernel of ours may run (a CPU, few numbers in an eager loop), ``conv_transpose_bn_relu`` and ``conv_bn_act``
+are torch's convolution and ``batch_norm_act`` behind it.
 """
 
 import torch

@@ -159,9 +159,9 @@ def tile(
 @triton.jit
 def gather(
     x, y, moments, gain, offset, sums, eps, share, slope, w, w_y, w_x, w_c, n, real, image, iy, ix, ky, kx, taps_y,
-    taps_x, hi, wi, ck, cn, ACT: tl.constexpr, FORM: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr, PHASES: tl.constexpr, K_LAST: tl.constexpr,
-    FLAT: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr,
+    taps_x, hi, wi, ck, cn, ACT: tl.constexpr, FORM: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
+    PHASES: tl.constexpr, K_LAST: tl.constexpr, FLAT: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """[BM, BN] sums over taps and channels. FLAT: a step's BK run over both; else a step has one tap."""
     total = tl.zeros([BM, BN], tl.float32)

@@ -11,7 +11,7 @@ import torch
 
 from ganfast.ops import _tuning, batch_norm_act
 from ganfast.ops._backends import guard
-from ganfast.ops._registry import unforced
+from ganfast.ops._registry import is_eager, unforced
 from ganfast.ops.batch_norm_act import dense, lies, new_sums, normalise_act, ordered
 from ganfast.reference.batch_norm_act import moments_gradient
 from ganfast.reference.conv_bn_act import output_gradient
@@ -110,7 +110,7 @@ def _features(*operands):
 
 
 def forward(x, before, weight, bias, geometry, shape, activation, slope, saved=None, statistics=False):
-    """y of this shape and, with statistics, what its tiles say of its moments; with saved = act(z), y is the tangent."""
+    """y of this shape and, with statistics, its tiles' partial moments; with saved = act(z), y is the tangent."""
     from ganfast.kernels import conv_bn_act as kernels
 
     transposed, stride, padding, _ = geometry
@@ -146,7 +146,7 @@ def layer(x, before, weight, bias, geometry, shape, bn, running, apply):
     trials = {name: functools.partial(way, nothing) for name, way in ways.items()}
     rest = *(v is None for v in (before[0], bias, bn[0], bn[1])), *geometry, bn[3], apply, _vendor()
     key = _tuning.key_of("conv_bn_act", (x, weight, *rest))
-    way = ways[_tuning.choose(key, trials, x.device)]
+    way = ways[_tuning.choose(key, trials, x.device, by_host=is_eager(x.device))]
     mean, var, batches, momentum = running
     if batches is not None and momentum is None:
         batches.add_(1)  # the kernel divides by it
@@ -215,7 +215,7 @@ def backward(cotangents, x, before, weight, y, moments, bn, geometry, needed):
     ways = _ways(x, weight, vendor, ours)
     rest = *(v is None for v in (*cotangents, before[0], moments, bn[0], bn[1])), *geometry, bn[3], needed, _vendor()
     key = _tuning.key_of("conv_bn_act_backward", (x, weight, *rest))
-    return ways[_tuning.choose(key, ways, x.device)]()
+    return ways[_tuning.choose(key, ways, x.device, by_host=is_eager(x.device))]()
 
 
 def _backward_by_vendor(cotangents, x, before, weight, y, moments, bn, geometry, needed):

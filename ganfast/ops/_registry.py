@@ -201,7 +201,9 @@ class Op:
         self._ready_on: dict = {}
         self._plans: dict[tuple, Plan] = {}
         self._register(schema)
-        self._apply = self._autograd_function() if self.backward is not None else None
+        if self.backward is not None:  # the same without the dispatcher, and an apply that asks torch.func nothing
+            function = self._autograd_function("ganfast", lambda *args: _handoff.run(*args))
+            self._apply = super(torch.autograd.Function, function).apply
         OPS[self.name] = self
 
     def __call__(self, *args):
@@ -325,38 +327,25 @@ class Op:
     def _no_derivative(self, reason, ctx, *grads):
         raise NotImplementedError(f"ganfast::{self.name} has no derivative: {reason}")
 
-    def _autograd_function(self):
-        """The same derivative without the dispatcher: apply of an autograd.Function that asks torch.func nothing."""
+    def _autograd_function(self, name, call):
+        """The derivative of the operator that `call` runs."""
 
         def forward(ctx, *args):
-            output = _handoff.run(*args)
+            output = call(*args)
             self.setup(ctx, args, output)
             return output
 
         functions = {"forward": staticmethod(forward), "backward": staticmethod(self.backward)}
-        function = type(torch.autograd.Function)(f"ganfast_{self.name}", (torch.autograd.Function,), functions)
-        return super(torch.autograd.Function, function).apply
+        return type(torch.autograd.Function)(f"{name}_{self.name}", (torch.autograd.Function,), functions)
 
-    def _autograd_kernel(self):
-        """What torch.library.register_autograd would register."""
+    def _below_autograd(self, *args):
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.overload(*args)
 
-        def below(*args):
-            with torch._C._AutoDispatchBelowAutograd():
-                return self.overload(*args)
-
-        def forward(ctx, *args):
-            output = below(*args)
-            self.setup(ctx, args, output)
-            return output
-
-        functions = {"forward": staticmethod(forward), "backward": staticmethod(self.backward)}
-        function = type(torch.autograd.Function)(f"{self.name}_kernel", (torch.autograd.Function,), functions)
-
-        def kernel(*args):
-            derives = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
-            return function.apply(*args) if derives else below(*args)
-
-        return kernel
+    def _autograd(self, function, *args):
+        """torch.library.register_autograd's kernel, which takes no operator that changes arguments in place."""
+        derives = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+        return (function.apply if derives else self._below_autograd)(*args)
 
     def _register(self, schema) -> None:
         qualified = f"ganfast::{self.name}"
@@ -369,15 +358,9 @@ class Op:
 
         _LIBRARY.impl(self.name, self.run, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, fake, lib=_LIBRARY)
-        if self.backward is not None and "!" in schema:  # torch.library.register_autograd takes none of these
-            _LIBRARY.impl(self.name, self._autograd_kernel(), "Autograd")
-        elif self.backward is not None:
-            torch.library.register_autograd(
-                qualified,
-                lambda ctx, *grads: self.backward(ctx, *grads),
-                setup_context=lambda ctx, inputs, output: self.setup(ctx, inputs, output),
-                lib=_LIBRARY,
-            )
+        if self.backward is not None:
+            function = self._autograd_function("dispatched", self._below_autograd)
+            _LIBRARY.impl(self.name, functools.partial(self._autograd, function), "Autograd")
         if self.autocast is not None:
             for device in ("cpu", "cuda"):
                 _LIBRARY.impl(self.name, functools.partial(self._autocasting, device), f"Autocast{device.upper()}")

@@ -5,8 +5,8 @@
 batch_norm_act makes the moments of the batch (var is biased), which are a result, and updates the running statistics in
 the same launch; normalise_act takes given ones and differentiates in them, too. Moments are fp32 (fp64 for fp64). The
 derivatives are in ganfast/reference/batch_norm_act.py; a third one is torch's. The backward reads y again and makes
-act'(z) anew, so nothing but y is kept. The second derivative is made of torch's operators on every backend; that of
-a piecewise linear activation is absent from it. y and the results have one order in memory: contiguous, or channels last.
+act'(z) anew, so nothing but y is kept. The second derivative is made of torch's operators on every backend; that of a
+piecewise linear activation is absent from it. y and the results lie in one order: contiguous, or channels last.
 """
 
 import functools
@@ -281,7 +281,7 @@ def triton_forward(y, weight, bias, running_mean, running_var, batches, momentum
 
 
 def start_running(mean, var, batches, momentum):
-    """The running statistics as the kernels take them, which increment the counter, but not for a cumulative average."""
+    """The running statistics as the kernels take them."""
     if batches is not None and momentum is None:
         batches.add_(1)
     return mean, var, batches, momentum

@@ -273,7 +273,7 @@ def _backward_backward(ctx, *cotangents):
     """Cotangents of dx, dweight and dbias → those of da, x, weight and y."""
     if not ctx.written:
         raise NotImplementedError(
-            "ganfast::conv_bn_act_backward has no derivative with moments: differentiate the layer with create_graph=True"
+            "ganfast::conv_bn_act_backward has no derivative with moments: differentiate the layer, with create_graph"
         )
     da, x, weight, y = ctx.saved_tensors
     if torch.is_autocast_enabled(x.device.type):  # the dtypes are decided already

@@ -2,8 +2,8 @@
 
     x̂ = (y − mean)·r,  r = 1/√(var + eps),  z = weight·x̂ + bias,  a = act(z)
 
-Ioffe and Szegedy 2015. moments [2, C] are mean and (biased) variance of each channel of y [N, C, ...], or given. Sums in
-fp32 (fp64 for fp64).
+Ioffe and Szegedy 2015. moments [2, C] are mean and (biased) variance of each channel of y [N, C, ...], or given. Sums
+are fp32 (fp64 for fp64).
 """
 
 import torch
@@ -77,7 +77,8 @@ def batch_norm_act_backward(da, y, weight, bias, moments, use_batch, eps, activa
 def batch_norm_act_double_backward(c, c_sums, da, y, weight, bias, moments, use_batch, eps, activation, negative_slope):
     """From the cotangents of the backward's results (either may be None), those of da, y, weight and bias.
 
-    c_bias, c_weight = c_sums. With P v = v − (Σ v + x̂·Σ v·x̂)/n (given statistics: v), q = weight·r·P c + c_weight·x̂ + c_bias, s = q·da·act''(z):
+    With c_bias, c_weight = c_sums, P v = v − (Σ v + x̂·Σ v·x̂)/n (given statistics: v),
+    q = weight·r·P c + c_weight·x̂ + c_bias and s = q·da·act''(z):
 
         da:      q·act'(z)                          weight: r·Σ c·P dz + Σ s·x̂
         bias:    Σ s                                y:      r·P e − r²·x̂·weight·(Σ c·P dz)/n   (given statistics: r·e)

@@ -6,7 +6,8 @@
     conv_bn_act:  a = act(bn_weight·(z − mean)/√(var + eps) + bn_bias), with z and its moments [2, C_out]
 
 x [N, C_in, H, W]; weight [C_out, C_in, kH, kW], transposed [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias [C_out] and
-gain, offset [C_in] of its dtype or fp32. The convolution's padding is 0 in u. Moments (mean, biased variance) and sums are fp32 (fp64 for fp64).
+gain, offset [C_in] of its dtype or fp32. The convolution's padding is 0 in u. Moments (mean, biased variance) and sums
+are fp32 (fp64 for fp64).
 """
 
 import torch
@@ -63,7 +64,7 @@ def conv_bn_act(
 
 
 def output_gradient(da, dz, dmoments, bn_weight, bn_bias, y, moments, eps, activation, slope):
-    """The cotangent of z and the sums of batch_norm_act_backward; da is that of y = act(z) where there are no moments."""
+    """The cotangent of z, and batch_norm_act_backward's sums; without moments da is that of y = act(z)."""
     if moments is None:
         return through(da, y, activation, slope), None
     sums = None
