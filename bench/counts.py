@@ -144,7 +144,7 @@ def _shaped(function, args, kwargs):
 def counting():
     """Inside, launches are appended to the list that it gives."""
     from ganfast import functional
-    from ganfast.ops import _extension, _registry, _tuning, for_graph
+    from ganfast.ops import _backends, _registry, _tuning, for_graph
 
     launches: list[Launch] = []
     recorder = _Recorder(launches)
@@ -164,13 +164,13 @@ def counting():
         function.launched = name
         return function
 
-    def call(function, *args):
-        recorder.add(function.launched, [a for a in args if isinstance(a, Tensor)])
+    def on_stream(device, function, pattern, places, tensors):
+        recorder.add(function.launched, [tensors[source] for _, source in places])
 
     patches = [
         mock.patch.object(host._Kernel, "run", run),
         mock.patch.object(host._Cuda, "__getattr__", of_extension),
-        mock.patch.object(_extension, "call", call),
+        mock.patch.object(_backends, "on_stream", on_stream),
         mock.patch.object(functional, "SMALL_ON_CPU", -1, create=True),  # of a real CPU
         # operators take the way that they take without a mode
         mock.patch.object(_registry, "len_torch_dispatch_stack", lambda: 0),

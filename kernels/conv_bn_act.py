@@ -8,7 +8,8 @@
 u and dz are made of what lies in memory while it is read (gemm.Operand). Activations are views [N, H, W, C], contiguous
 (channels_last memory). w is a view [kH, kW, C_k, C_n]: C_k channels go into the GEMM and C_n come out, one of the last
 two strides is 1 (C_k: best for fp32); dw is [C_s, kH, kW, C_l], contiguous. So a channels_last weight needs no copy:
-[C_out, C_in, kH, kW] of a plain convolution and [C_in, C_out, kH, kW] of a transposed one both lie as dw does. Sums are fp32 in a fixed order, no atomics; what the tiles leave is brought together in _statistics.py.
+[C_out, C_in, kH, kW] of a plain convolution and [C_in, C_out, kH, kW] of a transposed one both lie as dw does. Sums are
+fp32 in a fixed order, no atomics; what the tiles leave is brought together in _statistics.py.
 
 A plain convolution and the data gradient of a transposed one gather; a transposed convolution and the data gradient of
 a plain one go by phases: no product with a structural zero, all s² phases in one launch (_implicit_gemm.py). Launchers

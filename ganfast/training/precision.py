@@ -1,6 +1,7 @@
 """The arithmetic of a run: fp32, TF32, or half types under autocast, fp16 with a loss scale."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -22,7 +23,6 @@ class Precision:
     def __init__(self, name: str, device: torch.device, deterministic: bool = False):
         self.name, self.device = name, device
         self.deterministic = deterministic and device.type == "cuda"  # a CPU's kernels are
-        self.one = torch.ones((), device=device)
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -39,8 +39,12 @@ class Precision:
     def gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
         """Those of scale·loss."""
         loss = loss if self.scaler is None else self.scaler.scale(loss)
-        seed = self.one if loss.dtype == self.one.dtype else None  # torch makes one in each call
+        seed = self.one if loss.dtype == self.one.dtype else None  # torch would make one in each call
         return torch.autograd.grad(loss, parameters, seed, allow_unused=True)
+
+    @functools.cached_property
+    def one(self) -> Tensor:
+        return torch.ones((), device=self.device)
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimiser's step on gradients of scale·loss."""

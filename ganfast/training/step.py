@@ -133,7 +133,7 @@ class Step:
             try:
                 loss = self.differentiate(player, gradients)
             except NonFiniteError:  # raised on a CPU by penalties; NaN in the loss is noticed on every device and rank
-                gradients.buffer.fill_(torch.nan)
+                gradients.write(torch.full_like(view, torch.nan) for view in gradients.views)
                 loss = gradients.buffer.new_full((), torch.nan)
             self.average_ranks(gradients.buffer)
             state.precision.update(state.optimizers[key(player)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganfast.ops import Backend, Op, _registry, _tuning
+from ganfast.ops import Backend, Op, _backends, _registry, _tuning
 from ganfast.ops._tuning import choose, key_of
 
 CPU = torch.device("cpu")
@@ -280,26 +280,24 @@ def test_the_devices_time_has_none_of_the_hosts(monkeypatch):
 
 def test_exact_products_are_the_vendors(monkeypatch):
     """The kernels' exact fp32 has no tensor cores: nothing is measured against the vendor's convolution."""
-    from ganfast.ops.conv_bn_act import conv_bn_act
+    from ganfast.ops.conv_bn_act import conv_act
 
     measured = []
-    backend = Backend(
-        "triton", lambda *args: measured.append("ran"), lambda *args: True, conv_bn_act.backends[0].measured
-    )
-    monkeypatch.setattr(_registry.Backend, "device", property(lambda self: "cpu"))
-    monkeypatch.setattr(conv_bn_act, "_ready_on", {CPU: [backend]})
-    monkeypatch.setattr(conv_bn_act, "_plans", {})
+    backend = Backend("triton", lambda *args: measured.append("ran"), lambda *args: True, conv_act.backends[0].measured)
+    monkeypatch.setattr(_backends.Backend, "device", property(lambda self: "cpu"))
+    monkeypatch.setattr(conv_act, "_ready_on", {CPU: [backend]})
+    monkeypatch.setattr(conv_act, "_plans", {})
     monkeypatch.setattr(_tuning, "choose", lambda key, ways, device, by_host=False: measured.append(key) or "reference")
-    geometry = False, (1, 1), (0, 0), (0, 0), None, 0.0, None, 0.0, False
+    geometry = False, (1, 1), (0, 0), (0, 0), 0.0, None, 0.0, None, 0.0
     x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
     before = torch.backends.cudnn.conv.fp32_precision
     with _registry.use_backend(None):
         try:
             for precision in ("ieee", "tf32"):
                 torch.backends.cudnn.conv.fp32_precision = precision
-                conv_bn_act(x, None, None, w, None, *geometry)
+                conv_act(x, None, None, None, w, None, *geometry)
                 assert len(measured) == (precision == "tf32")
         finally:
             torch.backends.cudnn.conv.fp32_precision = before
-        conv_bn_act(x.bfloat16(), None, None, w.bfloat16(), None, *geometry)
+        conv_act(x.bfloat16(), None, None, None, w.bfloat16(), None, *geometry)
     assert len(measured) == 2

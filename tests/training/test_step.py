@@ -86,7 +86,7 @@ def test_a_step_launches_no_more_than_that_of_the_engine_before(name):
         torch.use_deterministic_algorithms(False)
     before = BEFORE[name]["launches"]
     assert seen.counts["convolutions"] == before["convolutions"]
-    assert seen.counts["copies"] == before["copies"] and seen.counts["others"] <= before["others"]
+    assert seen.counts["copies"] <= before["copies"] and seen.counts["others"] <= before["others"]
 
 
 def test_gradients_lie_in_one_buffer_with_the_strides_of_their_parameters():
