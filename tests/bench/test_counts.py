@@ -1,5 +1,7 @@
 """Launches and bytes of DCGAN-64, which need no GPU to be counted, and the counter itself."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("triton")
@@ -163,3 +165,9 @@ def test_the_table_has_a_row_of_each_layer(table, layers):
     plain, markdown = (counts.lines_of(*table, markdown) for markdown in (False, True))
     assert [line.split()[0] for line in plain[1 : 1 + len(layers)]] == list(layers)
     assert len({line.count("|") for line in markdown}) == 1
+
+
+def test_the_table_of_the_docs_is_the_counted_one(table):
+    page = (Path(counts.__file__).parents[1] / "docs" / "kernels" / "conv_bn_act.md").read_text()
+    found = page.split("<!-- counts -->\n")[1].split("<!-- end of counts -->")[0]
+    assert found.strip().splitlines() == counts.lines_of(*table, markdown=True), "python bench/counts.py --markdown"
