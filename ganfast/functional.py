@@ -99,13 +99,15 @@ def conv_transpose_bn_relu(
     """y = act(batch_norm(conv_transpose2d(x, weight) + bias)), [N, C_out, H', W'].
 
     x [N, C_in, H, W]; weight [C_in, C_out, kH, kW]; bias, bn_weight, bn_bias, running_mean, running_var [C_out].
-    x, weight and bias are of one dtype: fp32, fp16, bf16 or fp64; autocast lowers them. The results have the memory
-    layout of torch's convolution. Without ``bn_weight`` there is no batch normalisation. In training, or without
-    running statistics, the batch's own mean and variance are used, and running statistics that are given are updated in
-    place with ``momentum``. In evaluation the normalisation is folded into the weights wherever those are fewer than
-    the outputs; gradients go through the folding. ``activation`` is "relu", "leaky_relu" (with ``negative_slope``, 0
-    or more), "tanh" or None. Differentiable twice. Raises ValueError or TypeError that names the argument.
-    Radford et al. 2015, arXiv:1511.06434.
+    x and weight are of one dtype: fp32, fp16, bf16 or fp64; autocast lowers them. The vectors are of that dtype or
+    fp32. The results have the memory layout of torch's convolution. Without ``bn_weight`` there is no batch
+    normalisation. In training, or without running statistics, the batch's own mean and variance are used; running
+    statistics that are given are updated in place with ``momentum``, and ``num_batches_tracked`` (int64) is increased
+    by 1; momentum None: their average over the batches. In evaluation the normalisation is folded into the weights
+    wherever those are fewer than the outputs; gradients go through the folding. ``activation`` is a name of
+    ganfast.activations.ROWS, such as "relu", "leaky_relu" or "scaled_leaky_relu" (with ``negative_slope``, 0 or more),
+    "tanh", "sigmoid", "silu", "gelu", "softplus", or None. Differentiable twice. Raises ValueError or TypeError that
+    names the argument. Radford et al. 2015, arXiv:1511.06434.
     """
     geometry = True, _pair("stride", stride), _pair("padding", padding), _pair("output_padding", output_padding)
     batch_norm = bn_weight, bn_bias, running_mean, running_var, num_batches_tracked, training, momentum, eps
@@ -268,8 +270,9 @@ def batch_norm_act(
     y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last; weight, bias, running_mean, running_var [C],
     in the dtype of y or in fp32, may be None. In training mean and (biased) variance are those of y, made in fp32, and
     running statistics that are given are updated in place: running += momentum·(batch − running), with the unbiased
-    variance; momentum in [0, 1]. Otherwise the running statistics are used, as constants. ``activation`` is "relu",
-    "leaky_relu" (with ``negative_slope``), "tanh" or None.
+    variance; momentum in [0, 1], or None: 1/``num_batches_tracked``, an int64 that is increased by 1 before. Otherwise
+    the running statistics are used, as constants. ``activation`` and ``negative_slope`` as in
+    :func:`conv_transpose_bn_relu`, but the slope may be any number.
     Differentiable twice in y, weight and bias; autocast leaves it alone; our kernels give the same bits in every run.
     In an eager loop on a GPU up to a million numbers are left to F.batch_norm: calls from Python cost more there.
     Raises ValueError or TypeError that names the argument; ValueError for one value per channel in training.
