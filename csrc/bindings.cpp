@@ -25,24 +25,25 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 void bind_cpu(py::module_ m) {
   m.attr("activations") = cpu::activations();
   m.def("batch_norm_act", [](Ptr y, int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight, Ptr bias,
-                             bool use_batch, double eps, int activation, float slope, Ptr a, Ptr mean, Ptr var,
-                             int threads) {
-    cpu::batch_norm_act(at<void>(y), batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope),
-                        at<void>(a), at<float>(mean), at<float>(var), threads);
+                             Ptr running_mean, Ptr running_var, Ptr batches, double momentum, double eps, int activation,
+                             float slope, Ptr a, Ptr moments, int threads) {
+    cpu::batch_norm_act(at<void>(y), batch_norm(batch, channels, plane, dtype, weight, bias, true, eps, activation, slope),
+                        {at<float>(running_mean), at<float>(running_var), at<int64_t>(batches), momentum}, at<void>(a),
+                        at<float>(moments), threads);
+  }, Unlocked());
+  m.def("normalise_act", [](Ptr y, int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight, Ptr bias,
+                            Ptr moments, double eps, int activation, float slope, Ptr a, int threads) {
+    cpu::batch_norm_act(at<void>(y), batch_norm(batch, channels, plane, dtype, weight, bias, false, eps, activation, slope),
+                        {}, at<void>(a), at<float>(moments), threads);
   }, Unlocked());
   m.def("batch_norm_act_backward", [](Ptr da, Ptr y, int64_t batch, int64_t channels, int64_t plane, int dtype, Ptr weight,
-                                      Ptr bias, Ptr mean, Ptr var, bool use_batch, double eps, int activation, float slope,
-                                      Ptr dy, Ptr dweight, Ptr dbias, int threads) {
+                                      Ptr bias, Ptr moments, bool use_batch, double eps, int activation, float slope,
+                                      Ptr dy, Ptr sums, int threads) {
     cpu::batch_norm_act_backward(
         at<void>(da), at<void>(y),
-        batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope), at<float>(mean),
-        at<float>(var), at<void>(dy), at<float>(dweight), at<float>(dbias), threads);
+        batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope), at<float>(moments),
+        at<void>(dy), at<float>(sums), threads);
   }, Unlocked());
-  m.def("update_running_statistics", [](Ptr running_mean, Ptr running_var, Ptr mean, Ptr var, int64_t channels,
-                                        double momentum, double unbias) {
-    cpu::update_running_statistics(at<float>(running_mean), at<float>(running_var), at<float>(mean), at<float>(var),
-                                   channels, momentum, unbias);
-  });
   m.def("sigmoid_bce", [](Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake, int dtype,
                           Ptr loss, int threads) {
     cpu::sigmoid_bce(side(real, n_real, t_real), side(fake, n_fake, t_fake), dtype, at<float>(loss), threads);

@@ -45,6 +45,13 @@ struct BatchNorm {
   int activation;  // its place in cpu::activations()
   float slope;
 };
+// running += momentum·(batch − running), with the unbiased variance; momentum < 0: 1/batches, the cumulative average.
+// batches += 1. nullptr: there is none; mean and var are there together.
+struct Running {
+  float *mean, *var;
+  int64_t* batches;
+  double momentum;
+};
 
 namespace cpu {
 // loss = Σ_sides mean(softplus(x) − target·x)
@@ -77,14 +84,13 @@ void pairwise_l1_double_backward(const void* crows, const void* cothers, const v
 
 // the names of the activations, separated by spaces; the first is None
 const char* activations();
-// a = act(weight·(y − mean)/√(var + eps) + bias); mean and var (biased) are results where use_batch
-void batch_norm_act(const void* y, BatchNorm norm, void* a, float* mean, float* var, int threads);
-// dz = da·act': dweight = Σ dz·x̂, dbias = Σ dz, dy = weight/√(var + eps)·(dz − (dbias + x̂·dweight)/n), or without the sums
-void batch_norm_act_backward(const void* da, const void* y, BatchNorm norm, const float* mean, const float* var, void* dy,
-                             float* dweight, float* dbias, int threads);
-// running += momentum·(batch − running), of the means and, times unbias, of the variances
-void update_running_statistics(float* running_mean, float* running_var, const float* mean, const float* var,
-                               int64_t channels, double momentum, double unbias);
+// a = act(weight·(y − mean)/√(var + eps) + bias); moments [2, channels], mean and (biased) var, are results where
+// use_batch. Updates the running statistics.
+void batch_norm_act(const void* y, BatchNorm norm, Running running, void* a, float* moments, int threads);
+// dz = da·act': sums [2, channels] = Σ dz and Σ dz·x̂; dy = weight/√(var + eps)·(dz − (Σ dz + x̂·Σ dz·x̂)/n), or without
+// the sums
+void batch_norm_act_backward(const void* da, const void* y, BatchNorm norm, const float* moments, void* dy, float* sums,
+                             int threads);
 }  // namespace cpu
 
 #ifdef GANFAST_CUDA

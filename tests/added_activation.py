@@ -74,8 +74,9 @@ def operators(name):
 def kernels(name):
     y, g, weight, bias = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4), torch.rand(3) + 0.5, torch.randn(3)
     running, options = (None, None, None, 0.1), (1e-5, name, 0.2)
-    a, moments = bn.triton_forward(y, weight, bias, *running, *options)
-    found = a, *bn.triton_backward(g, y, weight, bias, moments, True, *options)
+    forward, backward = (op.backends[0].run for op in (bn.batch_norm_act, bn.batch_norm_act_backward))  # in Triton
+    a, moments = forward(y, weight, bias, *running, *options)
+    found = a, *backward(g, y, weight, bias, moments, True, *options)
     y, g, weight, bias = (v.double() for v in (y, g, weight, bias))
     a, moments = reference.batch_norm_act(y, weight, bias, *running, *options)
     for got, wanted in zip(found, (a, *plain_backward(g, y, weight, bias, moments, True, *options))):

@@ -132,7 +132,7 @@ template <class Call> GANFAST_INLINE void chosen(const BatchNorm& n, Call call) 
   return typed(float());
 }
 
-GANFAST_CLONES void moments(const void* y, const BatchNorm& n, const Strip& s, float* first, float* mean, float* m2) {
+GANFAST_CLONES void moments_in(const void* y, const BatchNorm& n, const Strip& s, float* first, float* mean, float* m2) {
   if (n.dtype == F16) return moments_of<half_t>(y, s, first, mean, m2);
   if (n.dtype == BF16) return moments_of<bfloat_t>(y, s, first, mean, m2);
   return moments_of<float>(y, s, first, mean, m2);
@@ -163,25 +163,41 @@ Column column_of(const BatchNorm& n, int64_t c, float mean, float var) {
   return {mean, (float)(weight * inverse_of(n, var)), n.bias ? n.bias[c] : 0.f, 0.f, 0.f};
 }
 
+// With the variances of `count` elements as unbiased ones. An empty batch is counted, no more.
+void update(const Running& running, const float* moments, int64_t channels, int64_t count) {
+  if (running.batches) ++*running.batches;
+  if (!running.mean || !count) return;
+  const double cumulative = running.batches ? 1.0 / *running.batches : 0.0, unbias = count / (count - 1.0);
+  const double momentum = running.momentum < 0 ? cumulative : running.momentum;
+  auto move = [&](float& value, double to) { value = (float)(value + momentum * (to - value)); };
+  for (int64_t c = 0; c < channels; ++c) {
+    move(running.mean[c], moments[c]);
+    move(running.var[c], moments[channels + c] * unbias);
+  }
+}
+
 }  // namespace
 
 const char* activations() { return ACTIVATIONS; }
 
-void batch_norm_act(const void* y, BatchNorm n, void* a, float* mean, float* var, int threads) {
+void batch_norm_act(const void* y, BatchNorm n, Running running, void* a, float* moments, int threads) {
   expect_writes(a, bytes_of(n));
+  float *mean = moments, *var = moments + n.channels;
   sweep<Moments>(
       n, threads, n.use_batch, [](int64_t) { return Column{}; },
-      [&](const Strip& s, const Columns&, float* const* sums) { moments(y, n, s, sums[0], sums[1], sums[2]); },
+      [&](const Strip& s, const Columns&, float* const* sums) { moments_in(y, n, s, sums[0], sums[1], sums[2]); },
       [&](int64_t c, const Moments& m) {
         if (n.use_batch) mean[c] = m.count ? (float)m.mean : NAN, var[c] = (float)(m.m2 / m.count);
         return column_of(n, c, mean[c], var[c]);
       },
       [&](const Strip& s, const Columns& columns) { apply(y, a, n, s, columns); });
+  update(running, moments, n.channels, n.batch * n.plane);
 }
 
-void batch_norm_act_backward(const void* da, const void* y, BatchNorm n, const float* mean, const float* var, void* dy,
-                             float* dweight, float* dbias, int threads) {
+void batch_norm_act_backward(const void* da, const void* y, BatchNorm n, const float* moments, void* dy, float* found,
+                             int threads) {
   expect_writes(dy, bytes_of(n));
+  const float *mean = moments, *var = moments + n.channels;
   const double share = n.use_batch ? 1.0 / (n.batch * n.plane) : 0.0;
   sweep<Sums>(
       n, threads, true, [&](int64_t c) { return column_of(n, c, mean[c], var[c]); },
@@ -189,20 +205,11 @@ void batch_norm_act_backward(const void* da, const void* y, BatchNorm n, const f
       [&](int64_t c, const Sums& s) {
         const double r = n.batch * n.plane > 0 ? inverse_of(n, var[c]) : 0;
         Column column = column_of(n, c, mean[c], var[c]);
-        dweight[c] = (float)(r * s.along), dbias[c] = (float)s.total;
+        found[c] = (float)s.total, found[n.channels + c] = (float)(r * s.along);
         column.bend = (float)(-column.scale * share * r * r * s.along), column.lift = (float)(-column.scale * share * s.total);
         return column;
       },
       [&](const Strip& s, const Columns& columns) { gradient(da, y, dy, n, s, columns); });
-}
-
-void update_running_statistics(float* running_mean, float* running_var, const float* mean, const float* var,
-                               int64_t channels, double momentum, double unbias) {
-  auto moved = [&](float from, double to) { return (float)(from + momentum * (to - from)); };
-  for (int64_t c = 0; c < channels; ++c) {
-    running_mean[c] = moved(running_mean[c], mean[c]);
-    running_var[c] = moved(running_var[c], var[c] * unbias);
-  }
 }
 
 }  // namespace ganfast::cpu

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, empty_strided, get_num_threads
+from torch.autograd.graph import increment_version
 
 from ganfast.ops import _extension
 from ganfast.ops._private import current_device, current_stream
@@ -175,10 +176,12 @@ class Kernels:
     layout           layout(*args): the arguments as kernels read them, themselves or copies (default: contiguous)
     triton_layout    as layout, where Triton's kernels differ
     workspace        a Workspace
-    cuda_limit       cuda_limit(*args): True, or why the CUDA kernels cannot take them
+    names            the backends that there are, best first
+    limit            limit(name, *args): True, or why this backend's kernels cannot take them
     none_if_empty    a result without elements is None to the Triton launcher
 
-    Results are allocated as the operator's `fake` says.
+    Results are allocated as the operator's `fake` says. What its schema says is changed in place has to be contiguous:
+    it is never copied, and autograd is told.
     """
 
     triton: str
@@ -188,19 +191,23 @@ class Kernels:
     layout: Callable = contiguous
     triton_layout: Callable | None = None
     workspace: Workspace | None = None
-    cuda_limit: Callable | None = None
+    names: tuple = ("cuda", "triton", "cpu")
+    limit: Callable | None = None
     none_if_empty: bool = False
 
     def backends(self, op) -> list[Backend]:
-        def backend(name, supports):
-            bind = functools.partial(self._bind, name, op)
+        def backend(name):
+            bind, supports = (functools.partial(f, name, op) for f in (self._bind, self._supports))
             return Backend(name, lambda *args: bind(*args)(*args), supports, bind=bind)
 
-        return [backend("cuda", self._cuda_supports), backend("triton", not_float64), backend("cpu", not_float64)]
+        return [backend(name) for name in self.names]
 
-    def _cuda_supports(self, *args):
+    def _supports(self, name: str, op, *args):
         reason = not_float64(*args)
-        return reason if reason is not True or self.cuda_limit is None else self.cuda_limit(*args)
+        if reason is True and self.limit is not None:
+            reason = self.limit(name, *args)
+        gaps = [key for i, key in _changed(op, args) if not args[i].is_contiguous()]
+        return f"{gaps[0]} has gaps and is changed in place" if gaps and reason is True else reason
 
     def _bind(self, name: str, op, *args) -> Callable:
         device, triton = device_of(args), name == "triton"
@@ -220,12 +227,15 @@ class Kernels:
         if all(a is b for a, b in zip(given, taken)):
             layout = None
         layouts, first = _layouts(made), len(args) + len(made) - len(results)
+        changed = [i for i, _ in _changed(op, args)]
 
         def run(*args):
             tensors = [*args] if layout is None else [*layout(*args)]
             for shape, stride, dtype in layouts:
                 tensors.append(empty_strided(shape, stride, dtype=dtype, device=device))
             launch(tensors)
+            if changed:
+                increment_version([args[i] for i in changed])
             return tensors[-1] if single else tuple(tensors[first:])
 
         return run
@@ -246,6 +256,12 @@ class Kernels:
             return []
         size = count(module, *args)
         return [torch.empty(size, dtype=self.workspace.dtype, device="meta") if size or name == "triton" else None]
+
+
+def _changed(op, args) -> list[tuple[int, str]]:
+    """Place and name of each tensor among the arguments that the operator changes in place."""
+    named = enumerate(op.overload._schema.arguments)
+    return [(i, a.name) for i, a in named if a.alias_info and a.alias_info.is_write and args[i] is not None]
 
 
 def _pattern(passed, tensors, triton: bool) -> tuple[list, list]:

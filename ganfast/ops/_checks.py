@@ -32,6 +32,13 @@ def shaped(name: str, x: Tensor, shape) -> None:
         raise ValueError(f"{name}: got shape {tuple(x.shape)}, needs {tuple(shape)}")
 
 
+def like(name: str, x, other_name: str, other: Tensor, shape=None) -> None:
+    """x is a dense floating tensor with the dtype and the device of `other`, and its shape or this one."""
+    floating(name, x)
+    alike(name, x, other_name, other)
+    shaped(name, x, other.shape if shape is None else shape)
+
+
 def unit(name: str, value) -> None:
     """value is a number in [0, 1]."""
     if not isinstance(value, (int, float)):

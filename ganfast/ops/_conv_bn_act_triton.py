@@ -9,10 +9,11 @@ import functools
 
 import torch
 
-from ganfast.ops import _tuning, batch_norm_act
+from ganfast.ops import _tuning
 from ganfast.ops._backends import guard
+from ganfast.ops._channels import dense, lies, new_sums, ordered
 from ganfast.ops._registry import is_eager, unforced
-from ganfast.ops.batch_norm_act import dense, lies, new_sums, normalise_act, ordered
+from ganfast.ops.batch_norm_act import batch_norm_act_backward, normalise_act
 from ganfast.reference.batch_norm_act import moments_gradient
 from ganfast.reference.conv_bn_act import output_gradient
 
@@ -230,7 +231,7 @@ def _backward_by_vendor(cotangents, x, before, weight, y, moments, bn, geometry,
     dmoments = dbefore = None
     if before[0] is not None and mask[0]:
         in_moments, gain, offset, *rest = before
-        dx, dbefore = batch_norm_act.triton_backward(dx, x, gain, offset, in_moments, False, *rest)
+        dx, dbefore = batch_norm_act_backward.run(dx, x, gain, offset, in_moments, False, *rest)
         dmoments = moments_gradient(gain, in_moments, rest[0], dbefore)
     dbias = dbias.float() if need_bias else None
     found = dx if need_x else None, *((dmoments, dbefore) if need_before else (None, None)), dweight, dbias, sums
@@ -249,7 +250,7 @@ def _dz(cotangents, bn, y, moments):
     weight, bias, *rest = bn
     if moments is None or da is None:
         return output_gradient(da, dz, dmoments, weight, bias, y, moments, *rest)
-    return batch_norm_act.triton_backward(da, y, weight, bias, moments, True, *rest)
+    return batch_norm_act_backward.run(da, y, weight, bias, moments, True, *rest)
 
 
 def _dz_operand(cotangents, bn, y, moments):

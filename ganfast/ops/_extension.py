@@ -5,7 +5,6 @@ import importlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 # The codes of csrc/ops.h.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -39,11 +38,6 @@ def extension():
     if module is None:
         raise ImportError(reason)
     return module
-
-
-def call(function, *args) -> None:
-    """function(*args), a tensor as its pointer, None as 0. The tensors live in this frame until it has returned."""
-    function(*[a.data_ptr() if isinstance(a, Tensor) else 0 if a is None else a for a in args])
 
 
 def cpu_ready():

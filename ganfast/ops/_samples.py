@@ -37,12 +37,12 @@ def in_order_of(other: Tensor, x: Tensor) -> Tensor:
         return x
     if all(a == b for size, a, b in zip(x.shape, x.stride(), other.stride()) if size != 1):
         return x
-    return torch.empty_like(other).copy_(x)
+    return torch.empty_like(other, dtype=x.dtype).copy_(x)
 
 
-def in_one_order(x: Tensor, args) -> list:
-    """The arguments, of which x is one: tensors of x's shape in the order of compact(x), others contiguous."""
-    first = compact(x)
+def in_one_order(x: Tensor, args, order=compact) -> list:
+    """The arguments, of which x is one: tensors of x's shape in the order of order(x), others contiguous."""
+    first = order(x)
 
     def ordered(a):
         if a is x:

@@ -10,19 +10,18 @@ piecewise linear activation is absent from it. y and the results lie in one orde
 """
 
 import functools
-import math
 
 import torch
 
 from ganfast import activations
-from ganfast.ops import _checks, _samples
-from ganfast.ops._backends import Backend, guard, not_float64
-from ganfast.ops._extension import DTYPES, call, extension
+from ganfast.ops import _channels, _checks, _samples
+from ganfast.ops._backends import Kernels
+from ganfast.ops._extension import extension
 from ganfast.ops._registry import Op
 from ganfast.reference.batch_norm_act import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
 from ganfast.reference.batch_norm_act import batch_norm_act_double_backward as _reference_double
-from ganfast.reference.batch_norm_act import moments_gradient, update_running_statistics
+from ganfast.reference.batch_norm_act import moments_gradient, through_moments
 from ganfast.reference.batch_norm_act import normalise_act as _reference_normalise
 
 # --- shapes and checks ------------------------------------------------------------------------------------------------
@@ -63,9 +62,7 @@ def _check(y, weight, bias, running_mean, running_var, batches, momentum, eps, a
     check_parameters("y", y, y.shape[1], weight, bias, eps, activation, slope)
     check_running("y", y, y.shape[1], running_mean, running_var, batches, momentum)
     if y.numel() == y.shape[1] != 0:
-        raise ValueError(
-            f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training (or eval())"
-        )
+        raise ValueError(f"y: got shape {tuple(y.shape)}, needs more than one value per channel in training")
 
 
 def _check_normalise(y, weight, bias, moments, *rest):
@@ -76,247 +73,108 @@ def _check_normalise(y, weight, bias, moments, *rest):
 
 def _check_backward(da, y, weight, bias, moments, use_batch, *rest):
     _check_normalise(y, weight, bias, moments, *rest)
-    _check_like("da", da, y)
-
-
-def _check_like(name, v, y):
-    _checks.floating(name, v)
-    _checks.alike(name, v, "y", y)
-    _checks.shaped(name, v, y.shape)
+    _checks.like("da", da, "y", y)
 
 
 def _check_double(c, c_sums, da, y, *rest):
     _check_backward(da, y, *rest)
     if c is not None:
-        _check_like("c", c, y)
+        _checks.like("c", c, "y", y)
     if c_sums is not None:
         _checks.sums("c_sums", c_sums, (2, y.shape[1]), "y", y)
 
 
-def _channels_last(y):
-    """Whether y's memory is that of [N, ..., C]; a contiguous y is not, even if it could be read so, but [N, C] is."""
-    if y.is_contiguous():
-        return False
-    return y.is_contiguous(memory_format=torch.channels_last) if y.dim() == 4 else y.movedim(1, -1).is_contiguous()
-
-
-def ordered(y):
-    """y itself where it is contiguous or channels last, else a contiguous copy."""
-    return y if y.is_contiguous() or _channels_last(y) else y.contiguous()
-
-
-def _new(y):
-    """An empty result in the order of ordered(y)."""
-    return torch.empty_like(y) if y.is_contiguous() or _channels_last(y) else y.new_empty(y.shape)
-
-
-def new_sums(y):
-    """Two numbers a channel, as moments are."""
-    return y.new_empty((2, y.shape[1]), dtype=_checks.sum_dtype(y))
-
-
-def _new_gradients(y, *parameters):
-    sums = _checks.sum_dtype(y)
-    return _new(y), *(y.new_empty(y.shape[1], dtype=sums if p is None else p.dtype) for p in parameters)
+def _new_double(c, c_sums, da, y, weight, bias, *rest):
+    of_affine = [(_channels.new_sums(y) if v is None else v).new_empty(y.shape[1]) for v in (weight, bias)]
+    return _channels.new(y), _channels.new(y), *of_affine
 
 
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _setup(ctx, inputs, output):
-    y, weight, bias, *_, ctx.eps, ctx.activation, ctx.slope = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(y, weight, bias, output[1])
+def _keep(count, ctx, inputs, output):
+    """Saves `count` tensors, and options; of two results either may have no cotangent."""
+    ctx.set_materialize_grads(isinstance(output, torch.Tensor))
+    ctx.save_for_backward(*inputs[:count])
+    ctx.options = inputs[count:]
 
 
 def _backward(ctx, c, c_moments):
-    y, weight, bias, moments = ctx.saved_tensors
-    dy, sums = None, (None, None)
+    y, *affine, moments = ctx.saved_tensors
+    dy = sums = None
     if c is not None:
-        dy, sums = batch_norm_act_backward(c, y, weight, bias, moments, True, ctx.eps, ctx.activation, ctx.slope)
+        dy, sums = batch_norm_act_backward(c, y, *affine, moments, *ctx.options)
     if c_moments is not None:
-        through = _through_moments(y, c_moments)
+        through = through_moments(y, moments[0], c_moments)
         dy = through if dy is None else dy + through
-    return dy, _like(weight, sums[1]), _like(bias, sums[0]), *[None] * 7
+    return dy, *_of_affine(affine, sums), *[None] * 7
 
 
-def _like(parameter, gradient):
-    return None if parameter is None or gradient is None else gradient.to(parameter.dtype)
-
-
-def _through_moments(y, c):
-    """The cotangent of y from that of its moments."""
-    dims = [d for d in range(y.dim()) if d != 1]
-    of_mean, of_var = (v.reshape(-1, *[1] * (y.dim() - 2)) for v in c)
-    wide = y.to(_checks.sum_dtype(y))
-    total = of_mean + 2 * of_var * (wide - wide.mean(dims, keepdim=True))
-    return (total / max(y.numel() // max(y.shape[1], 1), 1)).to(y.dtype)
-
-
-def _normalise_setup(ctx, inputs, output):
-    *tensors, ctx.eps, ctx.activation, ctx.slope = inputs
-    ctx.save_for_backward(*tensors)
+def _of_affine(affine, sums):
+    """The gradients of weight and bias."""
+    return [None if v is None or sums is None else sums[i] for i, v in ((1, affine[0]), (0, affine[1]))]
 
 
 def _normalise_backward(ctx, c):
-    y, weight, bias, moments = ctx.saved_tensors
+    y, *affine, moments = ctx.saved_tensors
     # the operator's own derivative takes the moments as constants
     run = _reference_backward if torch.is_grad_enabled() and ctx.needs_input_grad[3] else batch_norm_act_backward
-    dy, sums = run(c, y, weight, bias, moments, False, ctx.eps, ctx.activation, ctx.slope)
-    dmoments = moments_gradient(weight, moments, ctx.eps, sums) if ctx.needs_input_grad[3] else None
-    return dy, _like(weight, sums[1]), _like(bias, sums[0]), dmoments, None, None, None
-
-
-def _backward_setup(ctx, inputs, output):
-    *tensors, ctx.use_batch, ctx.eps, ctx.activation, ctx.slope = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors)
+    dy, sums = run(c, y, *affine, moments, False, *ctx.options)
+    dmoments = moments_gradient(affine[0], moments, ctx.options[0], sums) if ctx.needs_input_grad[3] else None
+    return dy, *_of_affine(affine, sums), dmoments, None, None, None
 
 
 def _backward_backward(ctx, c, c_sums):
-    da, y, weight, bias, moments = ctx.saved_tensors
-    options = ctx.use_batch, ctx.eps, ctx.activation, ctx.slope
     further = torch.is_grad_enabled()  # create_graph: torch derives the formula, through the batch's moments, too
     double = _reference_double if further else batch_norm_act_double_backward
-    out = double(c, c_sums, da, y, weight, bias, moments, *options)
-    given = None if weight is None else out[2], None if bias is None else out[3]
-    return *out[:2], *given, *[None] * 5  # of the moments: none, dy has what comes through them
+    da, dy, *of_affine = double(c, c_sums, *ctx.saved_tensors, *ctx.options)
+    given = [None if v is None else g for v, g in zip(ctx.saved_tensors[2:], of_affine)]
+    return da, dy, *given, *[None] * 5  # of the moments: none, dy has what comes through them
 
 
-# --- backends ---------------------------------------------------------------------------------------------------------
+# --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _codes() -> dict:
-    """Activation → its number in compiled code."""
-    return {None if name == "None" else name: i for i, name in enumerate(extension().cpu.activations.split())}
+def _activations() -> list:
+    """The names of compiled code's activations, in the order of their numbers: those it was built with."""
+    return extension().cpu.activations.split()
 
 
-def _supports_cpu(*args):
-    """Of compiled code, which has the activations that were there when it was built."""
-    if args[-2] not in _codes():
+def _limit(backend, *args):
+    if backend == "triton":
+        return args[0].numel() > 0 or "an empty batch goes through the reference"
+    if str(args[-2]) not in _activations():
         return f"{args[-2]} goes through the reference: ganfast._C was built without it"
-    return not_float64(*args)
+    narrow = len(args) == 10 and any(v is not None and v.dtype is not torch.float32 for v in args[3:5])
+    return "running statistics that are not float32 go through the reference" if narrow else True
 
 
-def dense(v):
-    return None if v is None else v.contiguous()
+def _kernels(launcher, at=0):
+    """Those of an operator whose args[at] is y, before weight and bias."""
 
+    def layout(*args):
+        return _samples.in_one_order(args[at], args, _channels.ordered)
 
-def _wide(v):
-    """A parameter as C++ takes it: fp32, contiguous, or None."""
-    if v is None or (v.dtype is torch.float32 and v.is_contiguous()):
-        return v
-    return v.float().contiguous()
+    def cpu_layout(*args):  # parameters are fp32
+        args = layout(*args)
+        args[at + 1 : at + 3] = [None if v is None else v.float() for v in args[at + 1 : at + 3]]
+        return args
 
+    def cpu_operands(*args):
+        y, sizes, _ = _channels.lies(args[at])
+        *rest, momentum, eps, activation, slope = args[at + 1 :]  # or moments or use_batch, which are not None
+        momentum = -1.0 if momentum is None else momentum
+        return *args[: at + 1], *sizes, y.dtype, *rest, momentum, eps, _activations().index(str(activation)), slope
 
-def sizes_of(y):
-    """[N, C, P] as it lies in memory: batch, channels, elements of a plane; channels last: P = 1."""
-    batch, channels, *rest = y.shape
-    plane = math.prod(rest)
-    return (batch * plane, channels, 1) if _channels_last(y) else (batch, channels, plane)
-
-
-def lies(y):
-    """What the Triton launchers take for y, which is ordered: itself, its sizes, whether its channels are last."""
-    sizes = sizes_of(y)
-    return y, sizes, sizes[2] == 1
-
-
-def _updated(*running):
-    """Says to autograd that a kernel has written them."""
-    torch.autograd.graph.increment_version([v for v in running if v is not None])
-
-
-def _cpu_apply(y, weight, bias, use_batch, eps, activation, slope, moments):
-    a = torch.empty_like(y)
-    call(
-        extension().cpu.batch_norm_act, y, *sizes_of(y), DTYPES[y.dtype], _wide(weight), _wide(bias), use_batch, eps,
-        _codes()[activation], slope, a, *moments, torch.get_num_threads(),
-    )  # fmt: skip
-    return a
-
-
-def _cpu_forward(y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope):
-    y, moments = ordered(y), new_sums(y)
-    a = _cpu_apply(y, weight, bias, True, eps, activation, slope, moments)
-    running, count = (running_mean, running_var), y.numel() // max(y.shape[1], 1)
-    plain = running_mean is None or momentum is None or not count
-    if plain or not all(v.dtype is torch.float32 and v.is_contiguous() for v in running):
-        update_running_statistics(*running, batches, momentum, moments, count)
-        return a, moments
-    if batches is not None:
-        batches.add_(1)
-    unbias = count / (count - 1) if count > 1 else float("nan")
-    call(extension().cpu.update_running_statistics, *running, *moments, running_mean.numel(), momentum, unbias)
-    _updated(*running)
-    return a, moments
-
-
-def _cpu_normalise(y, weight, bias, moments, *rest):
-    return _cpu_apply(ordered(y), weight, bias, False, *rest, moments.contiguous())
-
-
-def _cpu_backward(da, y, weight, bias, moments, use_batch, eps, activation, slope):
-    y = ordered(y)
-    da, dy, sums = _samples.in_order_of(y, da), torch.empty_like(y), new_sums(y)
-    call(
-        extension().cpu.batch_norm_act_backward, da, y, *sizes_of(y), DTYPES[y.dtype], _wide(weight), _wide(bias),
-        *moments.contiguous(), use_batch, eps, _codes()[activation], slope, dy, sums[1], sums[0],
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return dy, sums
-
-
-def triton_forward(y, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope):
-    from ganfast.kernels import batch_norm_act as kernels
-
-    y, moments = ordered(y), new_sums(y)
-    a = torch.empty_like(y)
-    running = start_running(running_mean, running_var, batches, momentum)
-    with guard(y.device):
-        kernels.forward(*lies(y), dense(weight), dense(bias), eps, activation, slope, running, a, moments)
-    _updated(*running[:3])
-    return a, moments
-
-
-def start_running(mean, var, batches, momentum):
-    """The running statistics as the kernels take them."""
-    if batches is not None and momentum is None:
-        batches.add_(1)
-    return mean, var, batches, momentum
-
-
-def _triton_normalise(y, weight, bias, moments, eps, activation, slope):
-    from ganfast.kernels import batch_norm_act as kernels
-
-    y = ordered(y)
-    a = torch.empty_like(y)
-    with guard(y.device):
-        kernels.apply(*lies(y), dense(weight), dense(bias), moments.contiguous(), eps, activation, slope, a)
-    return a
-
-
-def triton_backward(da, y, weight, bias, moments, use_batch, eps, activation, slope):
-    from ganfast.kernels import batch_norm_act as kernels
-
-    y = ordered(y)
-    da, dy, sums = _samples.in_order_of(y, da), torch.empty_like(y), new_sums(y)
-    with guard(y.device):
-        kernels.backward(
-            da, *lies(y), dense(weight), dense(bias), moments.contiguous(), use_batch, eps, activation, slope, sums, dy
-        )
-    return dy, sums
-
-
-def _supports_triton(*args):
-    y = next(a for a in args if isinstance(a, torch.Tensor) and a.dim() > 1)
-    if not y.numel():
-        return "an empty batch goes through the reference"
-    running = args[3:5] if len(args) == 10 else ()
-    if any(v is not None and not v.is_contiguous() for v in running):
-        return "the running statistics have gaps"
-    return not_float64(*args)
+    return Kernels(
+        f"batch_norm_act.{launcher}",
+        cpu_operands,
+        triton_operands=lambda *args: (*args[:at], *_channels.lies(args[at]), *args[at + 1 :]),
+        layout=cpu_layout,
+        triton_layout=layout,
+        names=("triton", "cpu"),
+        limit=_limit,
+    )
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
@@ -327,23 +185,20 @@ batch_norm_act = Op(
     "batch_norm_act(Tensor y, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
     f"Tensor(c!)? batches, float? momentum, {_OPTIONS}) -> (Tensor, Tensor)",
     check=_check,
-    fake=lambda y, *rest: (_new(y), new_sums(y)),
+    fake=lambda y, *rest: (_channels.new(y), _channels.new_sums(y)),
     reference=_reference,
-    backends=[Backend("triton", triton_forward, _supports_triton), Backend("cpu", _cpu_forward, _supports_cpu)],
-    setup=_setup,
+    backends=_kernels("forward"),
+    setup=lambda ctx, inputs, output: _keep(4, ctx, (*inputs[:3], output[1], True, *inputs[-3:]), output),
     backward=_backward,
 )
 
 normalise_act = Op(
     f"normalise_act(Tensor y, Tensor? weight, Tensor? bias, Tensor moments, {_OPTIONS}) -> Tensor",
     check=_check_normalise,
-    fake=lambda y, *rest: _new(y),
+    fake=lambda y, *rest: _channels.new(y),
     reference=_reference_normalise,
-    backends=[
-        Backend("triton", _triton_normalise, _supports_triton),
-        Backend("cpu", _cpu_normalise, _supports_cpu),
-    ],
-    setup=_normalise_setup,
+    backends=_kernels("apply"),
+    setup=functools.partial(_keep, 4),
     backward=_normalise_backward,
 )
 
@@ -351,10 +206,10 @@ batch_norm_act_backward = Op(
     "batch_norm_act_backward(Tensor da, Tensor y, Tensor? weight, Tensor? bias, Tensor moments, bool use_batch, "
     f"{_OPTIONS}) -> (Tensor, Tensor)",
     check=_check_backward,
-    fake=lambda da, y, *rest: (_new(y), new_sums(y)),
+    fake=lambda da, y, *rest: (_channels.new(y), _channels.new_sums(y)),
     reference=_reference_backward,
-    backends=[Backend("triton", triton_backward, _supports_triton), Backend("cpu", _cpu_backward, _supports_cpu)],
-    setup=_backward_setup,
+    backends=_kernels("backward", at=1),
+    setup=functools.partial(_keep, 5),
     backward=_backward_backward,
 )
 
@@ -362,7 +217,7 @@ batch_norm_act_double_backward = Op(
     "batch_norm_act_double_backward(Tensor? c, Tensor? c_sums, Tensor da, Tensor y, "
     f"Tensor? weight, Tensor? bias, Tensor moments, bool use_batch, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     check=_check_double,
-    fake=lambda c, c_sums, da, y, weight, bias, *rest: (_new(y), *_new_gradients(y, weight, bias)),
+    fake=_new_double,
     reference=_reference_double,
     backward="it is the second derivative of batch_norm_act, and a third is not written",
 )

@@ -46,9 +46,7 @@ def _check_backward(c_penalty, c_norms, g, norms, *phi):
 
 def _check_double(c, c_penalty, c_norms, g, norms, *phi):
     _check_backward(c_penalty, c_norms, g, norms, *phi)
-    _checks.floating("c", c)
-    _checks.alike("c", c, "g", g)
-    _checks.shaped("c", c, g.shape)
+    _checks.like("c", c, "g", g)
 
 
 def _new_sums(g):

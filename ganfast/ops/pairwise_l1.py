@@ -37,24 +37,18 @@ def _check(rows, others):
             raise ValueError(f"others: got shape {tuple(others.shape)}, needs [{', '.join(map(str, wanted))}] as m")
 
 
-def _check_like(name, x, rows, shape):
-    _checks.floating(name, x)
-    _checks.alike(name, x, "m", rows)
-    _checks.shaped(name, x, shape)
-
-
 def _check_backward(g, rows, others):
     _check(rows, others)
-    _check_like("g", g, rows, rows.shape[:2])
+    _checks.like("g", g, "m", rows, rows.shape[:2])
 
 
 def _check_double(crows, cothers, g, rows, others):
     _check_backward(g, rows, others)
-    _check_like("crows", crows, rows, rows.shape)
+    _checks.like("crows", crows, "m", rows, rows.shape)
     if (cothers is None) != (others is None):
         raise ValueError(f"cothers: got {'None' if cothers is None else 'a tensor'}, needs what others is")
     if others is not None:
-        _check_like("cothers", cothers, rows, others.shape)
+        _checks.like("cothers", cothers, "m", rows, others.shape)
 
 
 def _new_sums(rows):
@@ -101,12 +95,13 @@ def _across(*args):
     return [x if x is None else x.new_empty(x.shape, dtype=torch.float32).copy_(x) for x in across]
 
 
-def _cuda_limit(*args):
+def _limit(backend, *args):
     kd = args[-2].shape[2]
-    return f"kernels of {kd} dimensions, the limit is {CUDA_MAX_KD}" if kd > CUDA_MAX_KD else True
+    many = backend == "cuda" and kd > CUDA_MAX_KD
+    return f"kernels of {kd} dimensions, the limit is {CUDA_MAX_KD}" if many else True
 
 
-_kernels = functools.partial(Kernels, operands=_operands, triton_layout=_across, cuda_limit=_cuda_limit)
+_kernels = functools.partial(Kernels, operands=_operands, triton_layout=_across, limit=_limit)
 
 # --- the operators ----------------------------------------------------------------------------------------------------
 

@@ -50,9 +50,7 @@ def _check_double(c_real, c_fake, g, real, fake, real_target, fake_target):
         if (c is None) != (x is None):
             raise ValueError(f"{name}: got {'None' if c is None else 'a tensor'}, needs what its logits are")
         if c is not None:
-            _checks.floating(name, c)
-            _checks.alike(name, c, "its logits", x)
-            _checks.shaped(name, c, x.shape)
+            _checks.like(name, c, "its logits", x)
 
 
 def _sum_dtype(x):

@@ -117,6 +117,12 @@ def moments_gradient(weight, moments, eps, sums):
     return torch.stack((-scale * sums[0], -0.5 * scale * r * sums[1]))
 
 
+def through_moments(y, mean, c):
+    """The cotangent of y from c, that of its moments."""
+    of_mean, of_var, mean = (_around(v, y) for v in (*(c / max(count_of(y), 1)), mean))
+    return (of_mean + 2 * of_var * (wide(y) - mean)).to(y.dtype)
+
+
 def update_running_statistics(running_mean, running_var, batches, momentum, moments, count):
     """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1); batches += 1.
 

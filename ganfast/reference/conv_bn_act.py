@@ -19,6 +19,7 @@ from ganfast.reference.batch_norm_act import (
     moments_gradient,
     moments_of,
     normalise_act,
+    through_moments,
     update_running_statistics,
 )
 from ganfast.reference.wide import wide
@@ -72,9 +73,7 @@ def output_gradient(da, dz, dmoments, bn_weight, bn_bias, y, moments, eps, activ
         from_a, sums = batch_norm_act_backward(da, y, bn_weight, bn_bias, moments, True, eps, activation, slope)
         dz = from_a if dz is None else dz + from_a
     if dmoments is not None:
-        count = max(y.numel() // y.shape[1], 1)
-        of_mean, of_var = (v.view(1, -1, 1, 1) for v in dmoments / count)
-        rest = (of_mean + 2 * of_var * (wide(y) - moments[0].view(1, -1, 1, 1))).to(y.dtype)
+        rest = through_moments(y, moments[0], dmoments)
         dz = rest if dz is None else dz + rest
     return dz, sums
 

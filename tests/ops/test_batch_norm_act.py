@@ -225,6 +225,21 @@ def test_running_statistics_as_torch(momentum, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_running_statistics_with_gaps_are_the_references(device):
+    y, _, weight, bias, *start = make((5, 7, 6, 6), device=device)
+    plain, gaps = [v.clone() for v in start], [torch.stack([v, v], -1)[:, 0] for v in start]
+    for running in (plain, gaps):
+        functional.batch_norm_act(y, *running, weight, bias, True)
+    torch.testing.assert_close(gaps, plain)
+    refused = [(gaps, "running_mean has gaps and is changed in place")]
+    if device == "cpu":
+        refused.append(([v.half() for v in plain], "running statistics that are not float32"))
+    for (running, words), name in itertools.product(refused, set(backends(device)) - {"reference"}):
+        with ops.use_backend(name), pytest.raises(RuntimeError, match=words):
+            functional.batch_norm_act(y.to(running[0].dtype), *running, None, None, True)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_nan_spreads_over_its_channel_only(device):
     for name in backends(device):
         for layout in ("contiguous", "last"):

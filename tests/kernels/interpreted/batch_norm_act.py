@@ -6,8 +6,16 @@ import torch
 from ganfast.kernels import _statistics
 from ganfast.kernels import batch_norm_act as kernels
 
-from ganfast import activations, reference
+from ganfast import activations
 from ganfast.ops import batch_norm_act as op
+from ganfast.ops._channels import lies
+from ganfast.reference import batch_norm_act as plain
+from ganfast.reference.batch_norm_act import batch_norm_act_backward as plain_backward
+from ganfast.reference.batch_norm_act import normalise_act as plain_normalise
+
+forward, normalise, backward = (
+    each.backends[0].run for each in (op.batch_norm_act, op.normalise_act, op.batch_norm_act_backward)
+)
 
 
 def prepare(small):
@@ -49,23 +57,23 @@ def all_kernels(last, small) -> None:
                 w64 = [None if t is None else t.double() for t in (weight, bias)]
                 m64 = moments.double()
                 if use_batch:
-                    a, moments = op.triton_forward(y, weight, bias, None, None, None, 0.1, *options)
-                    a64, m64 = reference.batch_norm_act(y.double(), *w64, None, None, None, 0.1, *options)
+                    a, moments = forward(y, weight, bias, None, None, None, 0.1, *options)
+                    a64, m64 = plain(y.double(), *w64, None, None, None, 0.1, *options)
                     close(moments[0], m64[0], 3e-7, where)
                     close(moments[1], m64[1], 1e-6, where)
                 else:
-                    a = op._triton_normalise(y, weight, bias, moments, *options)
-                    a64 = op._reference_normalise(y.double(), *w64, m64, *options)
-                dy, sums = op.triton_backward(g, y, weight, bias, moments, use_batch, *options)
+                    a = normalise(y, weight, bias, moments, *options)
+                    a64 = plain_normalise(y.double(), *w64, m64, *options)
+                dy, sums = backward(g, y, weight, bias, moments, use_batch, *options)
                 assert a.stride() == dy.stride() == y.stride()
                 close(a, a64, bound, where, a64.norm() + 1)
-                dy64, sums64 = op._reference_backward(g.double(), y.double(), *w64, m64, use_batch, *options)
+                dy64, sums64 = plain_backward(g.double(), y.double(), *w64, m64, use_batch, *options)
                 terms = g.double().abs().sum() / channels
                 close(dy, dy64, bound, where, dy64.norm() + g.double().norm())
                 close(sums[1], sums64[1], 2e-6, where, 3 * terms)
                 close(sums[0], sums64[0], 2e-6, where, terms)
                 alone = torch.full_like(sums, float("nan"))
-                kernels.sums(g, *op.lies(y), weight, bias, moments, *options, alone)
+                kernels.sums(g, *lies(y), weight, bias, moments, *options, alone)
                 close(alone, sums64, 2e-6, where, 3 * terms)
 
 
@@ -75,7 +83,7 @@ def variance_and_non_finite(small) -> None:
     nothing = None, None, None, None, None, 0.1  # weight, bias and running statistics
     for last in (False, True):
         y = laid(1e4 + torch.randn(8, 3, 8, 8), last)
-        a, (mean, var) = op.triton_forward(y, *nothing, 0.0, None, 0.0)
+        a, (mean, var) = forward(y, *nothing, 0.0, None, 0.0)
         v64, m64 = torch.var_mean(y.double(), (0, 2, 3), correction=0)
         close(var, v64, 1e-6, last)
         assert float((mean - m64).abs().max()) <= 5e-4
@@ -84,14 +92,14 @@ def variance_and_non_finite(small) -> None:
         y = laid(torch.randn(3, 3, 3, 3), last)
         y[1, 1, 2, 2] = float("nan")
         for act in activations.ROWS:
-            a, moments = op.triton_forward(y, *nothing, 1e-5, act, 0.2)
-            dy, sums = op.triton_backward(y, y, None, None, moments, True, 1e-5, act, 0.2)
+            a, moments = forward(y, *nothing, 1e-5, act, 0.2)
+            dy, sums = backward(y, y, None, None, moments, True, 1e-5, act, 0.2)
             for t in (a, dy):
                 assert t[:, 1].isnan().all() and not t[:, ::2].isnan().any(), act
             assert sums[1].isnan().tolist() == moments[0].isnan().tolist() == [False, True, False]
         # given statistics: a nan and an infinity stay where they are
         y[2, 2, 0, 0] = float("inf")
-        a = op._triton_normalise(y, None, None, torch.tensor([[0.0] * 3, [1.0] * 3]), 1e-5, "relu", 0.2)
+        a = normalise(y, None, None, torch.tensor([[0.0] * 3, [1.0] * 3]), 1e-5, "relu", 0.2)
         assert a.isnan().sum() == 1 and a.isinf().sum() == 1
 
 
@@ -101,9 +109,9 @@ def running_statistics(small) -> None:
         for last in (False, True):
             y = laid(torch.randn(3, channels, 2, 2) * 2 + 1, last)
             start = torch.randn(channels).to(dtype), torch.rand(channels).to(dtype), torch.tensor(4)
-            ours, plain = ([t.clone() for t in start] for _ in range(2))
-            op.triton_forward(y, None, None, *ours, momentum, 1e-5, None, 0.0)
-            op._reference(y, None, None, *plain, momentum, 1e-5, None, 0.0)
-            assert ours[2] == plain[2] == 5
-            for a, b in zip(ours[:2], plain):
+            ours, theirs = ([t.clone() for t in start] for _ in range(2))
+            forward(y, None, None, *ours, momentum, 1e-5, None, 0.0)
+            plain(y, None, None, *theirs, momentum, 1e-5, None, 0.0)
+            assert ours[2] == theirs[2] == 5
+            for a, b in zip(ours[:2], theirs):
                 assert torch.allclose(a, b, rtol=1e-6 if dtype == torch.float32 else 2**-7, atol=1e-6)
