@@ -47,7 +47,7 @@ class Copy:
 
 
 def call(function, *args, at_end: bool) -> None:
-    """function(*args) with pointers to guarded copies for tensors, as ganfast.ops._extension.call makes pointers."""
+    """function(*args) with pointers to guarded copies for tensors, and 0 for None."""
     copies: dict = {}
     try:
         numbers = []
