@@ -273,18 +273,11 @@ def triton_forward(y, weight, bias, running_mean, running_var, batches, momentum
 
     y, moments = ordered(y), new_sums(y)
     a = torch.empty_like(y)
-    running = start_running(running_mean, running_var, batches, momentum)
+    running = running_mean, running_var, batches
     with guard(y.device):
-        kernels.forward(*lies(y), dense(weight), dense(bias), eps, activation, slope, running, a, moments)
-    _updated(*running[:3])
+        kernels.forward(*lies(y), dense(weight), dense(bias), *running, momentum, eps, activation, slope, a, moments)
+    _updated(*running)
     return a, moments
-
-
-def start_running(mean, var, batches, momentum):
-    """The running statistics as the kernels take them, which increment the counter, but not for a cumulative average."""
-    if batches is not None and momentum is None:
-        batches.add_(1)
-    return mean, var, batches, momentum
 
 
 def _triton_normalise(y, weight, bias, moments, eps, activation, slope):
@@ -304,7 +297,7 @@ def triton_backward(da, y, weight, bias, moments, use_batch, eps, activation, sl
     da, dy, sums = _samples.in_order_of(y, da), torch.empty_like(y), new_sums(y)
     with guard(y.device):
         kernels.backward(
-            da, *lies(y), dense(weight), dense(bias), moments.contiguous(), use_batch, eps, activation, slope, sums, dy
+            da, *lies(y), dense(weight), dense(bias), moments.contiguous(), use_batch, eps, activation, slope, dy, sums
         )
     return dy, sums
 
