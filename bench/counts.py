@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 WIDTH, BATCH = 64, 128
-SAMPLED = {"moments_finish_kernel": ("y",)}  # arguments of which a kernel reads a number a channel
+SAMPLED = {"finalise_kernel": ("first",)}  # arguments of which a kernel reads a number a channel
 OVERWRITTEN = ("copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_")
 FREE = (*host._Operators.FREE, "_unsafe_view", "_reshape_alias")
 

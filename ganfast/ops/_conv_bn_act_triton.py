@@ -148,9 +148,6 @@ def layer(x, before, weight, bias, geometry, shape, bn, running, apply):
     rest = *(v is None for v in (before[0], bias, bn[0], bn[1])), *geometry, bn[3], apply, _vendor()
     key = _tuning.key_of("conv_bn_act", (x, weight, *rest))
     way = ways[_tuning.choose(key, trials, x.device, by_host=is_eager(x.device))]
-    mean, var, batches, momentum = running
-    if batches is not None and momentum is None:
-        batches.add_(1)  # the kernel divides by it
     a, z, moments = way(running)
     torch.autograd.graph.increment_version([v for v in running[:3] if v is not None])
     return a, z, moments
@@ -196,11 +193,11 @@ def _normalised(z, partials, bn, apply, running):
     a = torch.empty_like(z) if apply else z.new_empty(0)
     with guard(z.device):
         if partials is not None:
-            _statistics.finalise(partials, moments, running, z.numel() // z.shape[1])
+            _statistics.finalise(partials, moments, *running, z.numel() // z.shape[1])
         elif apply:
-            kernels.forward(*lies(z), weight, bias, eps, activation, slope, running, a, moments)
+            kernels.forward(*lies(z), weight, bias, *running, eps, activation, slope, a, moments)
         else:
-            kernels.statistics(*lies(z), running, moments)
+            kernels.statistics(*lies(z), *running, moments)
         if apply and partials is not None:
             kernels.apply(*lies(z), weight, bias, moments, eps, activation, slope, a)
     return a, z, moments

@@ -15,10 +15,10 @@ AWKWARD = [
     ((3, 5, 7, 7), False, False),
     ((1, 2, 65, 65), False, True),
 ]
-ELEMENT = {"finish_kernel|finalise_kernel": None, "moments|apply|small_kernel": 1, "sums|gradient|small_backward": 2}
+ELEMENT = {"finish_kernel|finalise_kernel": None, "forward_kernel": 1, "backward_kernel": 2}
 TUNE = {"TILE": (2048, 4096, 8192), "PROGRAMS": (512, 1024, 2048)}
 NARROW = {
-    "moments_kernel .*LAST=False": "one load of the channel's first element beside the tile's",
+    "STAGE=moments .*LAST=False": "one load of the channel's first element beside the tile's",
     "LAST=False (?!.*inner%16)": "a plane starts anywhere",
 }
 

@@ -34,12 +34,12 @@ AWKWARD = [
     ("exact", 1, 17, 3, 18, 3, 2, 1, ALL),
 ]  # fmt: skip
 ELEMENT = {
+    "forward_kernel .*STAGE=": 1,  # of batch_norm_act
+    "backward_kernel .*STAGE=": 2,
     "ieee": "FFMA",
     "forward_kernel|backward_data_kernel|backward_weight_kernel": ("HMMA", "HGMMA", "UTCHMMA"),
     "bias_kernel": 2,
     "sum_kernel|finalise_kernel|finish_kernel": None,  # what the tiles left: fp32, little
-    "apply_kernel|moments_kernel": 1,
-    "sums_kernel|gradient_kernel": 2,
 }
 NARROW = {
     "FLAT=True|UNIT=1 |UNIT_S=1 ": "3 channels, or 1: a pixel is 6 bytes long, or 2",

@@ -204,7 +204,7 @@ def moments_far_from_zero() -> None:
                 x, (None,), weight, torch.full((20,), 1e4), geometry, shape, None, 0.0, statistics=True
             )
             moments = torch.full((2, 20), float("nan"))
-            _statistics.finalise(partials, moments, (None, None, None, 0.0), 3 * pixels**2)
+            _statistics.finalise(partials, moments, None, None, None, 0.0, 3 * pixels**2)
             true_var, true_mean = torch.var_mean(y.double(), (0, 2, 3), correction=0)
             assert torch.allclose(moments[0].double(), true_mean, rtol=3e-7, atol=0)
             # a tile's mean is off by an ulp, 1e-3, and lies 1/8 of a deviation from that of all
