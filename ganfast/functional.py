@@ -183,20 +183,23 @@ def layer(x, weight, bias, batch_norm, geometry, activation, slope):
                 x, None, None, None, weight, bias, bn_weight, bn_bias, *running, *geometry, 0.0, None, 0.0, momentum,
                 eps, activation, slope, True,
             )[0]  # fmt: skip
-        y = _torchs(x, weight, bias, geometry) if plain else _conv_act(x, weight, bias, geometry, None, 0.0)
+        y = _torchs(x, weight, bias, geometry) if plain else conv_act(x, weight, bias, geometry, None, 0.0)
         arguments = y, mean, var, bn_weight, bn_bias, use_batch, momentum, eps, activation, slope, batches
         return (_torchs_batch_norm if few or is_small(y) else batch_norm_act)(*arguments)
     if bn_weight is not None:
         weight, bias = _folded(weight, bias, bn_weight, bn_bias, mean, var, eps, geometry[0])
     if few:
         return reference.activate(_torchs(x, weight, bias, geometry), activation, slope)
-    return _conv_act(x, weight, bias, geometry, activation, slope)
+    return conv_act(x, weight, bias, geometry, activation, slope)
 
 
-def _conv_act(x, weight, bias, geometry, activation, slope):
-    """The operator; an activation whose derivative it cannot tell from the output stands behind it."""
+def conv_act(x, weight, bias, geometry, activation, slope, before=(None, None, None, 0.0, None, 0.0)):
+    """The operator; an activation whose derivative it cannot tell from the output stands behind it.
+
+    before: what a chain has left to x: moments, gain, offset, eps, activation and slope.
+    """
     inside = (activation, slope) if ops.conv_bn_act.is_from_output(activation) else (None, 0.0)
-    y = ops.conv_bn_act.conv_act(x, None, None, None, weight, bias, *geometry, 0.0, None, 0.0, *inside)
+    y = ops.conv_bn_act.conv_act(x, *before[:3], weight, bias, *geometry, *before[3:], *inside)
     return y if inside[0] == activation else reference.activate(y, activation, slope)
 
 

@@ -22,8 +22,7 @@ from ganfast.nn.fused_group import (
 )
 from ganfast.ops import _registry, _tuning
 from ganfast.ops._conv_bn_act_triton import may_win
-from ganfast.ops.conv_bn_act import conv_act, conv_bn_act, is_from_output
-from ganfast.reference import activate
+from ganfast.ops.conv_bn_act import conv_act, conv_bn_act
 
 _NOTHING = (None, None, None, 0.0, None, 0.0)  # moments, gain, offset, eps, activation, slope: still to be applied to x
 
@@ -143,31 +142,26 @@ def _link(group, x, before):
 
 def _end(group, x, before):
     """The output; its convolution applies what the one before has left."""
+    conv, bn = group.conv, group.bn
     if group.uses_batch:
         return _layer(group, x, before, True)[0]
-    conv, tail = group.conv, (None, 0.0)
-    if group.bn is None and is_from_output(group.activation):
-        tail = group.activation, group.slope
-    moments, gain, offset, *rest = before
-    geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
-    y = conv_act(x, moments, gain, offset, conv.weight, conv.bias, *geometry, *rest, *tail)
-    if group.bn is not None:
-        gain, offset, mean, var, _, _, eps = group.batch_norm(conv.weight)
-        return functional.batch_norm_act(y, mean, var, gain, offset, False, 0.0, eps, group.activation, group.slope)
-    return y if tail[0] == group.activation else activate(y, group.activation, group.slope)
+    behind = (group.activation, group.slope)
+    y = functional.conv_act(x, conv.weight, conv.bias, group.geometry, *(behind if bn is None else (None, 0.0)), before)
+    if bn is None:
+        return y
+    return functional.batch_norm_act(
+        y, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, bn.eps, *behind
+    )
 
 
 def _layer(group, x, before, apply):
     """(a, z, moments) of the convolution and its batch normalisation; then the latter's weight, bias and eps."""
     conv, weight = group.conv, group.conv.weight
-    gain, offset, *running, momentum, eps = group.batch_norm(weight)
-    if not group.bn.training:  # the batch's statistics for want of others
-        running = None, None, None
+    gain, offset, *running, _, momentum, eps = group.batch_norm
     moments, in_gain, in_offset, *rest = before
-    geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
     behind = (group.activation, group.slope) if apply else (None, 0.0)
     out = conv_bn_act(
-        x, moments, in_gain, in_offset, weight, conv.bias, gain, offset, *running, *geometry, *rest, momentum, eps,
-        *behind, apply,
+        x, moments, in_gain, in_offset, weight, conv.bias, gain, offset, *running, *group.geometry, *rest, momentum,
+        eps, *behind, apply,
     )  # fmt: skip
     return *out, gain, offset, eps

@@ -33,18 +33,25 @@ class FusedGroup(NamedTuple):
     slope: float
 
     @property
+    def geometry(self) -> tuple:
+        return self.conv.transposed, self.conv.stride, self.conv.padding, self.conv.output_padding
+
+    @property
     def uses_batch(self) -> bool:
         """Whether it normalises with the statistics of the batch."""
         return self.bn is not None and (self.bn.training or self.bn.running_mean is None)
 
-    def batch_norm(self, weight):
-        """What the operators take of ``bn``: weight, bias, running mean, variance and counter, momentum, eps."""
+    @property
+    def batch_norm(self) -> tuple:
+        """What ``functional.layer`` takes of ``bn``."""
         bn = self.bn
-        gain = weight.new_ones(bn.num_features) if bn.weight is None else bn.weight
-        running = (bn.running_mean, bn.running_var, bn.num_batches_tracked)
-        if bn.training and not bn.track_running_stats:
+        if bn is None:
+            return None, None, None, None, None, False, 0.0, 0.0
+        gain = self.conv.weight.new_ones(bn.num_features) if bn.weight is None else bn.weight
+        running = bn.running_mean, bn.running_var, bn.num_batches_tracked
+        if self.uses_batch and not (bn.training and bn.track_running_stats):
             running = None, None, None
-        return gain, bn.bias, *running, bn.momentum, bn.eps
+        return gain, bn.bias, *running, self.uses_batch, bn.momentum, bn.eps
 
     def __call__(self, x):
         if not operators_do() or self.prefers_torch(x):
@@ -60,13 +67,8 @@ class FusedGroup(NamedTuple):
 
     def fused(self, x):
         """Runs one operator."""
-        conv, weight = self.conv, self.conv.weight
-        batch_norm = (None, None, None, None, None, False, 0.0, 0.0)
-        if self.bn is not None:
-            *of_batch, momentum, eps = self.batch_norm(weight)
-            batch_norm = (*of_batch, self.uses_batch, momentum, eps)
-        geometry = conv.transposed, conv.stride, conv.padding, conv.output_padding
-        return functional.layer(x, weight, conv.bias, batch_norm, geometry, self.activation, self.slope)
+        conv, act = self.conv, (self.activation, self.slope)
+        return functional.layer(x, conv.weight, conv.bias, self.batch_norm, self.geometry, *act)
 
     def prefers_torch(self, x) -> bool:
         """Whether torch's own layers are as fast or faster.
@@ -78,8 +80,7 @@ class FusedGroup(NamedTuple):
             return True
         if not _host_counts(x):
             return False
-        conv = self.conv
-        if outputs(x, conv.weight, conv.transposed, conv.stride, conv.padding, conv.output_padding) <= functional.SMALL:
+        if outputs(x, self.conv.weight, *self.geometry) <= functional.SMALL:
             return True
         trial = Trial((self,), x)
         ways = {

@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-from ganfast.ops import _tuning
+from ganfast.ops import _checks, _tuning
 from ganfast.ops._backends import guard
 from ganfast.ops._channels import dense, lies, new_sums, ordered
 from ganfast.ops._registry import is_eager, unforced
@@ -232,11 +232,12 @@ def _backward_by_vendor(cotangents, x, before, weight, y, moments, bn, geometry,
         dmoments = moments_gradient(gain, in_moments, rest[0], dbefore)
     dbias = dbias.float() if need_bias else None
     found = dx if need_x else None, *((dmoments, dbefore) if need_before else (None, None)), dweight, dbias, sums
-    return _filled(found, x, weight)
+    return filled(found, x, weight)
 
 
-def _filled(found, x, weight):
-    sums = x.new_empty(0, dtype=torch.float32)
+def filled(found, x, weight):
+    """The gradients, with an empty tensor for what there is not."""
+    sums = x.new_empty(0, dtype=_checks.sum_dtype(x))
     kinds = x, sums, sums, weight, sums, sums
     return tuple(kind.new_empty(0) if v is None else v for v, kind in zip(found, kinds))
 
@@ -289,7 +290,7 @@ def _backward_by_ours(cotangents, x, before, weight, y, moments, bn, geometry, n
             dweight = _weight_gradient(dz, u, x, weight, geometry)
         if need_bias:
             dbias = _bias_gradient(dz)
-    return _filled((dx if need_x else None, dmoments, dbefore, dweight, dbias, sums), x, weight)
+    return filled((dx if need_x else None, dmoments, dbefore, dweight, dbias, sums), x, weight)
 
 
 def _data_gradient(dz, u, x, weight, geometry, need_before):

@@ -135,9 +135,7 @@ def _check_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, bn_we
         )
     for name, v in (("da", da), ("dz", dz), ("y", y)):
         if v is not None:
-            _checks.floating(name, v)
-            _checks.alike(name, v, "x", x)
-            _checks.shaped(name, v, shape)
+            _checks.like(name, v, "x", x, shape)
     for name, v in (("dmoments", dmoments), ("moments", moments)):
         if v is not None:
             _checks.sums(name, v, (2, shape[1]), "x", x)
@@ -157,9 +155,7 @@ def _check_tangent(x, weight, saved, *rest):
     _check_output_activation(activation, slope)
     if not activations.ROWS[activation].piecewise_linear:
         raise ValueError(f"activation: got {activation!r}, needs one that is piecewise linear")
-    _checks.floating("saved", saved)
-    _checks.alike("saved", saved, "x", x)
-    _checks.shaped("saved", saved, shape)
+    _checks.like("saved", saved, "x", x, shape)
 
 
 def _lower(args, dtype):
@@ -179,62 +175,45 @@ def lowered_bias(bias, dtype):
 
 
 def _act_setup(ctx, inputs, output):
-    x, moments, gain, offset, weight, bias, *geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, act, slope = inputs
-    ctx.geometry, ctx.eps, ctx.activation, ctx.slope = geometry, 0.0, act, slope
-    ctx.given, ctx.bias_dtype = [v is not None for v in inputs[:6]], None if bias is None else bias.dtype
+    x, moments, gain, offset, weight, _, *ctx.geometry, in_eps, in_activation, in_slope, act, slope = inputs
+    ctx.rest = in_eps, in_activation, in_slope, 0.0, act, slope
+    ctx.given, ctx.applies = [v is not None for v in inputs[:6]], True
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, moments, gain, offset, weight, None, None, output if act else None, None)
 
 
 def _setup(ctx, inputs, output):
-    x, moments, gain, offset, weight, bias, bn_weight, bn_bias, *_ = inputs
-    *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, _, ctx.eps, ctx.activation, ctx.slope, ctx.applies = (
-        inputs[11:]
-    )
-    ctx.given, ctx.bias_dtype = [v is not None for v in inputs[:8]], None if bias is None else bias.dtype
+    x, moments, gain, offset, weight, _, bn_weight, bn_bias, *_ = inputs
+    *ctx.geometry, in_eps, in_activation, in_slope, _, eps, activation, slope, ctx.applies = inputs[11:]
+    ctx.given, ctx.rest = [v is not None for v in inputs[:8]], (in_eps, in_activation, in_slope, eps, activation, slope)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, moments, gain, offset, weight, bn_weight, bn_bias, *output[1:])
 
 
 def _act_backward(ctx, dy):
-    if dy is None:
-        return (None,) * 15
     return (*_gradients(ctx, dy, None, None)[:6], *(None,) * 9)
 
 
 def _backward(ctx, da, dz, dmoments):
-    if da is not None and not ctx.applies:  # of a result that is empty
-        da = None
-    if da is None and dz is None and dmoments is None:
-        return (None,) * 23
     return (*_gradients(ctx, da, dz, dmoments), *(None,) * 15)
 
 
 def _gradients(ctx, da, dz, dmoments):
     """Those of x, moments, gain, offset, weight, bias, bn_weight and bn_bias that are asked for."""
+    da = da if ctx.applies else None  # else the result is empty
     asked = iter(in_demand(ctx))
-    asked = [given and next(asked) for given in ctx.given]
-    needed = [asked[0], any(asked[1:4]), asked[4], asked[5]]
-    if not any(asked):
+    asked = [given and next(asked) for given in (*ctx.given, False, False)][:8]
+    if not any(asked) or (da is None and dz is None and dmoments is None):
         return (None,) * 8
-    if not any(needed):  # bn_weight or bn_bias alone
-        needed[2] = True
-    x, moments, gain, offset, *_ = saved = ctx.saved_tensors
-    bias_dtype = ctx.bias_dtype
-    options = *ctx.geometry, ctx.in_eps, ctx.in_activation, ctx.in_slope, ctx.eps, ctx.activation, ctx.slope, needed
-    written = moments is None and saved[8] is None  # its derivative
+    needed = [asked[0], any(asked[1:4]), asked[4], asked[5]]
+    needed[2] |= not any(needed)  # bn_weight or bn_bias alone
+    saved = ctx.saved_tensors
+    written = saved[1] is None and saved[8] is None  # its derivative
     run = _plain_backward if torch.is_grad_enabled() and not written else conv_bn_act_backward
-    dx, dmoments_, dbefore, dweight, dbias, dbn = run(da, dz, dmoments, *saved, *options)
-    bn = _parameters(dbn, saved[5], saved[6], asked[6:])
-    before = _parameters(dbefore, gain, offset, asked[2:4])
-    found = dx, dmoments_, *before, dweight, dbias if bias_dtype is None else dbias.to(bias_dtype)
-    return *(v if is_asked else None for v, is_asked in zip(found, asked)), *bn
-
-
-def _parameters(sums, weight, bias, asked):
-    """The gradients of weight and bias from (Σ dz, Σ dz·x̂), where they are asked for."""
-    rows = zip((1, 0), (weight, bias), asked)
-    return [sums[row].to(v.dtype) if is_asked and sums.numel() else None for row, v, is_asked in rows] or [None, None]
+    dx, din, dbefore, dweight, dbias, dbn = run(da, dz, dmoments, *saved, *ctx.geometry, *ctx.rest, needed)
+    (doffset, dgain), (dbn_bias, dbn_weight) = (v if v.numel() else (None, None) for v in (dbefore, dbn))
+    found = dx, din, dgain, doffset, dweight, dbias, dbn_weight, dbn_bias
+    return tuple(v if is_asked else None for v, is_asked in zip(found, asked))
 
 
 # --- the second derivative of conv_act --------------------------------------------------------------------------------
@@ -333,17 +312,14 @@ def _tangent_backward(ctx, dy):
 # --- backends ---------------------------------------------------------------------------------------------------------
 
 
-def _supports_act(x, moments, gain, offset, weight, *rest):
-    return _triton.supports(x, weight)
-
-
 def _supports_tangent(x, weight, *rest):
     # images: on sm_100 the tangent's tile of 3 channels spills
     return _triton.supports(x, weight) if x.shape[1] >= 16 else "fewer than 16 channels go through the reference"
 
 
 def _supports(x, *rest):
-    return _triton.supports_any(x)
+    gaps = any(v is not None and not v.is_contiguous() for v in rest[7:9])
+    return "the running statistics have gaps" if gaps else _triton.supports_any(x)
 
 
 def _supports_backward(da, dz, dmoments, x, *rest):
@@ -386,8 +362,7 @@ def _triton_backward(da, dz, dmoments, x, moments, gain, offset, weight, bn_weig
 def _plain_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest):
     """The reference's gradients, empty where they are not needed."""
     results = _reference_backward(da, dz, dmoments, x, in_moments, gain, offset, weight, *rest)
-    sums = x.new_empty(0, dtype=_checks.sum_dtype(x))
-    return tuple(kind.new_empty(0) if r is None else r for r, kind in zip(results, (x, sums, sums, weight, sums, sums)))
+    return _triton.filled(results, x, weight)
 
 
 # --- the operators ----------------------------------------------------------------------------------------------------
@@ -401,7 +376,14 @@ conv_act = Op(
     check=_check_act,
     fake=_reference_act,
     reference=_reference_act,
-    backends=[Backend("triton", _triton_act, _supports_act, measured=lambda x, *rest: _triton.may_win(x))],
+    backends=[
+        Backend(
+            "triton",
+            _triton_act,
+            lambda *args: _triton.supports(args[0], args[4]),
+            measured=lambda x, *rest: _triton.may_win(x),
+        )
+    ],
     setup=_act_setup,
     backward=_act_backward,
     autocast=_lower,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ganfast import nn as gnn
+from ganfast import ops
 from ganfast.models import dcgan
 from ganfast.nn import chain
 from ganfast.ops import _tuning
@@ -94,8 +95,8 @@ def statistics_asked(network, x, monkeypatch):
         spy.is_plain = real.is_plain
         return spy
 
-    for name in ("conv_act", "conv_bn_act"):
-        monkeypatch.setattr(chain, name, spied(getattr(chain, name)))
+    for module, name in ((ops.conv_bn_act, "conv_act"), (chain, "conv_bn_act")):
+        monkeypatch.setattr(module, name, spied(getattr(module, name)))
     network(x)
     monkeypatch.undo()
     return asked

@@ -28,7 +28,7 @@ GOOD = {
         ({"weight": W[:0]}, ValueError, r"weight: got shape \(0, 3, 3, 3\), needs"),
         ({"transposed": True}, ValueError, r"weight: got shape \(4, 3, 3, 3\), needs \[3, C_out, kH, kW\] for x of 3"),
         ({"bias": torch.ones(3)}, ValueError, r"bias: got shape \(3,\), needs \(4,\)"),
-        ({"bias": torch.ones(4).half()}, TypeError, "bias: got dtype torch.float16, needs torch.float32 as x"),
+        ({"bias": torch.ones(4).half()}, TypeError, "bias: got dtype torch.float16, needs torch.float32"),
         ({"gain": V}, ValueError, "moments: got None, needs those of x beside gain"),
         ({"in_activation": "relu"}, ValueError, "moments: got None, needs those of x beside gain"),
         ({"moments": M[:1]}, ValueError, r"moments: got shape \(1, 3\), needs \(2, 3\)"),
