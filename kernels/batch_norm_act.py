@@ -7,6 +7,8 @@ theirs in partials, which _statistics.py merges. Differences are to the channel'
 by one program for each few channels, which then has their sums and goes over them again: one launch.
 """
 
+from math import prod
+
 import triton
 import triton.language as tl
 from ganfast.kernels import _activations as act
@@ -180,25 +182,26 @@ def _cut(outer, channels, inner, last, small=0):
     return (groups * inner_blocks * outer_chunks,), outer_chunks * inner_blocks, cut, tile
 
 
-def _cut_of(y, sizes, last):
-    """_cut, and whether it is that of a small tensor."""
-    if y.numel() * y.element_size() <= SMALL:
-        grid, chunks, *rest = _cut(*sizes, last, y.element_size())
-        if chunks == 1 and y.numel() * y.element_size() <= SHARE * grid[0]:
+def _cut_of(sizes, last, item):
+    """_cut, and whether it is that of a small tensor; item: bytes of a number."""
+    size = prod(sizes) * item
+    if size <= SMALL:
+        grid, chunks, *rest = _cut(*sizes, last, item)
+        if chunks == 1 and size <= SHARE * grid[0]:
             return True, grid, chunks, *rest
     return False, *_cut(*sizes, last)
 
 
-def is_small(y, sizes, last) -> bool:
+def is_small(sizes, last, item) -> bool:
     """Whether forward is one launch."""
-    return _cut_of(y, sizes, last)[0]
+    return _cut_of(sizes, last, item)[0]
 
 
 def forward(
     y, sizes, last, weight, bias, running_mean, running_var, batches, momentum, eps, activation, slope, a, moments
 ):
     """a, moments [2, C] and the running statistics of y; sizes: outer, channels, inner, none of them 0."""
-    small, grid, _chunks, cut, tile = _cut_of(y, sizes, last)
+    small, grid, _chunks, cut, tile = _cut_of(sizes, last, y.element_size())
     running = running_mean, running_var, batches, momentum
     if not small:
         statistics(y, sizes, last, *running, moments)
@@ -232,7 +235,7 @@ def sums(g, y, sizes, last, weight, bias, moments, eps, activation, slope, out):
 
 def backward(g, y, sizes, last, weight, bias, moments, use_batch, eps, activation, slope, dy, sums):
     """dy, unless it is None, and sums [2, C] (Σ dz, Σ dz·x̂) of g, the cotangent of a."""
-    small, grid, chunks, cut, tile = _cut_of(y, sizes, last)
+    small, grid, chunks, cut, tile = _cut_of(sizes, last, y.element_size())
     arguments = g, y, *cut, weight, bias, moments, eps, slope, 1.0 / (sizes[0] * sizes[2])
     options = {"ACT": activation, "USE_BATCH": use_batch, **tile}
     if small:

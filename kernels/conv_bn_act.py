@@ -184,6 +184,7 @@ def bias_kernel(
 
 NARROW = 16  # fewer channels than this share a step of the loop with their neighbouring taps
 MULTIPROCESSORS = 132  # fewer tiles leave some idle
+BIAS_ROWS = 256  # pixels of a program of bias_kernel
 BEST: dict = {}  # problem → the configuration measured to be best on this GPU
 globals().update(tuned.constants("conv_bn_act"))
 
@@ -363,20 +364,17 @@ def backward_weight(u, dz, dw, geometry, configuration, workspace=None, tf32=Fal
         total(workspace, dw)
 
 
-def bias_gradient(dz, partials, db):
-    """db [C] = Σ dz, fp32; partials fp32 [bias_rows(dz.x), C], of which db is the first row where there is one."""
+def bias_gradient(dz, empty):
+    """Σ dz [C], fp32; empty(*shape): new memory for fp32."""
     channels = dz.x.shape[3]
     rows, unit, bn = dz.x.numel() // channels, _unit(channels), min(128, power_of_2(channels))
+    partials = empty(cdiv(rows, BIAS_ROWS), channels)
     launch(bias_kernel, (partials.shape[0], cdiv(channels, bn)),
         *dz.arguments, partials, rows, channels // unit, ACT=dz.activation, FORM=dz.form, UNIT=unit, ROWS=BIAS_ROWS,
         BM=min(BIAS_ROWS, 4096 // bn), BN=bn, num_warps=4,
     )  # fmt: skip
-    if len(partials) > 1:
-        total(partials, db)
-
-
-BIAS_ROWS = 256
-
-
-def bias_rows(dy):
-    return cdiv(dy.numel() // dy.shape[3], BIAS_ROWS)
+    if len(partials) == 1:
+        return partials[0]
+    db = empty(channels)
+    total(partials, db)
+    return db

@@ -15,7 +15,7 @@ from ganfast.ops._channels import dense, lies, new_sums, ordered
 from ganfast.ops._registry import is_eager, unforced
 from ganfast.ops.batch_norm_act import batch_norm_act_backward, normalise_act
 from ganfast.reference.batch_norm_act import moments_gradient
-from ganfast.reference.conv_bn_act import output_gradient
+from ganfast.reference.conv_bn_act import conv_act, conv_bn_act_backward, output_gradient
 
 
 def supports_any(x) -> bool | str:
@@ -41,13 +41,17 @@ def may_win(x) -> bool:
     return x.dtype is not torch.float32 or torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
-def _ways(x, weight, vendor, ours) -> dict:
-    """What is worth measuring: the vendor's convolution and ours, or the one that can run, or that is forced."""
-    if supports(x, weight) is not True:
-        return {"vendor": vendor}
-    if not unforced():
-        return {"triton": ours}
-    return {"vendor": vendor, "triton": ours} if may_win(x) else {"vendor": vendor}
+def _choose(name, x, weight, vendor, ours, features, *trial):
+    """The faster of the vendor's convolution and ours, called with `trial`; or the one that can run, or is forced."""
+    ways = {"vendor": vendor, "triton": ours}
+    if supports(x, weight) is not True or (unforced() and not may_win(x)):
+        del ways["triton"]
+    elif not unforced():
+        del ways["vendor"]
+    trials = {way: functools.partial(function, *trial) for way, function in ways.items()}
+    conv = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
+    key = _tuning.key_of(name, (x, weight, *features, conv))
+    return ways[_tuning.choose(key, trials, x.device, by_host=is_eager(x.device))]
 
 
 def _clearly_last(t):
@@ -142,25 +146,11 @@ def layer(x, before, weight, bias, geometry, shape, bn, running, apply):
     """(a, z, moments) of conv_bn_act: with the statistics of z from the convolution, or from a pass over it."""
     vendor = functools.partial(_by_vendor, x, before, weight, bias, geometry, bn, apply)
     ours = functools.partial(_by_ours, x, before, weight, bias, geometry, shape, bn, apply)
-    ways = _ways(x, weight, vendor, ours)
-    nothing = None, None, None, 0.0  # a trial leaves the running statistics as they are
-    trials = {name: functools.partial(way, nothing) for name, way in ways.items()}
-    rest = *(v is None for v in (before[0], bias, bn[0], bn[1])), *geometry, bn[3], apply, _vendor()
-    key = _tuning.key_of("conv_bn_act", (x, weight, *rest))
-    way = ways[_tuning.choose(key, trials, x.device, by_host=is_eager(x.device))]
-    a, z, moments = way(running)
+    features = *(v is None for v in (before[0], bias, bn[0], bn[1])), *geometry, bn[3], apply
+    trial = None, None, None, 0.0  # leaves the running statistics as they are
+    results = _choose("conv_bn_act", x, weight, vendor, ours, features, trial)(running)
     torch.autograd.graph.increment_version([v for v in running[:3] if v is not None])
-    return a, z, moments
-
-
-def _vendor():
-    return torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.benchmark
-
-
-def _convolution(u, weight, bias, geometry):
-    transposed, stride, padding, output_padding = geometry
-    bias = None if bias is None else bias.to(u.dtype)
-    return torch.convolution(u, weight, bias, stride, padding, (1, 1), transposed, output_padding, 1)
+    return results
 
 
 def _input(x, moments, gain=None, offset=None, *rest):
@@ -169,18 +159,17 @@ def _input(x, moments, gain=None, offset=None, *rest):
 
 
 def _by_vendor(x, before, weight, bias, geometry, bn, apply, running):
-    z = ordered(_convolution(_input(x, *before), weight, bias, geometry))
-    return _normalised(z, None, bn, apply, running)
+    z = conv_act(_input(x, *before), None, None, None, weight, bias, *geometry)
+    return _normalised(ordered(z), None, bn, apply, running)
 
 
 def _by_ours(x, before, weight, bias, geometry, shape, bn, apply, running):
     from ganfast.kernels import batch_norm_act as kernels
 
-    likeness = torch.empty(shape, dtype=x.dtype, device="meta", memory_format=torch.channels_last)
-    small = apply and kernels.is_small(*lies(likeness))  # then one launch reads z twice
-    return _normalised(
-        *forward(x, before, weight, bias, geometry, shape, None, 0.0, statistics=not small), bn, apply, running
-    )
+    pixels = shape[0] * shape[2] * shape[3]
+    small = apply and kernels.is_small((pixels, shape[1], 1), True, x.element_size())  # then one launch reads z twice
+    made = forward(x, before, weight, bias, geometry, shape, None, 0.0, statistics=not small)
+    return _normalised(*made, bn, apply, running)
 
 
 def _normalised(z, partials, bn, apply, running):
@@ -210,27 +199,24 @@ def backward(cotangents, x, before, weight, y, moments, bn, geometry, needed):
     """What conv_bn_act_backward makes, empty where it is not needed: dz made while it is read, or in memory."""
     arguments = cotangents, x, before, weight, y, moments, bn, geometry, needed
     vendor, ours = (functools.partial(way, *arguments) for way in (_backward_by_vendor, _backward_by_ours))
-    ways = _ways(x, weight, vendor, ours)
-    rest = *(v is None for v in (*cotangents, before[0], moments, bn[0], bn[1])), *geometry, bn[3], needed, _vendor()
-    key = _tuning.key_of("conv_bn_act_backward", (x, weight, *rest))
-    return ways[_tuning.choose(key, ways, x.device, by_host=is_eager(x.device))]()
+    features = *(v is None for v in (*cotangents, before[0], moments, bn[0], bn[1])), *geometry, bn[3], needed
+    return _choose("conv_bn_act_backward", x, weight, vendor, ours, features)()
 
 
 def _backward_by_vendor(cotangents, x, before, weight, y, moments, bn, geometry, needed):
     need_x, need_before, need_weight, need_bias = needed
     dz, sums = _dz(cotangents, bn, y, moments)
     u = _input(x, *before) if need_weight else x
-    mask = [need_x or need_before, need_weight, need_bias]
-    transposed, stride, padding, output_padding = geometry
-    dx, dweight, dbias = torch.ops.aten.convolution_backward.default(
-        dz, u, weight, [dz.shape[1]], stride, padding, (1, 1), transposed, output_padding, 1, mask
+    wanted = [need_x or need_before, False, need_weight, need_bias]
+    nothing = 0.0, None, 0.0
+    dx, _, _, dweight, dbias, _ = conv_bn_act_backward(
+        dz, None, None, u, None, None, None, weight, None, None, None, None, *geometry, *nothing, *nothing, wanted
     )
     dmoments = dbefore = None
-    if before[0] is not None and mask[0]:
+    if before[0] is not None and wanted[0]:
         in_moments, gain, offset, *rest = before
         dx, dbefore = batch_norm_act_backward.run(dx, x, gain, offset, in_moments, False, *rest)
         dmoments = moments_gradient(gain, in_moments, rest[0], dbefore)
-    dbias = dbias.float() if need_bias else None
     found = dx if need_x else None, *((dmoments, dbefore) if need_before else (None, None)), dweight, dbias, sums
     return filled(found, x, weight)
 
@@ -278,6 +264,8 @@ def _dz_operand(cotangents, bn, y, moments):
 
 
 def _backward_by_ours(cotangents, x, before, weight, y, moments, bn, geometry, needed):
+    from ganfast.kernels import conv_bn_act as kernels
+
     need_x, need_before, need_weight, need_bias = needed
     geometry = geometry[0], tuple(geometry[1]), tuple(geometry[2])
     with guard(x.device):
@@ -289,7 +277,7 @@ def _backward_by_ours(cotangents, x, before, weight, y, moments, bn, geometry, n
         if need_weight:
             dweight = _weight_gradient(dz, u, x, weight, geometry)
         if need_bias:
-            dbias = _bias_gradient(dz)
+            dbias = kernels.bias_gradient(dz, lambda *shape: x.new_empty(shape, dtype=torch.float32))
     return filled((dx if need_x else None, dmoments, dbefore, dweight, dbias, sums), x, weight)
 
 
@@ -335,13 +323,3 @@ def _weight_gradient(dz, u, x, weight, geometry):
     rest = geometry, *_features(dz, u), _tf32(x)
     _fastest("weight gradient", choices, launch, (x, weight, dz.x), rest)
     return dweight
-
-
-def _bias_gradient(dz):
-    from ganfast.kernels import conv_bn_act as kernels
-
-    channels = dz.x.shape[3]
-    partials = dz.x.new_empty((kernels.bias_rows(dz.x), channels), dtype=torch.float32)
-    dbias = partials[0] if len(partials) == 1 else partials.new_empty(channels)
-    kernels.bias_gradient(dz, partials, dbias)
-    return dbias

@@ -233,12 +233,6 @@ def _gradient(dz, u, weight, geometry, of):
     return results[0] if of == 0 else results[3]
 
 
-def _sum(*terms):
-    """Their sum without those that are None; None of none."""
-    terms = [t for t in terms if t is not None]
-    return functools.reduce(torch.add, terms) if terms else None
-
-
 def _backward_setup(ctx, inputs, output):
     da, _, _, x, moments, _, _, weight, _, _, y, out_moments, *rest = inputs
     ctx.written = moments is None and out_moments is None
@@ -280,11 +274,10 @@ def _of_output(ctx, da, x, weight, y, a_x, a_weight, a_bias):
     row = activations.ROWS[ctx.activation]
     if a_weight is None and a_bias is None and ctx.activation and row.piecewise_linear:
         return conv_act_tangent(a_x, weight, y, *ctx.geometry, ctx.activation, ctx.slope), None
-    c = _sum(
-        None if a_x is None else _conv(a_x, weight, ctx.geometry),
-        None if a_weight is None else _conv(x, a_weight, ctx.geometry),
-        None if a_bias is None else a_bias.to(x.dtype).view(1, -1, 1, 1),
-    ).expand(da.shape)
+    pairs = (a_x, weight), (x, a_weight)
+    terms = [_conv(*pair, ctx.geometry) for pair in pairs if pair[0] is not None and pair[1] is not None]
+    terms += [] if a_bias is None else [a_bias.to(x.dtype).view(1, -1, 1, 1)]
+    c = functools.reduce(torch.add, terms).expand(da.shape)
     bent = None if row.piecewise_linear else turn(da * c, y, ctx.activation, ctx.slope)
     return through(c, y, ctx.activation, ctx.slope), bent
 
