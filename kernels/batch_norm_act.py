@@ -73,8 +73,8 @@ def forward_kernel(
     momentum, unbias, weight, bias, eps, slope, a, STAGE: tl.constexpr, ACT: tl.constexpr, LAST: tl.constexpr,
     BO: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """ "moments": partials[chunk, 0..2, channel] = number of elements, mean of the differences to the first one, M2;
-    "apply": a = act(weight·(y − mean)·r + bias) of given moments; "whole": both, of all of the channels' elements.
+    """Moments: partials[chunk, 0..2, channel] = number of elements, mean of the differences to the first one, M2;
+    apply: a = act(weight·(y − mean)·r + bias) of given moments; whole: both, of all of the channels' elements.
     """
     c, there, chunk, rows, columns, inside = _place(channels, inner, outer_chunks, inner_blocks, steps, LAST, BO, BI)
     if STAGE == "apply":
@@ -118,8 +118,8 @@ def backward_kernel(
     partials, sums, dy, STAGE: tl.constexpr, ACT: tl.constexpr, USE_BATCH: tl.constexpr, LAST: tl.constexpr,
     BO: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """ "sums": partials[chunk, 0..1, channel] = Σ dz, Σ dz·(y − mean), dz = g·act'; "gradient", of sums = Σ dz, Σ dz·x̂:
-    dy = scale·(dz − share·(Σ dz + x̂·Σ dz·x̂)), share = 1/n, or of given statistics scale·dz; "whole": sums, and dy.
+    """Sums: partials[chunk, 0..1, channel] = Σ dz, Σ dz·(y − mean), dz = g·act'; gradient, of sums = Σ dz, Σ dz·x̂:
+    dy = scale·(dz − share·(Σ dz + x̂·Σ dz·x̂)), share = 1/n, or of given statistics scale·dz; whole: both.
     """
     c, there, chunk, rows, columns, inside = _place(channels, inner, outer_chunks, inner_blocks, steps, LAST, BO, BI)
     mean = _load(moments, c, there)
