@@ -13,8 +13,11 @@ from ganfast import activations, functional, ops
 from ganfast.ops.conv_bn_act import conv_act, conv_act_tangent, conv_bn_act, conv_bn_act_backward
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-BEFORE = [(False, None), (True, None), (True, "leaky_relu"), (True, "silu"), (True, "tanh")]
-FORMS = [*(("act", a) for a in ACTS), *(("apply", a) for a in (None, "relu", "gelu", "tanh")), ("leave", None)]
+BEFORE = [(False, None), (True, "leaky_relu"), (True, "silu")]
+FORMS = [
+    *(("act", a) for a in (None, "leaky_relu", "tanh", "softplus")), *(("apply", a) for a in ("relu", "gelu")),
+    ("leave", None),
+]  # fmt: skip
 
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
@@ -55,8 +58,9 @@ def test_every_entry_of_the_derivatives(through, transposed):
 @pytest.mark.parametrize("form", ["act", "apply"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_third_derivative(transposed, form):
-    # torch's own third derivative fails with an output padding
-    layer = Layer(transposed, form, before=True, in_activation="tanh", activation="tanh", output_padding=(0, 0))
+    # torch's own third derivative fails with an output padding; behind a bias's normalisation there is nothing but noise
+    acts = {"in_activation": "tanh", "activation": "tanh"}
+    layer = Layer(transposed, form, before=True, **acts, bias=form == "act", output_padding=(0, 0))
     thirds = []
     for function in (layer, layer.composed):
         leaves = [t.detach().requires_grad_() for t in layer.leaves]

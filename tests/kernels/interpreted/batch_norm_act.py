@@ -42,7 +42,8 @@ def all_kernels(last, small) -> None:
     shapes = ((5, 3, 5, 7), (20, 1, 2, 4), (2, 70, 2, 2), (1, 2, 13, 11), (33, 17), (2, 2, 2, 3, 5))
     for count, shape in enumerate(shapes):
         channels = shape[1]
-        for act in activations.ROWS if count == 0 else ("relu",):
+        every = ("relu", "gelu") if small else activations.ROWS
+        for act in every if count == 0 else ("relu",):
             for use_batch in (True, False) if count == 0 else (True,):
                 dtype = (torch.float32, torch.float16)[(done + done // 2 + last) % 2]  # each in one of the layouts
                 bound = 2e-6 if dtype == torch.float32 else 2**-11 + 2e-6
