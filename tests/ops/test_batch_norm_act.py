@@ -359,7 +359,7 @@ def test_arguments_are_checked():
         torch.ops.ganfast.batch_norm_act_backward(y[1:], y, None, None, torch.stack((mean, var)), True, 1e-5, None, 0.2)
     with pytest.raises(ValueError, match="running_mean: requires grad, needs to be a buffer"):
         run(y, mean.clone().requires_grad_(), var, training=True)
-    with pytest.raises(ValueError, match="num_batches_tracked: got .* needs one int64"):
+    with pytest.raises(ValueError, match=r"num_batches_tracked: got .* needs one int64"):
         run(y, mean, var, training=True, num_batches_tracked=torch.tensor(1.0))
 
 

@@ -58,7 +58,7 @@ def test_every_entry_of_the_derivatives(through, transposed):
 @pytest.mark.parametrize("form", ["act", "apply"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_third_derivative(transposed, form):
-    # torch's own third derivative fails with an output padding; behind a bias's normalisation there is nothing but noise
+    # torch fails with an output padding; the gradient of a bias before a normalisation is noise
     acts = {"in_activation": "tanh", "activation": "tanh"}
     layer = Layer(transposed, form, before=True, **acts, bias=form == "act", output_padding=(0, 0))
     thirds = []
@@ -80,7 +80,7 @@ def test_the_backward_alone_has_no_second_derivative_with_moments():
     rest = *layer.geometry, 0.0, None, 0.0, EPS, "relu", 0.0, [True, False, True, False]
     da = torch.randn_like(a).requires_grad_()
     dx, *_ = conv_bn_act_backward(da, None, None, x, None, None, None, weight, bn_weight, bn_bias, z, moments, *rest)
-    with pytest.raises(NotImplementedError, match="no derivative with moments: .* create_graph"):
+    with pytest.raises(NotImplementedError, match=r"no derivative with moments: .* create_graph"):
         dx.sum().backward()
 
 
@@ -343,7 +343,7 @@ def test_an_empty_batch(transposed):
         assert results[0].shape == layer.composed()[0].shape
         assert form == "act" or results[-1].isnan().all()
         gradients = torch.autograd.grad(results[0].sum(), layer.leaves, allow_unused=True)
-        assert all(g is None or g.shape == t.shape and not g.any() for g, t in zip(gradients, layer.leaves))
+        assert all(g is None or (g.shape == t.shape and not g.any()) for g, t in zip(gradients, layer.leaves))
 
 
 def test_nan_goes_through():
