@@ -23,7 +23,10 @@ def build_note() -> str:
 @functools.cache
 def _load():
     try:
-        return importlib.import_module("ganfast._C"), None
+        module = importlib.import_module("ganfast._C")
+        if hasattr(module.cpu, "activations"):
+            return module, None
+        return None, f"ganfast._C was built from older sources than these; {REBUILD}"
     except ModuleNotFoundError as error:
         if error.name != "ganfast._C":
             return None, f"ganfast._C does not load: {error}"
