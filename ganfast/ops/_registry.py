@@ -30,7 +30,7 @@ from torch.nn import Parameter
 
 from ganfast.errors import InputError
 from ganfast.ops import _backends, _tuning
-from ganfast.ops._backends import NAMES, Backend, Kernels, as_announced, device_of, guard  # noqa: F401  taken from here
+from ganfast.ops._backends import NAMES, Kernels, as_announced, device_of
 from ganfast.ops._private import (
     are_functorch_transforms_active,
     get_tracing_state,
