@@ -13,6 +13,7 @@ from ganfast.data.files import FolderRows, ImageFiles, ZipRows
 from ganfast.data.gaussians import MODES, gaussians
 from ganfast.data.idx import is_idx, open_idx, train_file
 from ganfast.data.numpy_files import open_array
+from ganfast.data.options import DataOptions
 from ganfast.data.pairs import PairedFiles, check_layout
 from ganfast.data.rows import Rows, check_channels, check_size, in_ram, settle
 from ganfast.errors import InputError
@@ -22,12 +23,9 @@ BUILT_IN = ("digits", *(f"gaussians:{name}" for name in MODES))
 
 def open_dataset(
     source: str,
-    size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    progress: bool = True,
-    layout: str | None = None,
     targets: str | None = None,
+    progress: bool = True,
+    **options,
 ) -> Dataset:
     """Open a data set; images are decoded into memory unless they lie packed or as uint8 arrays of the right size.
 
@@ -56,19 +54,18 @@ def open_dataset(
     Raises:
         InputError: what was given cannot be used, with the file's name and what to do.
     """
-    with _opened(source, size, channels, skip_bad, layout, targets) as (found, size, channels):
+    opts = DataOptions(**options)
+    skip_bad = opts.skip_bad
+    with _opened(source, opts.size, opts.channels, skip_bad, opts.layout, targets) as (found, size, channels):
         return found if isinstance(found, Dataset) else in_ram(found, size, channels, skip_bad, progress)
 
 
 def pack(
     source: str,
     dest: str,
-    size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    progress: bool = True,
-    layout: str | None = None,
     targets: str | None = None,
+    progress: bool = True,
+    **options,
 ) -> Dataset:
     """Write a data set to one memory-mappable file, DEST.safetensors, and open it. Arguments as in open_dataset.
 
@@ -76,7 +73,9 @@ def pack(
     whole or not at all; one that exists stays until then.
     """
     path = packed.check_dest(dest)
-    with _opened(source, size, channels, skip_bad, layout, targets) as (found, size, channels):
+    opts = DataOptions(**options)
+    skip_bad = opts.skip_bad
+    with _opened(source, opts.size, opts.channels, skip_bad, opts.layout, targets) as (found, size, channels):
         if isinstance(found, Dataset):
             return packed.write(found, path)
         return packed.write_rows(found, path, size, channels, skip_bad, progress)

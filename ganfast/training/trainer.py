@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
+from ganfast.data.options import data_fields, parse_size, size_word
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
 from ganfast.nn.ranks import gather
@@ -113,12 +114,17 @@ class Trainer:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
                     source = open_dataset(
-                        os.fspath(source), size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad,
-                        layout=opts.layout, targets=opts.data_b if paired else None,
-                    )  # fmt: skip
-            for name, wanted, own in zip(("channels", "size"), (opts.channels, opts.size), source.shape):
-                if wanted not in (None, own):
-                    raise InputError(f"{name} is {own} in {source.name}, got {wanted}: leave it out (--{name}).")
+                        os.fspath(source), targets=opts.data_b if paired else None, **data_fields(opts)
+                    )
+            if source.kind == "images":
+                channels, *sides = source.shape
+                for name, wanted, own, word in (
+                    ("channels", opts.channels, channels, channels),
+                    ("size", parse_size(opts.size), tuple(sides), size_word(*sides)),
+                ):
+                    if wanted not in (None, own):
+                        given = getattr(opts, name)
+                        raise InputError(f"{name} is {word} in {source.name}, got {given}: leave it out (--{name}).")
             opened.append(source)
         return opened
 
