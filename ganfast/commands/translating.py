@@ -1,6 +1,5 @@
 """Samples that are made of pictures: translations, or reconstructions."""
 
-import warnings
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,13 +14,9 @@ from ganfast import models
 from ganfast.commands import network
 from ganfast.commands.choices import parse_classes, parse_seeds
 from ganfast.commands.drawing import FEW, SHOWN
-from ganfast.data import open_dataset
-from ganfast.data.files import FolderRows, ZipRows
-from ganfast.data.idx import is_idx, train_file
-from ganfast.data.images import naming, to_square, upright
-from ganfast.data.rows import in_ram
+from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
-from ganfast.data.sources import BUILT_IN
+from ganfast.data.sources import BUILT_IN, open_titled
 from ganfast.errors import InputError
 from ganfast.recipes import Trained
 from ganfast.training import pictures, sampling
@@ -129,49 +124,20 @@ class Translating:
 
 def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
     """(names, uint8 [N, H, W, C], how many were left out) of the pictures that a person gives."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked
-        return find(source, shape, skip_bad)
-
-
-def find(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
-    channels, size, _ = shape
+    channels, *sides = shape
     if source.startswith("gaussians:"):
         raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
-    path = Path(source).expanduser()
-    if source not in BUILT_IN:
-        if not source or not path.exists():
-            raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
-        if path.is_dir() and not train_file(path):
-            return read_files(FolderRows(path), size, channels, skip_bad)
-        if path.suffix.lower() == ".zip":
-            return read_files(ZipRows(path), size, channels, skip_bad)
-        if path.suffix.lower() not in ARRAYS and not is_idx(path):
-            check_channels(channels)
-            with naming(f"--input {source}"):
-                return [path.name], torch.from_numpy(to_square(upright(path), size, channels).copy())[None], 0
-    data = open_dataset(source, size=size, channels=channels, skip_bad=skip_bad)
+    if not source or not (source in BUILT_IN or Path(source).expanduser().exists()):
+        raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
+    own = channels if channels in (1, 3) else None
+    data, titles = open_titled(source, size=size_word(*sides), channels=own, skip_bad=skip_bad)
     if "images" not in data.columns:
         raise InputError(f"--input {source} has no images: give a picture, a folder or a zip of images.")
-    return [f"{k:06d}" for k in range(len(data))], data.columns["images"], len(data.skipped)
-
-
-def read_files(rows: FolderRows | ZipRows, size: int, channels: int, skip_bad: bool) -> tuple[list[str], Tensor, int]:
-    try:
-        check_channels(channels)
-        data = in_ram(rows, size, channels, skip_bad, progress=True)
-        left_out = set(data.skipped)
-        kept = [title for title in map(rows.title, range(len(rows))) if title not in left_out]
-        return kept, data.columns["images"], len(left_out)
-    finally:
-        rows.close()
-
-
-def check_channels(channels: int) -> None:
-    if channels not in (1, 3):
+    if data.shape != tuple(shape):
         raise InputError(
             f"the recipe's images have {channels} channels, and pictures have 1 or 3: give a .npy (--input)."
         )
+    return titles or [f"{k:06d}" for k in range(len(data))], data.columns["images"], len(data.skipped)
 
 
 def refuse_same_folder(source: str, outdir: Path) -> None:

@@ -154,7 +154,6 @@ def test_samples_that_cannot_be_used_are_refused(saved, name, values, reason):
         (noise(2, 32, 32), "targets: 2 targets for 3 images"),
         (noise(3, 32, 16), "targets: a pair of 32×32 and 16×32 pixels"),
         (noise(3, 32, 32, 4), "targets: targets of 4 channels for images of 1"),
-        (np.zeros((3, 32), np.float32), "targets: an array of float32"),
         (np.array([{}] * 3, object), "the array targets is damaged or holds Python objects"),
     ],
 )
