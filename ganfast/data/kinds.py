@@ -56,9 +56,9 @@ def kind_of_file(path: Path) -> Kind:
             pass
     if idx.is_idx(inner or start):
         return IDX
-    if opener is not None and inner[257:262] == b"ustar":
-        return TAR
     name = path.name.lower()
+    if opener is not None and (inner[257:262] == b"ustar" or name.endswith(tuple(TAR.suffixes.split()))):
+        return TAR
     by_suffix = [kind for kind in KINDS if name.endswith(tuple(kind.suffixes.split()))]
     by_magic = [k for k in KINDS if any(start[at : at + len(magic)] == magic for at, magic in k.magic)]
     both = [kind for kind in by_magic if kind in by_suffix]

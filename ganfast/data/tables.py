@@ -97,12 +97,13 @@ class Found:
 
 
 def read(tree: Tree, name: str) -> Table | None:
-    """The table in the file ``name``; None where it is none of the images. What is damaged says why."""
-    title = PurePosixPath(name).name
-    reader = next(read for fits, read in READERS if fits(title.lower()))
+    """The table in the file ``name``; None where it is about something else. What is damaged says why."""
+    title, place = PurePosixPath(name).name, rank(name)
     try:
         with naming(title):
-            return reader(tree.read(name), title)
+            table = READERS[place][1](tree.read(name), title)
+            nothing = Table(title, why=f"{title} names no file with a label", silent=True)
+            return nothing if table is None and place < CERTAIN else table
     except InputError as error:
         return Table(title, why=str(error))
 

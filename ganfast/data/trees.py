@@ -150,7 +150,7 @@ class Tar(Tree):
             packed, self.file = self.file, TemporaryFile()  # noqa: SIM115
             with packed, opener(packed) as content:
                 shutil.copyfileobj(content, self.file, 2**20)
-            self.file.flush()
+            self.file.seek(0)
 
     def open(self, name: str) -> BinaryIO:
         start, size = self.members[name]

@@ -12,7 +12,7 @@ from PIL import Image
 from ganfast import load, models
 from ganfast.cli import main
 from ganfast.commands import translating
-from ganfast.data.images import to_square, upright
+from ganfast.data.images import Frame, to_frame, upright
 from ganfast.training.pictures import to_uint8
 
 
@@ -24,7 +24,7 @@ def picture(path: str, seed: int = 0, size=(20, 16)) -> str:
 
 
 def tensor(path: str, channels: int = 1) -> torch.Tensor:
-    pixels = torch.tensor(to_square(upright(path), 16, channels))
+    pixels = torch.tensor(to_frame(upright(path), Frame(16, 16, channels)))
     return pixels.permute(2, 0, 1)[None] / 127.5 - 1
 
 
@@ -54,7 +54,7 @@ def test_a_translation_for_each_picture(folder, capsys):
     assert np.array_equal(written("generated/a.png"), wanted)
     grid = written("generated/grid.png")
     assert grid.shape == (16, 6 * 18 - 2)  # three pairs
-    assert np.array_equal(grid[:, :16], to_square(upright("images/a.png"), 16, 1)[..., 0])
+    assert np.array_equal(grid[:, :16], to_frame(upright("images/a.png"), Frame(16, 16, 1))[..., 0])
     assert np.array_equal(grid[:, 18:34], wanted)
 
 
@@ -65,7 +65,8 @@ def test_the_other_direction(folder):
         assert main(["generate", "--network", file, "--input", f"{folder}/a.png", "--direction", way]) == 0
         generator = load(file).networks[f"G_{way}"]
         wanted = to_uint8(generator(tensor("images/a.png", 3)))[0]
-        assert names() == {"a.png", "grid.png"} and np.array_equal(written("generated/a.png"), wanted)
+        assert names() == {"a.png", "grid.png"}
+        assert abs(written("generated/a.png").astype(int) - wanted).max() <= 1  # rounding in another memory layout
 
 
 @torch.no_grad()
@@ -150,7 +151,7 @@ def test_names_are_short_apart_and_in_one_folder():
         (["--input", "nowhere"], ["--input 'nowhere' is not there"]),
         (["--input", ""], ["--input '' is not there"]),
         (["--input", "gaussians:ring8"], ["--input gaussians:ring8 is points"]),
-        (["--input", "notes.txt"], ["--input notes.txt", "not an image"]),
+        (["--input", "notes.txt"], ["notes.txt: a table or a text", "give the folder"]),
         (["--input", "images"], ["broken.png", "--skip-bad"]),
         (["--input", "empty"], ["empty: holds no images"]),
         (["--input", "cut.zip"], ["cut.zip", "zip"]),
