@@ -8,6 +8,7 @@ import lzma
 import os
 import shutil
 import tarfile
+import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ class Tar(Tree):
             raise InputError(f"{path}: a damaged or truncated tar file ({error}); fetch or make it again") from error
         self.members = {m.name.removeprefix("./").lstrip("/"): (m.offset_data, m.size) for m in members}
         self.names = sorted(self.members)
-        self.end = os.fstat(self.file.fileno()).st_size
+        self.end, self.lock = os.fstat(self.file.fileno()).st_size, threading.Lock()
 
     def _unpack(self) -> None:
         opener = opener_of(self.file)
@@ -156,7 +157,9 @@ class Tar(Tree):
         start, size = self.members[name]
         if start + size > self.end:
             raise InputError("the archive ends within this file")
-        return io.BytesIO(os.pread(self.file.fileno(), size, start))  # without a position, so that threads may read
+        with self.lock:
+            self.file.seek(start)
+            return io.BytesIO(self.file.read(size))
 
     def size(self, name: str) -> int:
         return self.members[name][1]

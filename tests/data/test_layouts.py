@@ -345,6 +345,13 @@ def test_one_parquet_file_of_encoded_bytes(tmp_path):
     assert data.names["labels"] == ("b",) and data.skipped == ("row 1",)
 
 
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"parquet needs pyarrow; run pip install 'ganfast\[parquet\]'"):
+        open_dataset(str(tmp_path / "x.parquet"))
+
+
 def test_parquet_without_images(tmp_path):
     (tmp_path / "x.parquet").write_bytes(parquet([1.5, 2.5]))
     with pytest.raises(InputError, match="none of the columns image holds images"):
