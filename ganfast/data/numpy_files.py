@@ -64,18 +64,23 @@ def _open_archive(path: Path, found: np.lib.npyio.NpzFile, options: DataOptions,
     column = column if column in COLUMNS else _kind(array)
     ranks = {name: len(heads[own_key][0]) for name, own_key in own.items()}
     beside, targets = _beside(found, own, ranks, {key, own.get(column)}, len(array) if array.ndim else 0)
-    if objects:
-        names = ", ".join(objects)
-        note += "; " * bool(note) + f"passed over arrays that hold Python objects, which could run code: {names}"
-        hidden = {splits.without_part(name) for name in objects}
-        why = "the array {} is damaged or holds Python objects"
-        for role in hidden & set(LABEL_KEYS) - {"targets"}:
-            beside = labels.without_labels(why.format(role)) | beside
-        beside.absent |= {role: why.format(role) for role in hidden & {"targets", *COLUMNS}}
-    opened = _opened(path, f"{path}: {key}", column, array, beside, targets)
+    opened = _opened(path, f"{path}: {key}", column, array, _hidden(objects) | beside, targets)
     opened.reshaped = shape is not None
-    opened.notes = [*opened.notes, *filter(None, [note])]
+    passed = f"passed over arrays that hold Python objects, which could run code: {', '.join(objects)}"
+    opened.notes = [*opened.notes, *filter(None, [note, passed if objects else ""])]
     return opened
+
+
+def _hidden(objects: list[str]) -> Companions:
+    """What arrays of Python objects would have been."""
+    why = "the array {} is damaged or holds Python objects"
+    found = Companions()
+    for role in map(splits.without_part, objects):
+        if role in LABEL_KEYS and role != "targets":
+            found |= labels.without_labels(why.format(role))
+        elif role in ("targets", *COLUMNS):
+            found.absent[role] = why.format(role)
+    return found
 
 
 def _heads(found: np.lib.npyio.NpzFile) -> tuple[dict[str, Head], list[str]]:
@@ -170,12 +175,8 @@ def _sample_key(
     for key in heads:
         by_role.setdefault(splits.without_part(key), {})[splits.part_of(key)] = key
     role = next((role for role in usual if role in by_role), None)
-    for least, most in ((3, 99), (2, 2)):
-        able = [
-            r
-            for r, keys in by_role.items()
-            if r not in others and least <= len(heads[next(iter(keys.values()))][0]) <= most
-        ]
+    ranks = {r: max(len(heads[key][0]) for key in keys.values()) for r, keys in by_role.items() if r not in others}
+    for able in ([r for r in ranks if ranks[r] >= 3], [r for r in ranks if ranks[r] == 2]):
         role = able[0] if role is None and len(able) == 1 else role
     if role is None:
         held = ", ".join(heads) or "none"

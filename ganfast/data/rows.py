@@ -213,10 +213,15 @@ def in_ram(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> tuple[Da
     return data, kept
 
 
-def said_of(data: Dataset) -> list[str]:
-    """Notes on a data set as it was read: labels that are not there, and images that are nearly black."""
+def on_absent(data: Dataset) -> list[str]:
+    """Notes on the columns that a source seemed to have."""
     absent = {name: why for name, why in data.absent.items() if name != "labels" or "attributes" not in data.columns}
-    notes = [f"without {name}: {why}" for name, why in absent.items() if not _said(absent, name, why)]
+    return [f"without {name}: {why}" for name, why in absent.items() if not _said(absent, name, why)]
+
+
+def on_dark(data: Dataset) -> list[str]:
+    """Notes on images that are nearly black."""
+    notes = []
     for column, values in data.columns.items():
         if column in ("images", "targets") and len(values):
             rows = torch.linspace(0, len(values) - 1, min(len(values), 1024), dtype=torch.float64).round().long()

@@ -16,7 +16,7 @@ from ganfast.data.gaussians import MODES, gaussians
 from ganfast.data.images import Frame, pillows_limit
 from ganfast.data.options import DataOptions, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
-from ganfast.data.rows import Rows, in_ram, said_of, settle
+from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
 from ganfast.errors import InputError
 
 BUILT_IN = ("digits", *(f"gaussians:{name}" for name in MODES))
@@ -55,7 +55,7 @@ def open_titled(
         if isinstance(found, Dataset):
             return found, None
         data, kept = in_ram(found, frame, opts.skip_bad, progress)
-        data.notes = (*found.notes, *said_of(data))
+        data.notes = (*found.notes, *on_absent(data), *on_dark(data))
         return data, [found.title(k) for k in np.asarray(kept)] if isinstance(found, ImageFiles) else None
 
 
@@ -73,7 +73,7 @@ def pack(source: str, dest: str, targets: str | None = None, progress: bool = Tr
             data.notes = found.notes
             return data
         data = packed.write_rows(found, path, frame, opts.skip_bad, progress)
-        data.notes = (*found.notes, *said_of(data))
+        data.notes = (*found.notes, *on_absent(data), *on_dark(data))
         return data
 
 
@@ -92,6 +92,7 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
             found = PairedFiles(found, other)
         if isinstance(found, Dataset):
             _refuse_change(source, found, opts)
+            found.notes = (*found.notes, *on_absent(found))
             yield found, None
             return
         if opts.layout:
