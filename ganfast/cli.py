@@ -3,9 +3,12 @@
 Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import errno
+import functools
+import io
 import os
 import shutil
 import sys
@@ -84,9 +87,41 @@ def choose(name: str, choices: dict, kind: str):
     return choices[name]
 
 
-def read_options(cls, argv: list[str], prog: str, default=None):
-    """Options of dataclass ``cls`` from ``argv``."""
-    return tyro.cli(cls, args=argv, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+def read_options(cls, argv: list[str], prog: str, default=None, pairs: bool = False):
+    """Options of dataclass ``cls`` from ``argv``; with ``pairs`` every flag has its --no-flag.
+
+    Values that ``__post_init__`` refuses raise its ``InputError``. What does not parse, and help, ends as tyro ends it.
+    """
+    config = (tyro.conf.DisallowNone, *(() if pairs else (tyro.conf.FlagCreatePairsOff,)))
+    read = functools.partial(tyro.cli, cls, args=argv, prog=prog, default=default, config=config, registry=REGISTRY)
+    silence = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            return read()
+    except SystemExit as error:
+        reason = error.__context__
+        while reason is not None and not isinstance(reason, InputError):
+            reason = reason.__context__
+        if reason is not None:
+            raise reason from None
+    return read()  # again, to print
+
+
+REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def size_option(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """--size, the only option that is a number or a word, has a name of its own in the help."""
+    if info.type != int | str | None:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N|WxH",
+        instance_from_str=lambda words: int(words[0]) if words[0].isdecimal() else words[0],
+        is_instance=lambda value: value is None or isinstance(value, (int, str)),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 # -- train -----------------------------------------------------------------------------------------------------------
@@ -94,7 +129,8 @@ def read_options(cls, argv: list[str], prog: str, default=None):
 
 def train(argv: list[str]) -> None:
     from ganfast.recipes import RECIPES
-    from ganfast.training import Trainer, TrainOptions
+    from ganfast.training import Trainer
+    from ganfast.training.options import GROUPS
     from ganfast.training.run_directory import next_name
 
     recipe_class = choose(argv[0] if argv else "-h", RECIPES, "recipe")
@@ -107,25 +143,13 @@ def train(argv: list[str]) -> None:
         print("\n`ganfast train RECIPE -h` lists the options of a recipe.")
         return
 
-    bare = tyro.conf.OmitArgPrefixes
-    command = dataclasses.make_dataclass(
-        "Train",
-        [
-            ("run", bare[TrainOptions]),
-            ("recipe", bare[recipe_class]),
-            (
-                "dry_run",
-                Annotated[bool, tyro.conf.arg(aliases=["-n"], help="print what would be done, and do nothing")],
-                False,
-            ),
-        ],
-        kw_only=True,
-    )
-    command.__doc__ = recipe_class.__doc__
-    stored = stored_defaults(argv[1:], recipe_class, TrainOptions)
-    default = command(run=stored[0], recipe=stored[1]) if stored else None
-    chosen = read_options(command, argv[1:], f"ganfast train {argv[0]}", default)
-    options = dataclasses.asdict(chosen.run)
+    command = train_command(recipe_class)
+    stored = stored_defaults(argv[1:], recipe_class)
+    default = command(**in_groups(stored[0]), recipe=stored[1]) if stored else None
+    chosen = read_options(command, argv[1:], f"ganfast train {argv[0]}", default, pairs=stored is not None)
+    options = {}
+    for name in GROUPS:
+        options |= vars(getattr(chosen, name))
     sources = [options.pop("data")]
     if stored and options["steps"] is None and options["kimg"] is None:
         options["steps"] = stored[2]
@@ -138,8 +162,33 @@ def train(argv: list[str]) -> None:
         trainer.train()
 
 
-def stored_defaults(argv: list[str], recipe_class, options_class):
+def train_command(recipe_class) -> type:
+    """A dataclass of all options, a field for each box of the help, the most used first."""
+    from ganfast.training.options import GROUPS
+
+    bare = tyro.conf.OmitArgPrefixes
+    groups = [(name, bare[group]) for name, group in GROUPS.items()]
+    named = Annotated[bare[recipe_class], tyro.conf.arg(name=recipe_class.name)]
+    dry_run = Annotated[bool, tyro.conf.arg(aliases=["-n"], help="print what would be done, and do nothing")]
+    fields = [*groups[:3], ("recipe", named), *groups[3:], ("dry_run", dry_run, False)]
+    said = {"__doc__": f"Train {recipe_class.name}: the options by subject, the most used first."}
+    return dataclasses.make_dataclass("Train", fields, kw_only=True, namespace=said)
+
+
+def in_groups(options) -> dict:
+    """TrainOptions as the groups that it is made of."""
+    from ganfast.training.options import GROUPS
+
+    given = dataclasses.asdict(options)
+    return {
+        name: group(**{field.name: given[field.name] for field in dataclasses.fields(group)})
+        for name, group in GROUPS.items()
+    }
+
+
+def stored_defaults(argv: list[str], recipe_class):
     """(options, recipe, steps) of the run that ``argv`` resumes, so that nobody types them again; else None."""
+    from ganfast.training import TrainOptions
     from ganfast.training.run_directory import stored_options
 
     path = None
@@ -156,7 +205,7 @@ def stored_defaults(argv: list[str], recipe_class, options_class):
             f"{path} is of recipe {name}, not {recipe_class.name}: give ganfast train {name} --resume {path}."
         )
     try:
-        options = options_class(**options)
+        options = TrainOptions(**options)
         recipe = recipe_class(**recipe)
     except TypeError as error:
         raise InputError(f"{path} has options that this version of ganfast does not know ({error}).") from None

@@ -11,7 +11,7 @@ from ganfast.errors import InputError
 
 @dataclass(kw_only=True)
 class Generate:
-    """Samples of a trained recipe. A seed gives the same sample whatever --batch and the other seeds are."""
+    """Samples of a trained recipe; a seed always gives the same sample."""
 
     network: Path
     """a run directory, one of its checkpoints, or a generator.safetensors"""

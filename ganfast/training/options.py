@@ -13,8 +13,8 @@ from ganfast.training.distributed import local_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataGroup(DataOptions):
-    """What is trained on."""
+class Sources:
+    """What is trained on: the first options of the help."""
 
     data: str
     """digits, gaussians:ring8, gaussians:grid25, or a folder, zip, tar, IDX, .npy, .npz, parquet or packed file"""
@@ -25,13 +25,18 @@ class DataGroup(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataGroup(DataOptions, Sources):
+    """What is trained on, and how it is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunGroup:
     """How long the run is, and where it goes."""
 
-    kimg: float | None = None
-    """train until the networks have seen this many thousand real samples (1000 when --steps is not given either)"""
     steps: int | None = None
     """train for this many steps (of a GAN: generator updates), instead of --kimg"""
+    kimg: float | None = None
+    """train until the networks have seen this many thousand real samples (1000 when --steps is not given either)"""
     outdir: str = "runs"
     """where the run directory is created"""
     resume: str | None = None
@@ -44,7 +49,7 @@ class RunGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationGroup:
-    """What every recipe's optimisation has."""
+    """Batches, learning rates and averages, whatever the recipe."""
 
     batch: int | None = None
     """samples in a batch; by default as the recipe says: mostly 64"""
@@ -58,7 +63,7 @@ class OptimisationGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceGroup:
-    """Where and how it is computed."""
+    """Where and in which precision it is computed."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
@@ -86,6 +91,10 @@ class SavingGroup:
     """steps between two rows of stats.jsonl"""
     keep: int = 3
     """how many checkpoints are kept; older ones are deleted"""
+
+
+GROUPS = {"data": DataGroup, "run": RunGroup, "optimisation": OptimisationGroup, "device": DeviceGroup,
+          "saving": SavingGroup}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 """The command line as a person uses it, and every mistake as one sentence with exit code 2."""
 
+import contextlib
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -157,13 +159,40 @@ def test_info_lists_operators_and_backends(capsys):
         assert "not on cuda: cuda, reference, triton: torch sees no CUDA device\n" in out
 
 
-def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["train"], ["train", "cyclegan"], ["generate"], ["export"], ["evaluate"], ["report"], ["data"],
+     ["data", "pack"], ["info"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_help_fits_a_terminal_of_80_columns(argv, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    main([]), main(["train"]), main(["data"]), main(["info", "-h"])
-    for command in (["evaluate"], ["report"], ["data", "pack"]):
-        with pytest.raises(SystemExit, match="0"):
-            main([*command, "-h"])
-    assert not [line for line in capsys.readouterr().out.splitlines() if len(line) > 80 and "usage:" not in line]
+    with contextlib.suppress(SystemExit):
+        main([*argv, "-h"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and not [line for line in lines if len(line) > 80 and "usage:" not in line]
+
+
+def test_help_of_training_has_a_box_for_each_subject(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "wgan-gp", "-h"])
+    out = capsys.readouterr().out
+    boxes = re.split(r"(?m)^ (?=[\w-]* ?options *$)", out)[1:]  # without frames, as for no terminal
+    assert [box.splitlines()[0].strip() for box in boxes] == ["options", *(f"{word} options" for word in
+        ("data", "run", "optimisation", "wgan-gp", "device", "saving"))]  # fmt: skip
+    firsts = [re.search(r"(?m)^  (--[a-z][\w-]+)", box)[1] for box in boxes[1:]]
+    assert firsts == ["--data", "--steps", "--batch", "--latent-dim", "--device", "--checkpoint-every"]
+    assert "--size N|WxH" in out and "{None" not in out and "--layout {ab,ba}" in out
+
+
+def test_flags_of_a_resumed_run_can_be_given_again_and_taken_back(tmp_path, capsys):
+    png(Path("images/a.png")), png(Path("images/b.png")), png(Path("images/c.png")), png(Path("images/d.png"))
+    assert main(["train", "dcgan", "--data", "images", *TINY, "--skip-bad"]) == 0
+    run = "runs/00000-dcgan-images"
+    for flag, stored in (("--skip-bad", True), ("--no-skip-bad", False)):
+        assert main(["train", "dcgan", "--resume", run, flag, "--steps", "3" if stored else "4"]) == 0
+        assert json.loads(Path(run, "options.json").read_text())["options"]["skip_bad"] is stored
 
 
 # -- what a person can get wrong -------------------------------------------------------------------------------------
@@ -186,6 +215,12 @@ def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch):
         (["train", "cyclegan", "--data", "digits", "--width", "2"], ["two data sets", "--data-b"]),
         (["train", "dcgan", "--data", "digits", "--size", "48"], ["48", "32", "64"]),
         (["train", "dcgan", "--data", "digits", "--size", "512"], ["512", "256"]),
+        (["train", "dcgan", "--data", "digits", "--size", "64x"], ["--size 64x", "128x64"]),
+        (["train", "dcgan", "--data", "digits", "--channels", "2"], ["--channels 2", "1 (grey)"]),
+        (["train", "dcgan", "--data", "digits", "--batch", "0"], ["--batch", "got 0"]),
+        (["train", "dcgan", "--data", "digits", "--steps", "5", "--kimg", "3"], ["--kimg, --steps"]),
+        (["train", "dcgan", "--data", "digits", "--lr", "-1"], ["--lr", "got -1.0"]),
+        (["train", "dcgan", "--data", "digits", "--d-steps", "0"], ["--d-steps", "got 0"]),
         (["train", "dcgan", "--data", "digits", "--batch", "5000"], ["--batch", "5000", "1797"]),
         (["train", "dcgan", "--data", "digits", "--device", "cuda:77"], ["cuda:77", "--device cpu"]),
         (["train", "dcgan", "--resume", "nowhere"], ["nowhere", "--resume"]),
@@ -208,11 +243,7 @@ def test_one_sentence_that_names_the_mistake(argv, words, fails):
         (["train", "dcgan"], "--data"),
         (["train", "dcgan", "--data", "digits", "--nope", "3"], "--nope"),
         (["train", "dcgan", "--data", "digits", "--batch", "many"], "--batch"),
-        (["train", "dcgan", "--data", "digits", "--batch", "0"], "--batch"),
         (["train", "dcgan", "--data", "digits", "--loss", "hinge?"], "--loss"),
-        (["train", "dcgan", "--data", "digits", "--steps", "5", "--kimg", "3"], "--kimg"),
-        (["train", "dcgan", "--data", "digits", "--lr", "-1"], "--lr"),
-        (["train", "dcgan", "--data", "digits", "--d-steps", "0"], "--d-steps"),
         (["generate"], "--network"),
         (["export", "--network", "x"], "--onnx"),
         (["report"], "RUN"),
