@@ -13,9 +13,8 @@ import os
 import shutil
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -239,40 +238,13 @@ def report(argv: list[str]) -> None:
     read_options(Report, argv, "ganfast report").run()
 
 
-# -- data ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Pack:
-    """Decode a data set once into one file that trains without decoding."""
-
-    src: Annotated[str, tyro.conf.arg(metavar="SRC"), tyro.conf.Positional]
-    """digits, or a folder, zip, IDX, .npy or .npz file of images"""
-    dest: Annotated[str, tyro.conf.arg(metavar="DEST"), tyro.conf.Positional]
-    """the file to write, DEST.safetensors"""
-    size: int | None = None
-    """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
-    channels: int | None = None
-    """1 for grey, 3 for RGB; by default what the data is"""
-    skip_bad: bool = False
-    """skip files that cannot be decoded, and count them"""
-    layout: Literal["ab", "ba"] | None = None
-    """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
-    targets: str | None = None
-    """a folder or zip of the images' partners, by equal names"""
-
-
 def data(argv: list[str]) -> None:
-    from ganfast.data import pack
+    from ganfast.commands.pack import Pack
 
-    if choose(argv[0] if argv else "-h", {"pack": pack}, "data command") is None:
+    if choose(argv[0] if argv else "-h", {"pack": Pack}, "data command") is None:
         print("ganfast data pack SRC DEST    decode a data set once, into one file")
         return
-    chosen = read_options(Pack, argv[1:], "ganfast data pack")
-    options = {name: value for name, value in vars(chosen).items() if name not in ("src", "dest")}
-    packed = pack(chosen.src, chosen.dest, **options)
-    left_out = f", {len(packed.skipped)} files left out that cannot be decoded" if packed.skipped else ""
-    print(f"wrote {len(packed)} {packed.kind} of {'×'.join(map(str, packed.shape))} to {chosen.dest}{left_out}")
+    read_options(Pack, argv[1:], "ganfast data pack").run()
 
 
 # -- info ------------------------------------------------------------------------------------------------------------

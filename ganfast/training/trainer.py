@@ -249,6 +249,10 @@ class Trainer:
             + (f"; run directory {self.run}" if self.run else "")
         )
 
+    def data_notes(self) -> list[str]:
+        """What was noticed when the data was read, a sentence each."""
+        return [note for data in self.sources for note in getattr(data, "notes", ())]
+
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self, progress: bool = True) -> Path:
@@ -275,7 +279,7 @@ class Trainer:
                 saver.saved = self.step if resumed and saver.run == resumed.run and not resumed.begins_again else None
             with Stop(self.ranks.count > 1) as stop, self.monitor(progress) as monitor, self.state.precision.settings():
                 notes = resumed.notes if resumed and not again else []
-                for said in (*notes, *filter(None, [unlocked]), self.describe()):
+                for said in (*notes, *filter(None, [unlocked]), self.describe(), *self.data_notes()):
                     monitor.say(said)
                 stopped_by = self.loop(monitor, stop)
         self.failed = False

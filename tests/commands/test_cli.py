@@ -15,6 +15,8 @@ from PIL import Image
 
 from ganfast import load
 from ganfast.cli import COMMANDS, main
+from ganfast.data import open_dataset
+from ganfast.data.options import DataOptions
 
 
 def png(path: Path, size=(20, 20), mode="RGB") -> Path:
@@ -119,6 +121,27 @@ def test_pack_then_train(capsys):
     assert main(["data", "pack", "images", "packed.safetensors", "--size", "16", "--skip-bad"]) == 0
     assert "6 images of 3×16×16" in (out := capsys.readouterr().out) and "1 files left out" in out
     assert main(["train", "dcgan", "--data", "packed.safetensors", *TINY]) == 0
+
+
+def test_pack_takes_the_data_options_and_says_what_was_noticed(capsys, monkeypatch):
+    asked = {}
+
+    def packed(src, dest, targets=None, **options):
+        asked.update(options, src=src, dest=dest, targets=targets)
+        data = open_dataset("digits", size=16)
+        data.notes = ("Two pictures are alike.", "Three are grey.")
+        return data
+
+    monkeypatch.setattr("ganfast.data.sources.pack", packed)
+    argv = ["data", "pack", "a", "b.safetensors", "--fit", "pad", "--split", "test", "--transpose", "--targets", "c"]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["Two pictures are alike.", "Three are grey."]
+    given = {"fit": "pad", "split": "test", "transpose": True, "src": "a", "dest": "b.safetensors", "targets": "c"}
+    assert asked == vars(DataOptions()) | given
+    with pytest.raises(SystemExit):
+        main(["data", "pack", "-h"])
+    out = capsys.readouterr().out
+    assert out.index("SRC") < out.index("DEST") < out.index("--size") and "--skip-unlabelled" in out
 
 
 def test_skip_bad_counts_what_it_skips(capsys):

@@ -243,6 +243,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(recipe, options
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_was_noticed_in_the_data_is_said_at_the_start(tmp_path):
+    data = open_dataset("digits", size=16)
+    data.notes = ("Two pictures are alike.",)
+    run = ganfast.Trainer(DCGAN(width=2), data, steps=1, batch=4, outdir=tmp_path).train(progress=False)
+    assert " Two pictures are alike.\n" in (run / "log.txt").read_text()
+
+
 def test_a_data_set_that_is_given_keeps_its_size():
     data = open_dataset("digits", size=16)
     assert ganfast.Trainer(DCGAN(width=2), data, size=16, channels=1, batch=4).sources == [data]
