@@ -119,7 +119,7 @@ def test_pack_then_train(capsys):
         png(Path(f"images/{k}.png"))
     Path("images/notes.txt").write_text("no image")
     assert main(["data", "pack", "images", "packed.safetensors", "--size", "16", "--skip-bad"]) == 0
-    assert "6 images of 3×16×16" in (out := capsys.readouterr().out) and "1 files left out" in out
+    assert "6 images of 3×16×16" in (out := capsys.readouterr().out) and "1 documents (notes.txt)" in out
     assert main(["train", "dcgan", "--data", "packed.safetensors", *TINY]) == 0
 
 
@@ -312,7 +312,7 @@ def bomb() -> bytes:
 
 @pytest.mark.parametrize(
     "name, content",
-    [("notes.txt", lambda: b"just words"), ("text.png", lambda: b"just words"), ("cut.png", truncated_png),
+    [("notes.what", lambda: b"just words"), ("text.png", lambda: b"just words"), ("cut.png", truncated_png),
      ("one.png", one_pixel), ("bomb.png", bomb), ("empty.png", lambda: b"")],
 )  # fmt: skip
 def test_a_bad_file_among_images_is_named_and_can_be_skipped(name, content, fails, capsys):
