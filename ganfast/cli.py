@@ -26,7 +26,7 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast train RECIPE --data SRC    a GAN by one of the recipes below
   ganfast generate --network PATH    pictures from a trained generator
   ganfast export --network PATH      the generator as ONNX
-  ganfast evaluate --network PATH    how far a generator is from the data
+  ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
   ganfast data pack SRC DEST         decode a data set once, into one file
   ganfast info                       versions, devices, the operators' backends
@@ -229,7 +229,8 @@ def export(argv: list[str]) -> None:
 def evaluate(argv: list[str]) -> None:
     from ganfast.commands.evaluate import Evaluate
 
-    read_options(Evaluate, argv, "ganfast evaluate").run()
+    read = functools.partial(read_options, Evaluate, argv, "ganfast evaluate", pairs=True)
+    read(default=read().as_trained()).run()
 
 
 def report(argv: list[str]) -> None:

@@ -151,6 +151,13 @@ def read_options(run: Path) -> dict:
     return found
 
 
+def data_of(about: dict) -> str | None:
+    """The data of a run by its options.json: where its files lay, else the same word from here."""
+    word = about.get("options", {}).get("data")
+    source = about.get("data", {}).get("source")
+    return source if source and Path(source).exists() else word
+
+
 def empty(run: Path) -> None:
     """Remove what a run that had no checkpoint wrote, but its log."""
     named = [run / name for name in ("stats.jsonl", "losses.png", "reals.png", "generator.safetensors")]

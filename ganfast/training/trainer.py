@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
 from ganfast.data.options import data_fields, parse_size, size_word
+from ganfast.data.sources import BUILT_IN
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
 from ganfast.nn.ranks import gather
@@ -42,6 +43,13 @@ class Row:
     images: int
     waited: float
     steps: int
+
+
+def place_of(source) -> str | None:
+    """Where the files of a source lie, whatever the working directory is later; None of what has none."""
+    if isinstance(source, Dataset) or source in BUILT_IN:
+        return None
+    return str(Path(source).expanduser().absolute())
 
 
 class Trainer:
@@ -110,6 +118,12 @@ class Trainer:
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
+        self.places = {
+            which: None
+            if isinstance(source, Dataset) or source in BUILT_IN
+            else str(Path(source).expanduser().absolute())
+            for which, source in zip(("data", "data_b"), given)
+        }  # where files lie, whatever the working directory is later
         for source in given:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
@@ -222,6 +236,7 @@ class Trainer:
         for which, data in zip(("data", "data_b"), self.sources):
             found[which] = {
                 "name": data.name,
+                "source": self.places[which],
                 "count": len(data),
                 "kind": data.kind,
                 "shape": list(data.shape),

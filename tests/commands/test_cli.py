@@ -103,13 +103,13 @@ def test_points_from_training_to_evaluation(capsys):
     assert main(["generate", "--network", run, "--seeds", "0-99"]) == 0
     assert np.load("generated/points.npy").shape == (100, 2) and Path("generated/points.png").is_file()
     capsys.readouterr()
-    assert main(["evaluate", "--network", run, "--data", "gaussians:ring8", "--samples", "50"]) == 0
+    assert main(["evaluate", run, "--data", "gaussians:ring8", "--samples", "50"]) == 0
     assert "of 8" in capsys.readouterr().out
 
 
 def test_evaluate_labelled_images(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / trained.name)  # it keeps its scores
-    assert main(["evaluate", "--network", str(run), "--data", "digits", "--samples", "100"]) == 0
+    assert main(["evaluate", str(run), "--data", "digits", "--samples", "100"]) == 0
     out = capsys.readouterr().out
     assert "classifier's accuracy" in out and out.count("share") == 2
 
@@ -249,7 +249,7 @@ def test_flags_of_a_resumed_run_can_be_given_again_and_taken_back(tmp_path, caps
         (["train", "dcgan", "--resume", "nowhere"], ["nowhere", "--resume"]),
         (["generate", "--network", "nowhere"], ["nowhere", "--network"]),
         (["generate", "--network", "nowhere", "--seeds", "x"], ["'x'", "seeds"]),
-        (["evaluate", "--network", "nowhere", "--data", "digits"], ["nowhere"]),
+        (["evaluate", "nowhere", "--data", "digits"], ["nowhere"]),
         (["data", "pack", "missing", "out.safetensors"], ["missing"]),
         (["data", "pack", "digits", "out.bin"], ["out.bin", ".safetensors"]),
     ],

@@ -29,7 +29,8 @@ BUILT = {"fields": {}, "columns": {}, "steps": 1, "stage": 0}
 )
 def test_a_file_of_another_kind_is_one_sentence(command, metadata, words, fails):
     save_file({"w": torch.zeros(3)}, "mine.safetensors", metadata)
-    message = fails(command[0], "--network", "mine.safetensors", *command[1:])
+    named = [] if command[0] == "evaluate" else ["--network"]
+    message = fails(command[0], *named, "mine.safetensors", *command[1:])
     assert "mine.safetensors" in message and words in message
 
 
