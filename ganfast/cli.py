@@ -127,6 +127,7 @@ def size_option(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.
 
 
 def train(argv: list[str]) -> None:
+    from ganfast.commands.outputs import refuse_as_data
     from ganfast.recipes import RECIPES
     from ganfast.training import Trainer
     from ganfast.training.options import GROUPS
@@ -149,6 +150,8 @@ def train(argv: list[str]) -> None:
     options = {}
     for name in GROUPS:
         options |= vars(getattr(chosen, name))
+    refuse_as_data(options["data"], "--data")
+    refuse_as_data(options["data_b"], "--data-b")
     sources = [options.pop("data")]
     if stored and options["steps"] is None and options["kimg"] is None:
         options["steps"] = stored[2]

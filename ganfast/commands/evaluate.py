@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ganfast import metrics
 from ganfast.commands import network
+from ganfast.commands.outputs import refuse_as_data
 from ganfast.data import Column, Dataset, gaussians, open_dataset
 from ganfast.data.options import DataOptions, data_fields, size_word
 from ganfast.errors import InputError
@@ -78,6 +79,7 @@ class Evaluate(DataOptions, Compared):
                     f"--data {self.data} is points, and this generator makes images: give the data it was trained on."
                 )
             return "modes", metrics.mode_report(draw(trained, self.samples), *gaussians.MODES[name])
+        refuse_as_data(self.data, "--data")
         data = self.open(shape)
         metrics.check_classes(data, shape)
         classes = labels_of_data(trained, data, self.samples)

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from ganfast import data
+from ganfast.commands.outputs import refuse_as_data
 from ganfast.data.options import DataOptions, data_fields
 
 
@@ -21,6 +22,8 @@ class Pack(DataOptions):
     """a folder or zip of the images' partners, by equal names"""
 
     def run(self) -> None:
+        refuse_as_data(self.src, "SRC")
+        refuse_as_data(self.targets, "--targets")
         packed = data.pack(self.src, self.dest, self.targets, **data_fields(self))
         left_out = f", {len(packed.skipped)} files left out that cannot be decoded" if packed.skipped else ""
         print(f"wrote {len(packed)} {packed.kind} of {'×'.join(map(str, packed.shape))} to {self.dest}{left_out}")

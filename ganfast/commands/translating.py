@@ -14,6 +14,7 @@ from ganfast import models
 from ganfast.commands import network
 from ganfast.commands.choices import parse_classes, parse_seeds
 from ganfast.commands.drawing import FEW, SHOWN
+from ganfast.commands.outputs import SAMPLES, Outputs, refuse_as_data
 from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
 from ganfast.data.sources import BUILT_IN, open_titled
@@ -51,6 +52,7 @@ class Translating:
             options.refuse(f"recipe {recipe} reconstructs {spec.kind}, not pictures", "input")
         self.variants = self.chosen()
         refuse_same_folder(options.input, options.outdir)
+        refuse_as_data(options.input, "--input")
         titles, self.images, self.skipped = read(options.input, spec.shape, options.skip_bad)
         self.names = list(names(titles, [suffix for suffix, _, _ in self.variants]))
         outputs = self.of(0)
@@ -93,20 +95,25 @@ class Translating:
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         yield from ((k, self.of(k)) for k in tqdm(range(len(self.images)), unit="img", delay=1, leave=False))
 
-    def write(self) -> str:
+    def files(self) -> tuple[str, ...]:
+        """What ``write`` will write, by the names that Outputs knows."""
+        return (SAMPLES, "grid.png")
+
+    def write(self, out: Outputs) -> str:
         """A PNG named after each picture, and grid.png of the pictures, each with its outputs."""
-        outdir, shown = self.options.outdir, []
+        shown = []
         each = 1 + len(self.variants)
         for k, outputs in self.outputs():
             for name, output in zip(self.names[k], pictures.to_uint8(outputs)):
-                pictures.write_png(outdir / name, output)
+                pictures.write_png(out.sample(name), output)
             if (len(shown) + 1) * each <= SHOWN or not shown:
                 shown.append(self.row(k, outputs))
-        pictures.write_png(outdir / "grid.png", self.grid(shown))
+        file = out.path("grid.png")
+        pictures.write_png(file, self.grid(shown))
         some = f" (the first {len(shown)} of --input)" if len(shown) < len(self.images) else ""
         left_out = f"; {self.skipped} files left out that cannot be decoded" if self.skipped else ""
         count = len(self.images) * len(self.variants)
-        return f"{count} picture{'s' if count > 1 else ''} and grid.png{some}{left_out}"
+        return f"{count} picture{'s' if count > 1 else ''} to {out.outdir / SAMPLES}, and {file}{some}{left_out}"
 
     def row(self, index: int, outputs: Tensor) -> Tensor:
         """[1 + variants, C, H, W]: a picture and what is made of it."""
@@ -141,16 +148,17 @@ def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str]
 
 
 def refuse_same_folder(source: str, outdir: Path) -> None:
-    """Outputs are named after inputs: they would replace them."""
+    """Outputs are named after inputs, and would lie among them."""
     path = Path(source).expanduser()
     folder = path if path.is_dir() else path.parent if path.is_file() else None
-    if folder and folder.resolve() == outdir.resolve() and path.suffix.lower() not in (".zip", *ARRAYS):
-        raise InputError(f"{outdir} holds the pictures of --input, which would be replaced: give another --outdir.")
+    own = (outdir.resolve(), (outdir / SAMPLES).resolve())
+    if folder and folder.resolve() in own and path.suffix.lower() not in (".zip", *ARRAYS):
+        raise InputError(f"{folder} holds the pictures of --input: give another --outdir, lest they mix.")
 
 
 def names(titles: list[str], suffixes: list[str]) -> Iterator[list[str]]:
     """File names for the outputs of each picture, ``a/b.jpg`` → ``a-b.png``: short, in one folder, all different."""
-    taken = {"grid.png"}
+    taken: set[str] = set()
     for k, title in enumerate(titles):
         flat = title.replace("/", "-").replace("\\", "-")
         for stem in (Path(flat).stem, flat, f"{k:06d}-{flat[:50]}", f"{k:06d}"):

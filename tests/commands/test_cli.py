@@ -69,13 +69,14 @@ def test_generate_writes_what_it_says(trained, tmp_path, capsys):
     from ganfast.training.pictures import to_uint8
 
     assert main(["generate", "--network", str(trained), "--seeds", "3,7-9"]) == 0
-    names = {path.name for path in Path("generated").iterdir()}
-    assert names == {"seed000003.png", "seed000007.png", "seed000008.png", "seed000009.png", "grid.png"}
+    names = {path.name for path in Path("generated", "samples").iterdir()}
+    assert names == {"seed000003.png", "seed000007.png", "seed000008.png", "seed000009.png"}
+    assert Path("generated/grid.png").is_file()
     generator = load(trained)
     z = torch.zeros(16, generator.latent_dim)
     z[7] = latents([7], generator.latent_dim)[0]
     expected = to_uint8(generator(z))[7, :, :, 0]
-    assert np.array_equal(np.asarray(Image.open("generated/seed000007.png")), expected)
+    assert np.array_equal(np.asarray(Image.open("generated/samples/seed000007.png")), expected)
 
     network = str(trained / "generator.safetensors")
     assert main(["generate", "--network", network, "--grid", "4x2", "--outdir", "g", "--truncation", "0.7"]) == 0
@@ -86,7 +87,7 @@ def test_generate_writes_what_it_says(trained, tmp_path, capsys):
         assert gif.format == "GIF" and gif.size == (16, 16)
     with Image.open("i/interpolation.png") as strip:
         assert strip.size == (16 * 18 - 2, 2 * 18 - 2)
-    assert "wrote interpolation.png and interpolation.gif to i" in capsys.readouterr().out
+    assert "wrote i/interpolation.png and i/interpolation.gif" in capsys.readouterr().out
 
 
 def test_generate_shows_samples_in_a_terminal(trained, capsys):

@@ -53,4 +53,4 @@ def test_a_checkpoint_and_a_file_are_the_run(trained, tmp_path):
     places = [trained, trained / "checkpoint-000002", trained / "generator.safetensors"]
     for k, place in enumerate(places):
         assert main(["generate", "--network", str(place), "--seeds", "3", "--outdir", f"o{k}"]) == 0
-    assert len({(tmp_path / "here" / f"o{k}" / "seed000003.png").read_bytes() for k in range(3)}) == 1
+    assert len({(tmp_path / "here" / f"o{k}" / "samples" / "seed000003.png").read_bytes() for k in range(3)}) == 1

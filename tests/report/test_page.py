@@ -171,7 +171,9 @@ def test_draw_from_it_fits_the_recipe(unpaired, complete, tmp_path, monkeypatch,
     command = facts.drawing(read)
     assert command[4:] == ["--input", str(unpaired.parent / "zebras.npy")]  # from b to a
     monkeypatch.chdir(tmp_path)
-    assert main(command[1:]) == 0 and "9 pictures and grid.png" in capsys.readouterr().out
+    assert (
+        main(command[1:]) == 0 and "9 pictures to generated/samples, and generated/grid.png" in capsys.readouterr().out
+    )
     read.about["options"]["layout"] = "ab"  # the pictures that it was trained on hold both sides
     assert facts.drawing(read)[4:] == ["--input", "PICTURES"]
     assert facts.drawing(facts.read(complete))[4:] == ["--seeds", "0-63"]
