@@ -57,7 +57,7 @@ def run(argv: list[str]) -> int:
         return 0
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":  # torchrun's processes all fail alike
-            report_error(str(error))
+            say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -67,11 +67,11 @@ def run(argv: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = f"{error.filename} " if error.filename else ""
-        report_error(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
+        say(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
         return 2
 
 
-def report_error(sentence: str) -> None:
+def say(sentence: str) -> None:
     print(f"ganfast: {sentence}", file=terminal.Watched())
 
 
@@ -143,10 +143,10 @@ def train(argv: list[str]) -> None:
         print("\n`ganfast train RECIPE -h` lists the options of a recipe.")
         return
 
-    command = train_command(recipe_class)
-    stored = stored_defaults(argv[1:], recipe_class)
+    command, words = train_command(recipe_class), with_latest(argv[1:], recipe_class.name)
+    stored = stored_defaults(words, recipe_class)
     default = command(**in_groups(stored[0]), recipe=stored[1]) if stored else None
-    chosen = read_options(command, argv[1:], f"ganfast train {argv[0]}", default, pairs=stored is not None)
+    chosen = read_options(command, words, f"ganfast train {argv[0]}", default, pairs=stored is not None)
     options = {}
     for name in GROUPS:
         options |= vars(getattr(chosen, name))
@@ -157,9 +157,10 @@ def train(argv: list[str]) -> None:
         options["steps"] = stored[2]
     trainer = Trainer(chosen.recipe, *sources, **options)
     if chosen.dry_run:
-        begun = trainer.resumed and trainer.resumed.run
+        trainer.refuse_finished()
+        begun = trainer.resumed and trainer.resumed.is_newest() and trainer.resumed.run
         run = begun or Path(options["outdir"], next_name(Path(options["outdir"]), trainer.label))
-        print(f"{trainer.describe()}. It would write to {run}.")
+        print(f"{trainer.describe()}. It would write to {run}.", *filter(None, [trainer.beside()]), sep="\n")
     else:
         trainer.train()
 
@@ -188,17 +189,36 @@ def in_groups(options) -> dict:
     }
 
 
+def value_of(argv: list[str], flag: str) -> str | None:
+    """What the last ``flag`` of ``argv`` says."""
+    value = None
+    for word, following in zip(argv, [*argv[1:], None]):
+        if word == flag and following:
+            value = following
+        elif word.startswith(f"{flag}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def with_latest(argv: list[str], recipe: str) -> list[str]:
+    """``argv`` with the run that ``--resume latest`` means, which is said."""
+    from ganfast.training.run_directory import resumable
+
+    if value_of(argv, "--resume") != "latest":
+        return argv
+    outdir = value_of(argv, "--outdir") or "runs"
+    run = resumable(Path(outdir), recipe)
+    if os.environ.get("RANK", "0") == "0":
+        say(f"--resume latest is {run}, the newest run of {recipe} in {outdir}")
+    return [*argv, "--resume", str(run)]
+
+
 def stored_defaults(argv: list[str], recipe_class):
     """(options, recipe, steps) of the run that ``argv`` resumes, so that nobody types them again; else None."""
     from ganfast.training import TrainOptions
     from ganfast.training.run_directory import stored_options
 
-    path = None
-    for word, following in zip(argv, [*argv[1:], None]):
-        if word == "--resume" and following:
-            path = following
-        elif word.startswith("--resume="):
-            path = word.partition("=")[2]
+    path = value_of(argv, "--resume")
     if path is None:
         return None
     name, recipe, options, steps = stored_options(Path(path))

@@ -40,7 +40,7 @@ class RunGroup:
     outdir: str = "runs"
     """where the run directory is created"""
     resume: str | None = None
-    """continue this run directory, or from one of its checkpoints"""
+    """continue this run directory, one of its checkpoints, or latest: the newest run of the recipe in --outdir"""
     seed: int = 0
     """random seed of weights, data order and latents"""
     on_nan: Literal["stop", "rollback"] = "stop"

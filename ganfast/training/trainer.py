@@ -76,6 +76,9 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self.ranks = Ranks(self.device)
+        if opts.resume == "latest":
+            run = self.ranks.from_first(lambda: run_directory.resumable(Path(opts.outdir), recipe.name))
+            self.options = opts = dataclasses.replace(opts, resume=str(run))
         if opts.batch % self.ranks.count:
             raise InputError(
                 f"batch {opts.batch} cannot be shared by {self.ranks.count} processes: give a multiple (--batch)."
@@ -277,12 +280,12 @@ class Trainer:
         ``KeyboardInterrupt`` (``SystemExit``); a second one does so without saving. What cannot be written, memory that
         is not there and a loss that is NaN or infinite raise ``InputError``; what was saved before stays.
         """
-        if self.step >= self.total_steps:
-            raise InputError(f"the run has its {self.step} steps already: give more --steps or --kimg.")
+        self.refuse_finished()
         if self.failed:
             raise InputError(f"this trainer has failed: make another one (resume={str(self.run)!r}).")
         again = self.saver is not None  # it goes on after an interruption
         if not again:
+            beside = self.ranks.from_first(self.beside)
             run = self.ranks.from_first(self.choose_run)
             self.saver = Saver(run, self.about(), self.options.keep, self.ranks, self.device, lambda: self.trained)
         saver, resumed = self.saver, self.resumed
@@ -293,13 +296,29 @@ class Trainer:
                 self.ranks.from_first(lambda: saver.prepare(self.state, resumed))
                 saver.saved = self.step if resumed and saver.run == resumed.run and not resumed.begins_again else None
             with Stop(self.ranks.count > 1) as stop, self.monitor(progress) as monitor, self.state.precision.settings():
-                notes = resumed.notes if resumed and not again else []
+                notes = [] if again else [*(resumed.notes if resumed else ()), *filter(None, [beside])]
                 for said in (*notes, *filter(None, [unlocked]), self.describe(), *self.data_notes()):
                     monitor.say(said)
                 stopped_by = self.loop(monitor, stop)
         self.failed = False
         raise_for(stopped_by)
         return saver.run
+
+    def refuse_finished(self) -> None:
+        if self.step >= self.total_steps:
+            run = (self.resumed and self.resumed.run) or self.run or "the run"
+            raise InputError(
+                f"{run} is finished, it has its {self.step} steps: give more --steps or --kimg to train on, or leave "
+                "--resume out to start a new run."
+            )
+
+    def beside(self) -> str:
+        """What is to be known before a new run directory is made; "" where nothing is, or none is made."""
+        if not self.resumed:
+            return run_directory.beside(Path(self.options.outdir), self.about())
+        if self.resumed.is_newest():
+            return ""
+        return f"{self.resumed.run} has newer checkpoints and stays as it is; this starts a new run."
 
     def choose_run(self) -> Path:
         """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""

@@ -64,6 +64,41 @@ def test_resume_needs_no_option_again(trained, tmp_path, capsys):
     assert "from step 4 to step 6, batch 4" in capsys.readouterr().out
 
 
+def test_the_newest_run_of_the_recipe_is_resumed(fails, capsys):
+    assert "runs holds no run of recipe dcgan for --resume latest" in fails("train", "dcgan", "--resume", "latest")
+    for seed in ("1", "2"):
+        assert main(["train", "dcgan", "--data", "digits", *TINY, "--seed", seed]) == 0
+    assert main(["train", "gan", "--data", "gaussians:ring8", "--width", "8", "--steps", "1"]) == 0
+    capsys.readouterr()
+    assert main(["train", "dcgan", "--resume", "latest", "--steps", "3"]) == 0
+    err = capsys.readouterr().err
+    first = "ganfast: --resume latest is runs/00001-dcgan-digits, the newest run of dcgan in runs\n"
+    assert err.startswith(first) and "from step 2 to step 3" in err
+    assert Path("runs/00001-dcgan-digits/checkpoint-000003").is_dir() and len(list(Path("runs").iterdir())) == 3
+    Path("runs").rename("away")
+    assert main(["train", "dcgan", "--resume=latest", "--outdir=away", "--steps", "4", "-n"]) == 0
+    out, err = capsys.readouterr()
+    assert "the newest run of dcgan in away" in err and "It would write to away/00001-dcgan-digits" in out
+    assert main(["train", "dcgan", "--resume", "latest", "--outdir", "away"]) == 2
+    err = capsys.readouterr().err
+    assert "away/00001-dcgan-digits is finished, it has its 3 steps: give more --steps or --kimg" in err
+
+
+def test_a_run_of_the_same_options_is_named_before_another_starts(capsys):
+    argv = ["train", "dcgan", "--data", "digits", *TINY]
+    assert main(argv) == 0 and "same options" not in capsys.readouterr().err
+    said = "runs/00000-dcgan-digits is finished and has the same options; this starts a new run."
+    assert main([*argv, "-n"]) == 0 and said in capsys.readouterr().out
+    assert main([*argv, "--seed", "3"]) == 0 and "same options" not in capsys.readouterr().err
+    shutil.rmtree("runs/00001-dcgan-digits")
+    assert main(argv) == 0 and said in (err := capsys.readouterr().err)
+    assert err.index(said) < err.index("run directory runs/00001-dcgan-digits")
+    Path("runs/00001-dcgan-digits/checkpoint-000002").rename("runs/00001-dcgan-digits/checkpoint-000001")
+    assert main([*argv, "-n"]) == 0
+    said = "runs/00001-dcgan-digits with the same options is at step 1 of 2 (--resume runs/00001-dcgan-digits); this"
+    assert said in capsys.readouterr().out
+
+
 def test_generate_writes_what_it_says(trained, tmp_path, capsys):
     from ganfast.models import latents
     from ganfast.training.pictures import to_uint8

@@ -133,11 +133,21 @@ def test_rates_and_intervals_may_change_at_resume(tiny):
         tiny(steps=9, resume=str(run), seed=5)
 
 
+def test_the_latest_run_is_resumed_from_python_too(tiny, tmp_path):
+    run = tiny(steps=3).train(progress=False)
+    assert tiny(steps=5, resume="latest").train(progress=False) == run
+    with pytest.raises(InputError, match=f"{run} is finished, it has its 5 steps"):
+        tiny(steps=5, resume="latest").train(progress=False)
+    with pytest.raises(InputError, match="elsewhere holds no run of recipe dcgan"):
+        tiny(steps=5, resume="latest", outdir=str(tmp_path / "elsewhere"))
+
+
 def test_going_on_from_an_older_checkpoint_branches_off(tiny):
     run = tiny(steps=12).train(progress=False)
     before = sorted(path.name for path in run.iterdir())
     branch = tiny(steps=12, resume=str(run / "checkpoint-000004")).train(progress=False)
     assert branch.name == "00001-dcgan-digits"
+    assert f"{run} has newer checkpoints and stays as it is; this starts a new run." in (branch / "log.txt").read_text()
     assert sorted(path.name for path in run.iterdir()) == before
     assert [row["step"] for row in run_directory.read_stats(branch)] == list(range(1, 13))
 
