@@ -26,7 +26,7 @@ demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (five to seven 
 	@echo "ganfast: training a DCGAN on 1,797 real handwritten digits"
 	$(BIN)/ganfast train dcgan --data digits --outdir demo $(DEMO)
 	@echo "ganfast: what a classifier trained on the real digits sees in 2,500 generated ones"
-	$(BIN)/ganfast evaluate --network $$(ls -d demo/0* | tail -n 1) --data digits
+	$(BIN)/ganfast evaluate $$(ls -d demo/0* | tail -n 1)
 	@echo "ganfast: ten of them, in shades"
 	@$(BIN)/ganfast generate --network $$(ls -d demo/0* | tail -n 1) --seeds 0-9 --show
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"

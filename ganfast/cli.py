@@ -160,7 +160,8 @@ def train(argv: list[str]) -> None:
         trainer.refuse_finished()
         begun = trainer.resumed and trainer.resumed.is_newest() and trainer.resumed.run
         run = begun or Path(options["outdir"], next_name(Path(options["outdir"]), trainer.label))
-        print(f"{trainer.describe()}. It would write to {run}.", *filter(None, [trainer.beside()]), sep="\n")
+        notes = [*trainer.data_notes(), *filter(None, [trainer.beside()])]
+        print(f"{trainer.describe()}. It would write to {run}.", *notes, sep="\n")
     else:
         trainer.train()
 
@@ -252,6 +253,8 @@ def export(argv: list[str]) -> None:
 def evaluate(argv: list[str]) -> None:
     from ganfast.commands.evaluate import Evaluate
 
+    if value_of(argv, "--network"):
+        raise InputError("--network: evaluate takes the run without a word before it: ganfast evaluate RUN.")
     read = functools.partial(read_options, Evaluate, argv, "ganfast evaluate", pairs=True)
     read(default=read().as_trained()).run()
 

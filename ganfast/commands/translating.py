@@ -153,7 +153,7 @@ def refuse_same_folder(source: str, outdir: Path) -> None:
     folder = path if path.is_dir() else path.parent if path.is_file() else None
     own = (outdir.resolve(), (outdir / SAMPLES).resolve())
     if folder and folder.resolve() in own and path.suffix.lower() not in (".zip", *ARRAYS):
-        raise InputError(f"{folder} holds the pictures of --input: give another --outdir, lest they mix.")
+        raise InputError(f"{folder} holds the pictures of --input: give another --outdir.")
 
 
 def names(titles: list[str], suffixes: list[str]) -> Iterator[list[str]]:

@@ -286,6 +286,7 @@ def test_flags_of_a_resumed_run_can_be_given_again_and_taken_back(tmp_path, caps
         (["generate", "--network", "nowhere"], ["nowhere", "--network"]),
         (["generate", "--network", "nowhere", "--seeds", "x"], ["'x'", "seeds"]),
         (["evaluate", "nowhere", "--data", "digits"], ["nowhere"]),
+        (["evaluate", "--network", "nowhere"], ["--network", "ganfast evaluate RUN"]),
         (["data", "pack", "missing", "out.safetensors"], ["missing"]),
         (["data", "pack", "digits", "out.bin"], ["out.bin", ".safetensors"]),
     ],
@@ -306,6 +307,7 @@ def test_one_sentence_that_names_the_mistake(argv, words, fails):
         (["generate"], "--network"),
         (["export", "--network", "x"], "--onnx"),
         (["report"], "RUN"),
+        (["evaluate"], "RUN"),
         (["data", "pack", "digits"], "DEST"),
     ],
 )

@@ -139,7 +139,7 @@ MEMORY = """
 import contextlib, io, resource, sys
 from ganfast.cli import main
 for last in (256, 20_000):
-    argv = ["generate", "--network", "generator.safetensors", "--seeds", f"0-{last}", "--npz"]
+    argv = ["generate", "--network", "generator.safetensors", "--seeds", f"0-{last}", "--npz", "--overwrite"]
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(argv) == 0
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
