@@ -129,7 +129,7 @@ class Drawing:
         return self.grid() if self.shape else self.singles()
 
     def text(self) -> str:
-        return pictures.as_text(self.first(self.count), self.per_class if self.classes and self.per_class <= 8 else 5)
+        return pictures.as_text(self.first(self.count), self.per_class if self.classes and self.per_class <= 8 else None)
 
     def grid(self) -> str:
         columns, rows = self.shape

@@ -11,6 +11,7 @@ from torch import Tensor
 from ganfast import metrics
 from ganfast.commands import network
 from ganfast.data import Column, Dataset, gaussians, open_dataset
+from ganfast.data.options import size_word
 from ganfast.errors import InputError
 from ganfast.recipes import Trained
 from ganfast.training import checkpoint, run_directory, sampling
@@ -48,7 +49,7 @@ class Evaluate:
                 )
             metric, scores = "modes", metrics.mode_report(fakes, *gaussians.MODES[name])
         else:
-            channels, size = (fakes.shape[1], fakes.shape[-1]) if fakes.ndim == 4 else (None, None)
+            channels, size = (fakes.shape[1], size_word(*fakes.shape[2:])) if fakes.ndim == 4 else (None, None)
             data = open_dataset(self.data, size=size, channels=channels if channels in (1, 3) else None)
             metric, scores = "classes", metrics.class_report(data, fakes, labels_of_data(trained, given, data))
         print(scores)
