@@ -140,7 +140,9 @@ class Drawing:
         return self.grid(out) if self.shape else self.singles(out)
 
     def text(self) -> str:
-        return pictures.as_text(self.first(self.count), self.per_class if self.classes and self.per_class <= 8 else 5)
+        return pictures.as_text(
+            self.first(self.count), self.per_class if self.classes and self.per_class <= 8 else None
+        )
 
     def grid(self, out: Outputs) -> str:
         columns, rows = self.shape
