@@ -16,7 +16,7 @@ def convolutions(inside: int, outside: int, stride: int = 1) -> list[nn.Module]:
 
 
 class Decoder(nn.Module):
-    """h [B, hidden] → images [B, channels, H, W]: 8×8 of a square, then two convolutions and nearest upsampling a stage."""
+    """h [B, hidden] → images [B, channels, H, W]: 8×8 of a square, two convolutions and upsampling a stage."""
 
     def __init__(self, size: Size = 64, channels: int = 3, hidden: int = 64, width: int = 128):
         super().__init__()

@@ -13,7 +13,7 @@ MAX_MULTIPLE = 8  # 8·width features at most, reached at 4×4 of the 64×64 net
 
 
 def stage_widths(size: Size, width: int) -> list[int]:
-    """Features where the shorter side is 4, 8, … and half the picture's: they halve with every doubling, to ``width``."""
+    """Features where the shorter side is 4, 8, … and half the picture's: halving with each doubling, to ``width``."""
     stages = doublings(size, 4, "DCGAN")
     if width < 1:
         raise InputError(f"width must be at least 1, got {width} (--width).")

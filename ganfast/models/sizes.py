@@ -29,7 +29,7 @@ def doublings(size: Size, start: int, name: str) -> int:
     small, large = sorted(sides(size))
     if small not in SHORT:
         raise InputError(
-            f"{name} makes images whose shorter side is 16, 32, 64, 128 or 256 pixels, not {small}: choose one (--size)."
+            f"{name} makes images whose shorter side is 16, 32, 64, 128 or 256, not {small}: choose one (--size)."
         )
     if large % (small // 4):
         raise InputError(

@@ -33,16 +33,18 @@ def fitted(images: Tensor, height: int, width: int) -> Tensor:
 
 
 GAP = 2  # pixels between the cells of a grid
+SMALL = 32  # grids of images whose shorter side is this or less are shown at twice their size
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [B, H, W, C] → one picture, row by row, on mid-grey that shows between the cells."""
+    """uint8 [B, H, W, C] → one picture, row by row, on mid-grey that shows between the cells; small ones at 2×."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     canvas = np.full((rows * columns, height + GAP, width + GAP, channels), 128, np.uint8)
     canvas[:count, :height, :width] = images
     canvas = canvas.reshape(rows, columns, height + GAP, width + GAP, channels).swapaxes(1, 2)
-    return canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
+    picture = canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
+    return picture.repeat(2, 0).repeat(2, 1) if min(height, width) <= SMALL else picture
 
 
 def map_of_points(points: np.ndarray, extent: float, side: int = 200) -> np.ndarray:

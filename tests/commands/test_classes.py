@@ -27,8 +27,8 @@ def expected(file: str, seeds: list[int], classes: list[int]) -> np.ndarray:
 
 
 def cells(file: str, side: int = 16) -> np.ndarray:
-    """The images of a grid, [rows, columns, side, side]."""
-    picture = np.asarray(Image.open(file))
+    """The images of a grid at twice their size, [rows, columns, side, side]."""
+    picture = np.asarray(Image.open(file))[::2, ::2]
     rows, columns = ((n + 2) // (side + 2) for n in picture.shape)
     padded = np.pad(picture, ((0, 2), (0, 2)))
     return padded.reshape(rows, side + 2, columns, side + 2).swapaxes(1, 2)[:, :, :side, :side]

@@ -116,12 +116,12 @@ def test_generate_writes_what_it_says(trained, tmp_path, capsys):
     network = str(trained / "generator.safetensors")
     assert main(["generate", "--network", network, "--grid", "4x2", "--outdir", "g", "--truncation", "0.7"]) == 0
     with Image.open("g/grid.png") as grid:
-        assert grid.size == (4 * 18 - 2, 2 * 18 - 2)
+        assert grid.size == (2 * (4 * 18 - 2), 2 * (2 * 18 - 2))
     assert main(["generate", "--network", network, "--interpolate", "1,2,1", "--outdir", "i"]) == 0
     with Image.open("i/interpolation.gif") as gif:
         assert gif.format == "GIF" and gif.size == (16, 16)
     with Image.open("i/interpolation.png") as strip:
-        assert strip.size == (16 * 18 - 2, 2 * 18 - 2)
+        assert strip.size == (2 * (16 * 18 - 2), 2 * (2 * 18 - 2))
     assert "wrote i/interpolation.png and i/interpolation.gif" in capsys.readouterr().out
 
 
