@@ -109,7 +109,8 @@ def test_pictures_classes_and_seeds_at_once(folder):
     assert trained.arguments == ("z", "x", "y")
     wanted = trained(models.latents([6], 2), tensor("images/b.jpg"), torch.tensor([1]))
     assert np.array_equal(written("generated/samples/b-class1-seed000006.png"), to_uint8(wanted)[0, :, :, 0])
-    assert written("generated/grid.png")[::2, ::2].shape == (3 * 18 - 2, 5 * 18 - 2)  # a row for each: picture, four outputs
+    grid = written("generated/grid.png")[::2, ::2]
+    assert grid.shape == (3 * 18 - 2, 5 * 18 - 2)  # a row for each: picture, four outputs
     assert main([*argv, "--outdir", "all"]) == 0  # every class, one seed
     assert names("all") == {f"{n}-class{k}.png" for n in ("a", "b", "deep-er-c") for k in range(4)} | {"grid.png"}
 
