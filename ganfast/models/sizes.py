@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from ganfast.data.options import SIZES
 from ganfast.errors import InputError
+
+SHORT = (16, 32, 64, 128, 256)  # pixels of the shorter side
 
 Size = int | Sequence[int]
 
@@ -26,7 +27,7 @@ def doublings(size: Size, start: int, name: str) -> int:
     Raises ``InputError`` where that is not a power of two from 16 to 256, or the longer one no multiple of its quarter.
     """
     small, large = sorted(sides(size))
-    if small not in SIZES:
+    if small not in SHORT:
         raise InputError(
             f"{name} makes images whose shorter side is 16, 32, 64, 128 or 256, not {small}: choose one (--size)."
         )
