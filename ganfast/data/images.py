@@ -1,6 +1,7 @@
 """One image, whatever its mode and size, to uint8 pixels [height, width, channels]."""
 
 import contextlib
+import math
 import threading
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from ganfast.errors import InputError
 
 MIN_SIDE = 8  # pixels; anything smaller is an icon, a tracking pixel or a mistake
 MAX_PIXELS = 250_000_000  # of one image: 750 MB decoded
-LARGE = 2**24  # pixels beyond which images are decoded one at a time
+LARGE = 2**24  # pixels beyond which images are decoded one at a time, and shrunk before they are resized
+SLACK = 4  # times as many pixels a side as are wanted in the end stay then, so that resizing decides how it looks
 # EXIF's orientation → how the stored pixels are turned
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2))))
 
@@ -86,18 +88,18 @@ def is_grey(image: Image.Image) -> bool:
 def upright(file, needed: int | None = None) -> Image.Image:
     """The first frame of an image file, turned as its EXIF says; EXIF that cannot be read is ignored.
 
-    ``needed``: pixels of the shorter side that are wanted in the end; a larger picture may be shrunk to twice as many.
+    ``needed``: pixels of the shorter side that are wanted in the end, to which a very large picture may be shrunk.
     """
     image = header(file)
-    if needed is not None:
-        scale = 2 * needed / min(image.size)
-        image.draft(None, tuple(-int(-side * scale // 1) for side in image.size))  # a JPEG is decoded at 1/2, 1/4, 1/8
     large = image.width * image.height > LARGE
     with _one_large if large else contextlib.nullcontext():
+        if large and needed is not None:
+            scale = SLACK * needed / min(image.size)
+            image.draft(None, tuple(math.ceil(side * scale) for side in image.size))  # JPEG: at 1/2, 1/4 or 1/8
         image.load()
         turn = _turn(image)
         if large and needed is not None:
-            image = _reduced(image, min(image.size) // (2 * needed))
+            image = _reduced(image, min(image.size) // (SLACK * needed))
     return image if turn is None else image.transpose(turn)
 
 

@@ -194,6 +194,7 @@ def png_header(width, height):
 # -- EXIF, large photographs, proportions ------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b""])
 def test_exif_that_cannot_be_read_is_ignored(picture, format, exif):
