@@ -35,7 +35,7 @@ def test_a_run_directory_explains_itself(tiny):
     assert [row["step"] for row in rows] == list(range(1, 11)) and rows[-1]["images"] == 80
     assert all(0 <= row["accuracy_real"] <= 1 and row["images_per_second"] > 0 for row in rows)
     with Image.open(run / "fakes.png") as grid:
-        assert grid.size == (8 * 18 - 2, 8 * 18 - 2)
+        assert grid.size == (2 * (8 * 18 - 2), 2 * (8 * 18 - 2))
     assert any(file.name.startswith("events") for file in (run / "tensorboard").iterdir())
     assert tiny(steps=2).train(progress=False).name == "00001-dcgan-digits"
 
