@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 ARGS   ?=
 ORDER  ?=
-DEMO   ?= --size 32 --width 48 --steps 3000 --real-target 0.9
+DEMO   ?= --size 32 --width 32 --steps 3000 --real-target 0.9 --lr-decay linear
 VENV   := .venv
 BIN    := $(VENV)/bin
 # a process for each core; threads of their own would wait for each other
@@ -22,11 +22,11 @@ SOURCES := pyproject.toml setup.py ganfast/activations.py $(shell find csrc -typ
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
-demo: $(VENV)/.demo  ## train a DCGAN on real handwritten digits (five to seven minutes on two cores) and show it
-	@echo "ganfast: training a DCGAN on 1,797 real handwritten digits"
-	$(BIN)/ganfast train dcgan --data digits --outdir demo $(DEMO)
+demo: $(VENV)/.demo  ## train a conditional GAN on real handwritten digits (about five minutes on two cores) and show it
+	@echo "ganfast: training a conditional GAN on 1,797 real handwritten digits"
+	$(BIN)/ganfast train cgan --data digits --outdir demo $(DEMO)
 	@echo "ganfast: what a classifier trained on the real digits sees in 2,500 generated ones"
-	$(BIN)/ganfast evaluate --network $$(ls -d demo/0* | tail -n 1) --data digits
+	$(BIN)/ganfast evaluate $$(ls -d demo/0* | tail -n 1)
 	@echo "ganfast: ten of them, in shades"
 	@$(BIN)/ganfast generate --network $$(ls -d demo/0* | tail -n 1) --seeds 0-9 --show
 	@echo "ganfast: look at $$(ls -d demo/0* | tail -n 1)/fakes.png, beside reals.png; losses.png shows how it went"

@@ -3,16 +3,18 @@
 Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import errno
+import functools
+import io
 import os
 import shutil
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -24,7 +26,7 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast train RECIPE --data SRC    a GAN by one of the recipes below
   ganfast generate --network PATH    pictures from a trained generator
   ganfast export --network PATH      the generator as ONNX
-  ganfast evaluate --network PATH    how far a generator is from the data
+  ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
   ganfast data pack SRC DEST         decode a data set once, into one file
   ganfast info                       versions, devices, the operators' backends
@@ -55,7 +57,7 @@ def run(argv: list[str]) -> int:
         return 0
     except InputError as error:
         if os.environ.get("RANK", "0") == "0":  # torchrun's processes all fail alike
-            report_error(str(error))
+            say(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -65,11 +67,11 @@ def run(argv: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         where = f"{error.filename} " if error.filename else ""
-        report_error(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
+        say(f"{where}cannot be written or read ({error.strerror}): make room or give another place.")
         return 2
 
 
-def report_error(sentence: str) -> None:
+def say(sentence: str) -> None:
     print(f"ganfast: {sentence}", file=terminal.Watched())
 
 
@@ -84,17 +86,51 @@ def choose(name: str, choices: dict, kind: str):
     return choices[name]
 
 
-def read_options(cls, argv: list[str], prog: str, default=None):
-    """Options of dataclass ``cls`` from ``argv``."""
-    return tyro.cli(cls, args=argv, prog=prog, default=default, config=(tyro.conf.FlagCreatePairsOff,))
+def read_options(cls, argv: list[str], prog: str, default=None, pairs: bool = False):
+    """Options of dataclass ``cls`` from ``argv``; with ``pairs`` every flag has its --no-flag.
+
+    Values that ``__post_init__`` refuses raise its ``InputError``. What does not parse, and help, ends as tyro ends it.
+    """
+    config = (tyro.conf.DisallowNone, *(() if pairs else (tyro.conf.FlagCreatePairsOff,)))
+    read = functools.partial(tyro.cli, cls, args=argv, prog=prog, default=default, config=config, registry=REGISTRY)
+    silence = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            return read()
+    except SystemExit as error:
+        reason = error.__context__
+        while reason is not None and not isinstance(reason, InputError):
+            reason = reason.__context__
+        if reason is not None:
+            raise reason from None
+    return read()  # again, to print
+
+
+REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@REGISTRY.primitive_rule
+def size_option(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """--size, the only option that is a number or a word, has a name of its own in the help."""
+    if info.type != int | str | None:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N|WxH",
+        instance_from_str=lambda words: int(words[0]) if words[0].isdecimal() else words[0],
+        is_instance=lambda value: value is None or isinstance(value, (int, str)),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 # -- train -----------------------------------------------------------------------------------------------------------
 
 
 def train(argv: list[str]) -> None:
+    from ganfast.commands.outputs import refuse_as_data
     from ganfast.recipes import RECIPES
-    from ganfast.training import Trainer, TrainOptions
+    from ganfast.training import Trainer
+    from ganfast.training.options import GROUPS
     from ganfast.training.run_directory import next_name
 
     recipe_class = choose(argv[0] if argv else "-h", RECIPES, "recipe")
@@ -107,47 +143,83 @@ def train(argv: list[str]) -> None:
         print("\n`ganfast train RECIPE -h` lists the options of a recipe.")
         return
 
-    bare = tyro.conf.OmitArgPrefixes
-    command = dataclasses.make_dataclass(
-        "Train",
-        [
-            ("run", bare[TrainOptions]),
-            ("recipe", bare[recipe_class]),
-            (
-                "dry_run",
-                Annotated[bool, tyro.conf.arg(aliases=["-n"], help="print what would be done, and do nothing")],
-                False,
-            ),
-        ],
-        kw_only=True,
-    )
-    command.__doc__ = recipe_class.__doc__
-    stored = stored_defaults(argv[1:], recipe_class, TrainOptions)
-    default = command(run=stored[0], recipe=stored[1]) if stored else None
-    chosen = read_options(command, argv[1:], f"ganfast train {argv[0]}", default)
-    options = dataclasses.asdict(chosen.run)
+    command, words = train_command(recipe_class), with_latest(argv[1:], recipe_class.name)
+    stored = stored_defaults(words, recipe_class)
+    default = command(**in_groups(stored[0]), recipe=stored[1]) if stored else None
+    chosen = read_options(command, words, f"ganfast train {argv[0]}", default, pairs=stored is not None)
+    options = {}
+    for name in GROUPS:
+        options |= vars(getattr(chosen, name))
+    refuse_as_data(options["data"], "--data")
+    refuse_as_data(options["data_b"], "--data-b")
     sources = [options.pop("data")]
     if stored and options["steps"] is None and options["kimg"] is None:
         options["steps"] = stored[2]
     trainer = Trainer(chosen.recipe, *sources, **options)
     if chosen.dry_run:
-        begun = trainer.resumed and trainer.resumed.run
+        trainer.refuse_finished()
+        begun = trainer.resumed and trainer.resumed.is_newest() and trainer.resumed.run
         run = begun or Path(options["outdir"], next_name(Path(options["outdir"]), trainer.label))
-        print(f"{trainer.describe()}. It would write to {run}.")
+        notes = [*trainer.data_notes(), *filter(None, [trainer.beside()])]
+        print(f"{trainer.describe()}. It would write to {run}.", *notes, sep="\n")
     else:
         trainer.train()
 
 
-def stored_defaults(argv: list[str], recipe_class, options_class):
+def train_command(recipe_class) -> type:
+    """A dataclass of all options, a field for each box of the help, the most used first."""
+    from ganfast.training.options import GROUPS
+
+    bare = tyro.conf.OmitArgPrefixes
+    groups = [(name, bare[group]) for name, group in GROUPS.items()]
+    named = Annotated[bare[recipe_class], tyro.conf.arg(name=recipe_class.name)]
+    dry_run = Annotated[bool, tyro.conf.arg(aliases=["-n"], help="print what would be done, and do nothing")]
+    fields = [*groups[:3], ("recipe", named), *groups[3:], ("dry_run", dry_run, False)]
+    said = {"__doc__": f"Train {recipe_class.name}: the options by subject, the most used first."}
+    return dataclasses.make_dataclass("Train", fields, kw_only=True, namespace=said)
+
+
+def in_groups(options) -> dict:
+    """TrainOptions as the groups that it is made of."""
+    from ganfast.training.options import GROUPS
+
+    given = dataclasses.asdict(options)
+    return {
+        name: group(**{field.name: given[field.name] for field in dataclasses.fields(group)})
+        for name, group in GROUPS.items()
+    }
+
+
+def value_of(argv: list[str], flag: str) -> str | None:
+    """What the last ``flag`` of ``argv`` says."""
+    value = None
+    for word, following in zip(argv, [*argv[1:], None]):
+        if word == flag and following:
+            value = following
+        elif word.startswith(f"{flag}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def with_latest(argv: list[str], recipe: str) -> list[str]:
+    """``argv`` with the run that ``--resume latest`` means, which is said."""
+    from ganfast.training.run_directory import resumable
+
+    if value_of(argv, "--resume") != "latest":
+        return argv
+    outdir = value_of(argv, "--outdir") or "runs"
+    run = resumable(Path(outdir), recipe)
+    if os.environ.get("RANK", "0") == "0":
+        say(f"--resume latest is {run}, the newest run of {recipe} in {outdir}")
+    return [*argv, "--resume", str(run)]
+
+
+def stored_defaults(argv: list[str], recipe_class):
     """(options, recipe, steps) of the run that ``argv`` resumes, so that nobody types them again; else None."""
+    from ganfast.training import TrainOptions
     from ganfast.training.run_directory import stored_options
 
-    path = None
-    for word, following in zip(argv, [*argv[1:], None]):
-        if word == "--resume" and following:
-            path = following
-        elif word.startswith("--resume="):
-            path = word.partition("=")[2]
+    path = value_of(argv, "--resume")
     if path is None:
         return None
     name, recipe, options, steps = stored_options(Path(path))
@@ -156,7 +228,7 @@ def stored_defaults(argv: list[str], recipe_class, options_class):
             f"{path} is of recipe {name}, not {recipe_class.name}: give ganfast train {name} --resume {path}."
         )
     try:
-        options = options_class(**options)
+        options = TrainOptions(**options)
         recipe = recipe_class(**recipe)
     except TypeError as error:
         raise InputError(f"{path} has options that this version of ganfast does not know ({error}).") from None
@@ -181,7 +253,10 @@ def export(argv: list[str]) -> None:
 def evaluate(argv: list[str]) -> None:
     from ganfast.commands.evaluate import Evaluate
 
-    read_options(Evaluate, argv, "ganfast evaluate").run()
+    if value_of(argv, "--network"):
+        raise InputError("--network: evaluate takes the run without a word before it: ganfast evaluate RUN.")
+    read = functools.partial(read_options, Evaluate, argv, "ganfast evaluate", pairs=True)
+    read(default=read().as_trained()).run()
 
 
 def report(argv: list[str]) -> None:
@@ -190,40 +265,13 @@ def report(argv: list[str]) -> None:
     read_options(Report, argv, "ganfast report").run()
 
 
-# -- data ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Pack:
-    """Decode a data set once into one file that trains without decoding."""
-
-    src: Annotated[str, tyro.conf.arg(metavar="SRC"), tyro.conf.Positional]
-    """digits, or a folder, zip, IDX, .npy or .npz file of images"""
-    dest: Annotated[str, tyro.conf.arg(metavar="DEST"), tyro.conf.Positional]
-    """the file to write, DEST.safetensors"""
-    size: int | None = None
-    """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
-    channels: int | None = None
-    """1 for grey, 3 for RGB; by default what the data is"""
-    skip_bad: bool = False
-    """skip files that cannot be decoded, and count them"""
-    layout: Literal["ab", "ba"] | None = None
-    """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
-    targets: str | None = None
-    """a folder or zip of the images' partners, by equal names"""
-
-
 def data(argv: list[str]) -> None:
-    from ganfast.data import pack
+    from ganfast.commands.pack import Pack
 
-    if choose(argv[0] if argv else "-h", {"pack": pack}, "data command") is None:
+    if choose(argv[0] if argv else "-h", {"pack": Pack}, "data command") is None:
         print("ganfast data pack SRC DEST    decode a data set once, into one file")
         return
-    chosen = read_options(Pack, argv[1:], "ganfast data pack")
-    options = {name: value for name, value in vars(chosen).items() if name not in ("src", "dest")}
-    packed = pack(chosen.src, chosen.dest, **options)
-    left_out = f", {len(packed.skipped)} files left out that cannot be decoded" if packed.skipped else ""
-    print(f"wrote {len(packed)} {packed.kind} of {'×'.join(map(str, packed.shape))} to {chosen.dest}{left_out}")
+    read_options(Pack, argv[1:], "ganfast data pack").run()
 
 
 # -- info ------------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def forward_kernel(
             d = tl.where(mask, _load(y, at, mask) - first - means, 0.0)
             share = 1.0 / (step + 1)
             means += d * share
-            m2 += d * d * (1.0 - share)
+            m2 += d * (d * (1.0 - share))  # d² may overflow: 0 · inf is NaN
         seen = tl.minimum(tl.maximum((outer - rows + BO - 1) // BO, 0), steps).to(tl.float32)[:, None]
         count = tl.where(inside, seen, 0.0)
         number = _total(count, LAST)

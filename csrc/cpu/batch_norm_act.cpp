@@ -59,9 +59,9 @@ template <class T> GANFAST_INLINE void moments_of(const void* py, const Strip& s
       }
       const vfloat middle = sum_of<N>(v) * (1.f / N);
       for (int r = 0; r < N; ++r) squares[r] = (v[r] - middle) * (v[r] - middle);
-      const vfloat d = middle - old;
+      const vfloat d = middle - old, grown = count ? d : vfloat{};  // d² may overflow: 0 · inf is NaN
       store(mean + j, old + d * share);
-      store(m2 + j, load(m2 + j) + (sum_of<N>(squares) + d * d * weight));
+      store(m2 + j, load(m2 + j) + (sum_of<N>(squares) + grown * grown * weight));
     });
     count += N;
   });

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ganfast.commands import network
 from ganfast.commands.choices import parse_classes, parse_grid, parse_seeds
+from ganfast.commands.outputs import SAMPLES, Outputs
 from ganfast.errors import InputError
 from ganfast.files import replacing
 from ganfast.recipes import Trained
@@ -118,41 +119,55 @@ class Drawing:
 
     # -- what is made of them ----------------------------------------------------------------------------------------
 
-    def write(self) -> str:
-        """Write the files; returns their names."""
+    def files(self) -> tuple[str, ...]:
+        """What ``write`` will write, by the names that Outputs knows."""
         if self.options.npz:
-            return self.archive()
+            return ("samples.npz",)
         if self.corners:
-            return self.interpolation()
+            return ("interpolation.png", "interpolation.gif")
         if self.of_points:
-            return self.points()
-        return self.grid() if self.shape else self.singles()
+            return ("points.npy", "points.png")[: self.sample_shape[0]]  # one coordinate makes no map
+        return ("grid.png",) if self.shape else (SAMPLES, "grid.png")
+
+    def write(self, out: Outputs) -> str:
+        """Write the files; says which."""
+        if self.options.npz:
+            return self.archive(out)
+        if self.corners:
+            return self.interpolation(out)
+        if self.of_points:
+            return self.points(out)
+        return self.grid(out) if self.shape else self.singles(out)
 
     def text(self) -> str:
-        return pictures.as_text(self.first(self.count), self.per_class if self.classes and self.per_class <= 8 else 5)
+        return pictures.as_text(
+            self.first(self.count), self.per_class if self.classes and self.per_class <= 8 else None
+        )
 
-    def grid(self) -> str:
+    def grid(self, out: Outputs) -> str:
         columns, rows = self.shape
         picture = pictures.grid(self.first(columns * rows), columns)
-        pictures.write_png(self.options.outdir / "grid.png", picture)
-        return "grid.png"
+        file = out.path("grid.png")
+        pictures.write_png(file, picture)
+        return str(file)
 
-    def singles(self) -> str:
+    def singles(self, out: Outputs) -> str:
         """A file of each sample, and grid.png of the first ones: a row for each class, a column for each seed."""
         columns, rows = self.table()
         shown: list[np.ndarray] = []
         for start, (pairs, samples) in zip(range(0, self.count, self.options.batch), self.batches(self.count)):
             images = pictures.to_uint8(samples)
             for at, pair, image in zip(range(start, self.count), pairs, images):
-                pictures.write_png(self.options.outdir / f"{self.name(*pair)}.png", image)
+                pictures.write_png(out.sample(f"{self.name(*pair)}.png"), image)
                 row, column = divmod(at, self.per_class if self.classes else columns)
                 if row < rows and column < columns and len(shown) < SHOWN:
                     shown.append(image)
-        pictures.write_png(self.options.outdir / "grid.png", pictures.grid(np.stack(shown), columns))
+        file = out.path("grid.png")
+        pictures.write_png(file, pictures.grid(np.stack(shown), columns))
         some = ""
         if self.count > len(shown):
             some = f" ({len(shown)} of them)" if self.classes else f" (the first {len(shown)})"
-        return f"{self.count} picture{'s' if self.count > 1 else ''} and grid.png{some}"
+        return f"{self.count} picture{'s' if self.count > 1 else ''} to {out.outdir / SAMPLES}, and {file}{some}"
 
     def table(self) -> tuple[int, int]:
         """(columns, rows) of the grid beside single pictures."""
@@ -168,22 +183,24 @@ class Drawing:
         words = [f"class{k:0{len(str(self.of_labels - 1))}d}"] if self.label else []
         return "-".join(words + ([f"seed{seed:06d}"] if self.trained.latent_dim or not words else []))
 
-    def points(self) -> str:
+    def points(self, out: Outputs) -> str:
         """points.npy [N, D], and points.png, a map of the first two coordinates."""
         shown: list[np.ndarray] = []
-        with replacing(self.options.outdir / "points.npy") as partial, open(partial, "wb") as file:
+        array = out.path("points.npy")
+        with replacing(array) as partial, open(partial, "wb") as file:
             write_header(file, (self.count, *self.sample_shape), "<f4")
             for _, samples in self.batches(self.count):
                 file.write(samples.numpy().tobytes())
                 shown += list(samples.numpy()[: MAPPED - len(shown)])
         if self.sample_shape[0] < 2:
-            return "points.npy"
+            return str(array)
         points = np.stack(shown)
         picture = pictures.map_of_points(points, 1.2 * np.abs(points).max())
-        pictures.write_png(self.options.outdir / "points.png", picture)
-        return "points.npy and points.png"
+        file = out.path("points.png")
+        pictures.write_png(file, picture)
+        return f"{array} and {file}"
 
-    def archive(self) -> str:
+    def archive(self, out: Outputs) -> str:
         """samples.npz as ``numpy.savez`` writes it, a batch at a time."""
         if self.of_images:
             channels, height, width = self.sample_shape
@@ -192,7 +209,8 @@ class Drawing:
             name, dtype, shape, convert = "points" if self.of_points else "samples", "<f4", self.sample_shape, as_fp32
         numbers = {"labels": 0} if self.label else {}
         numbers |= {"seeds": 1} if self.trained.latent_dim else {}
-        with replacing(self.options.outdir / "samples.npz") as partial, zipfile.ZipFile(partial, "w") as archive:
+        file = out.path("samples.npz")
+        with replacing(file) as partial, zipfile.ZipFile(partial, "w") as archive:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 write_header(member, (self.count, *shape), dtype)
                 for _, samples in self.batches(self.count):
@@ -206,9 +224,9 @@ class Drawing:
         of = f"{self.count} seeds"
         if self.classes:
             of = f"{self.per_class} seeds in each of {len(self.classes)} classes"
-        return f"samples.npz with the {' and '.join([name, *filter('labels'.__eq__, numbers)])} of {of}"
+        return f"{file} with the {' and '.join([name, *filter('labels'.__eq__, numbers)])} of {of}"
 
-    def interpolation(self) -> str:
+    def interpolation(self, out: Outputs) -> str:
         """interpolation.png, a row from each seed to the next, and interpolation.gif; class by class."""
         classes = self.classes or [self.corners[0] % max(self.of_labels, 1)]
         rows = []
@@ -220,11 +238,12 @@ class Drawing:
                     rows.append(pictures.to_uint8(sampling.decode(self.trained, tensors)))
                     bar.update()
         images = np.concatenate(rows)
-        pictures.write_png(self.options.outdir / "interpolation.png", pictures.grid(images, FRAMES))
+        strip, film = out.path("interpolation.png"), out.path("interpolation.gif")
+        pictures.write_png(strip, pictures.grid(images, FRAMES))
         first, *others = map(pictures.to_image, images)
-        with replacing(self.options.outdir / "interpolation.gif") as partial:
+        with replacing(film) as partial:
             first.save(partial, "gif", save_all=True, append_images=others, duration=60, loop=0)
-        return "interpolation.png and interpolation.gif"
+        return f"{strip} and {film}"
 
 
 def as_fp32(samples: Tensor) -> np.ndarray:

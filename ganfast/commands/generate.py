@@ -6,12 +6,13 @@ from typing import Literal
 
 from ganfast.commands import network
 from ganfast.commands.choices import parse_grid, parse_seeds
+from ganfast.commands.outputs import Outputs
 from ganfast.errors import InputError
 
 
 @dataclass(kw_only=True)
 class Generate:
-    """Samples of a trained recipe. A seed gives the same sample whatever --batch and the other seeds are."""
+    """Samples of a trained recipe; a seed always gives the same sample."""
 
     network: Path
     """a run directory, one of its checkpoints, or a generator.safetensors"""
@@ -24,7 +25,7 @@ class Generate:
     direction: Literal["ab", "ba"] | None = None
     """which way to translate; by default as it was trained to show"""
     grid: str | None = None
-    """columns x rows of one picture, as 8x8; by default every sample has a file of its own besides the grid"""
+    """columns x rows of one picture, as 8x8; by default every sample has a file of its own beside the grid"""
     interpolate: str | None = None
     """walk through the latents of these seeds, as 3,7,19,3: a strip, and a GIF"""
     npz: bool = False
@@ -34,7 +35,9 @@ class Generate:
     batch: int = 64
     """samples in memory at once"""
     outdir: Path = Path("generated")
-    """where the pictures go"""
+    """the folder to write: samples/ holds a picture for each sample and nothing else, grid.png lies beside it"""
+    overwrite: bool = False
+    """first remove what earlier calls wrote to --outdir, and nothing else"""
     show: bool = False
     """only draw the samples in the terminal, in shades"""
     skip_bad: bool = False
@@ -53,11 +56,8 @@ class Generate:
         if self.show:
             print(job.text())
             return
-        try:
-            self.outdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.outdir} cannot be made ({error.strerror}): give another --outdir.") from None
-        print(f"wrote {job.write()} to {self.outdir}")
+        with Outputs(self.outdir, job.files(), self.overwrite) as out:
+            print(f"wrote {job.write(out)}")
 
     def check(self) -> None:
         """What can be known without the network."""

@@ -1,6 +1,5 @@
 """Samples that are made of pictures: translations, or reconstructions."""
 
-import warnings
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,13 +14,10 @@ from ganfast import models
 from ganfast.commands import network
 from ganfast.commands.choices import parse_classes, parse_seeds
 from ganfast.commands.drawing import FEW, SHOWN
-from ganfast.data import open_dataset
-from ganfast.data.files import FolderRows, ZipRows
-from ganfast.data.idx import is_idx, train_file
-from ganfast.data.images import naming, to_square, upright
-from ganfast.data.rows import in_ram
+from ganfast.commands.outputs import SAMPLES, Outputs, refuse_as_data
+from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
-from ganfast.data.sources import BUILT_IN
+from ganfast.data.sources import BUILT_IN, open_titled
 from ganfast.errors import InputError
 from ganfast.recipes import Trained
 from ganfast.training import pictures, sampling
@@ -56,6 +52,7 @@ class Translating:
             options.refuse(f"recipe {recipe} reconstructs {spec.kind}, not pictures", "input")
         self.variants = self.chosen()
         refuse_same_folder(options.input, options.outdir)
+        refuse_as_data(options.input, "--input")
         titles, self.images, self.skipped = read(options.input, spec.shape, options.skip_bad)
         self.names = list(names(titles, [suffix for suffix, _, _ in self.variants]))
         outputs = self.of(0)
@@ -98,20 +95,25 @@ class Translating:
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         yield from ((k, self.of(k)) for k in tqdm(range(len(self.images)), unit="img", delay=1, leave=False))
 
-    def write(self) -> str:
+    def files(self) -> tuple[str, ...]:
+        """What ``write`` will write, by the names that Outputs knows."""
+        return (SAMPLES, "grid.png")
+
+    def write(self, out: Outputs) -> str:
         """A PNG named after each picture, and grid.png of the pictures, each with its outputs."""
-        outdir, shown = self.options.outdir, []
+        shown = []
         each = 1 + len(self.variants)
         for k, outputs in self.outputs():
             for name, output in zip(self.names[k], pictures.to_uint8(outputs)):
-                pictures.write_png(outdir / name, output)
+                pictures.write_png(out.sample(name), output)
             if (len(shown) + 1) * each <= SHOWN or not shown:
                 shown.append(self.row(k, outputs))
-        pictures.write_png(outdir / "grid.png", self.grid(shown))
+        file = out.path("grid.png")
+        pictures.write_png(file, self.grid(shown))
         some = f" (the first {len(shown)} of --input)" if len(shown) < len(self.images) else ""
         left_out = f"; {self.skipped} files left out that cannot be decoded" if self.skipped else ""
         count = len(self.images) * len(self.variants)
-        return f"{count} picture{'s' if count > 1 else ''} and grid.png{some}{left_out}"
+        return f"{count} picture{'s' if count > 1 else ''} to {out.outdir / SAMPLES}, and {file}{some}{left_out}"
 
     def row(self, index: int, outputs: Tensor) -> Tensor:
         """[1 + variants, C, H, W]: a picture and what is made of it."""
@@ -129,62 +131,34 @@ class Translating:
 
 def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
     """(names, uint8 [N, H, W, C], how many were left out) of the pictures that a person gives."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked
-        return find(source, shape, skip_bad)
-
-
-def find(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
-    channels, size, _ = shape
+    channels, *sides = shape
     if source.startswith("gaussians:"):
         raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
-    path = Path(source).expanduser()
-    if source not in BUILT_IN:
-        if not source or not path.exists():
-            raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
-        if path.is_dir() and not train_file(path):
-            return read_files(FolderRows(path), size, channels, skip_bad)
-        if path.suffix.lower() == ".zip":
-            return read_files(ZipRows(path), size, channels, skip_bad)
-        if path.suffix.lower() not in ARRAYS and not is_idx(path):
-            check_channels(channels)
-            with naming(f"--input {source}"):
-                return [path.name], torch.from_numpy(to_square(upright(path), size, channels).copy())[None], 0
-    data = open_dataset(source, size=size, channels=channels, skip_bad=skip_bad)
+    if not source or not (source in BUILT_IN or Path(source).expanduser().exists()):
+        raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
+    own = channels if channels in (1, 3) else None
+    data, titles = open_titled(source, size=size_word(*sides), channels=own, skip_bad=skip_bad)
     if "images" not in data.columns:
         raise InputError(f"--input {source} has no images: give a picture, a folder or a zip of images.")
-    return [f"{k:06d}" for k in range(len(data))], data.columns["images"], len(data.skipped)
-
-
-def read_files(rows: FolderRows | ZipRows, size: int, channels: int, skip_bad: bool) -> tuple[list[str], Tensor, int]:
-    try:
-        check_channels(channels)
-        data = in_ram(rows, size, channels, skip_bad, progress=True)
-        left_out = set(data.skipped)
-        kept = [title for title in map(rows.title, range(len(rows))) if title not in left_out]
-        return kept, data.columns["images"], len(left_out)
-    finally:
-        rows.close()
-
-
-def check_channels(channels: int) -> None:
-    if channels not in (1, 3):
+    if data.shape != tuple(shape):
         raise InputError(
             f"the recipe's images have {channels} channels, and pictures have 1 or 3: give a .npy (--input)."
         )
+    return titles or [f"{k:06d}" for k in range(len(data))], data.columns["images"], len(data.skipped)
 
 
 def refuse_same_folder(source: str, outdir: Path) -> None:
-    """Outputs are named after inputs: they would replace them."""
+    """Outputs are named after inputs, and would lie among them."""
     path = Path(source).expanduser()
     folder = path if path.is_dir() else path.parent if path.is_file() else None
-    if folder and folder.resolve() == outdir.resolve() and path.suffix.lower() not in (".zip", *ARRAYS):
-        raise InputError(f"{outdir} holds the pictures of --input, which would be replaced: give another --outdir.")
+    own = (outdir.resolve(), (outdir / SAMPLES).resolve())
+    if folder and folder.resolve() in own and path.suffix.lower() not in (".zip", *ARRAYS):
+        raise InputError(f"{folder} holds the pictures of --input: give another --outdir.")
 
 
 def names(titles: list[str], suffixes: list[str]) -> Iterator[list[str]]:
     """File names for the outputs of each picture, ``a/b.jpg`` → ``a-b.png``: short, in one folder, all different."""
-    taken = {"grid.png"}
+    taken: set[str] = set()
     for k, title in enumerate(titles):
         flat = title.replace("/", "-").replace("\\", "-")
         for stem in (Path(flat).stem, flat, f"{k:06d}-{flat[:50]}", f"{k:06d}"):

@@ -1,21 +1,34 @@
 """Data sets: open one from where it lies, pack it once, draw endless seeded batches from it.
 
-``open_dataset(source)`` reads ``digits``, ``gaussians:ring8``, ``gaussians:grid25``, a folder or .zip of images, pairs
-of images, IDX files, .npy/.npz arrays and packed .safetensors files; ``pack`` writes the last. A ``Dataset`` has named
-columns; recipes ask for them with ``Images``, ``Labels`` and so on. ``Sampler`` draws batches, ``Loader`` brings them
-to a device.
+``open_dataset(source)`` reads ``digits``, ``gaussians:ring8``, ``gaussians:grid25``, folders and archives of images,
+pairs of images, IDX, CIFAR, parquet, .npy, .npz and packed .safetensors files; ``pack`` writes the last. A ``Dataset``
+has named columns; recipes ask for them with ``Images``, ``Labels`` and so on. ``Sampler`` draws batches, ``Loader``
+brings them to a device.
 """
 
 import importlib
 
-from ganfast.data.columns import Attributes, Audio, Clips, Column, Images, Labels, Points, Spec, Tokens, match
+from ganfast.data.columns import (
+    Attributes,
+    Audio,
+    Captions,
+    Clips,
+    Column,
+    Images,
+    Labels,
+    Points,
+    Spec,
+    Tokens,
+    match,
+)
 from ganfast.data.dataset import Dataset
 from ganfast.data.loader import Loader
+from ganfast.data.options import DataOptions
 from ganfast.data.sampler import Sampler
 
 __all__ = [
-    "Attributes", "Audio", "Clips", "Column", "Dataset", "Images", "Labels", "Loader", "Points", "Sampler", "Spec",
-    "Tokens", "match", "open_dataset", "pack",
+    "Attributes", "Audio", "Captions", "Clips", "Column", "DataOptions", "Dataset", "Images", "Labels", "Loader",
+    "Points", "Sampler", "Spec", "Tokens", "match", "open_dataset", "pack",
 ]  # fmt: skip
 
 

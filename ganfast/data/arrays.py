@@ -1,22 +1,24 @@
 """Images that lie in NumPy arrays of any usual layout and type."""
 
 import copy
+import dataclasses
 
 import numpy as np
 from PIL import Image
 
-from ganfast.data.images import MIN_SIDE, check_proportions, half_width, narrow, to_square
+from ganfast.data.images import MIN_SIDE, Frame, check_proportions, half_width, narrow, to_frame
 from ganfast.data.labels import Companions
-from ganfast.data.rows import Rows
+from ganfast.data.rows import Rows, Survey
 from ganfast.errors import InputError
 
 SLACK = 1e-3  # how far rounding may carry a float beyond its range
 
 
 class ImageArray:
-    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] of uint8, bool, uint16 or floats in [0, 1] or [−1, 1].
+    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] of bool, integers from 0, or floats in [0, 1] or [−1, 1].
 
-    ``source`` names the array in errors. C may be any number; channels asked for convert between 1 and 3.
+    Integers wider than uint8 have 16 bits, except that wider ones than 16 bits and whole floats have 8 where they are
+    255 at most. ``source`` names the array in errors. C may be any number; channels asked for convert between 1 and 3.
     """
 
     def __init__(self, source: str, array: np.ndarray):
@@ -28,7 +30,7 @@ class ImageArray:
             raise InputError(
                 f"{source}: images of {self.width}×{self.height} pixels; both sides must be {MIN_SIDE} or more"
             )
-        self.low = _low_end(source, array)
+        self.low, self.high = _ends(source, array)
 
     def halves(self) -> tuple["ImageArray", "ImageArray"]:
         """The left and the right half of all images."""
@@ -41,28 +43,34 @@ class ImageArray:
         left.width = right.width = half
         return left, right
 
-    def square(self, index: int, size: int, channels: int) -> np.ndarray:
-        """One image as uint8 [size, size, channels]."""
+    def transposed(self) -> "ImageArray":
+        """Rows and columns swapped."""
+        turned = copy.copy(self)
+        turned.array, turned.height, turned.width = self.array.transpose(0, 2, 1, 3), self.width, self.height
+        return turned
+
+    def picture(self, index: int, frame: Frame) -> np.ndarray:
+        """One image as uint8 [height, width, channels]."""
         pixels = self._bytes(self.array[index])
         if self.channels == 1:
-            return to_square(Image.fromarray(pixels[..., 0]), size, channels)
+            return to_frame(Image.fromarray(pixels[..., 0]), frame)
         if self.channels == 3:
-            return to_square(Image.fromarray(pixels), size, channels)
-        planes = [to_square(Image.fromarray(pixels[..., c]), size, 1) for c in range(self.channels)]
+            return to_frame(Image.fromarray(pixels), frame)
+        grey = dataclasses.replace(frame, channels=1)
+        planes = [to_frame(Image.fromarray(pixels[..., c]), grey) for c in range(self.channels)]
         return np.concatenate(planes, axis=2)
 
     def _bytes(self, pixels: np.ndarray) -> np.ndarray:
-        kind = self.array.dtype.kind
-        if kind == "b":
-            return pixels.astype(np.uint8) * np.uint8(255)
-        if kind == "f":
-            unit = (pixels.astype(np.float64) - self.low) / (1 - self.low)
-            return np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
-        return np.ascontiguousarray(pixels) if self.array.dtype == np.uint8 else narrow(pixels)
+        if self.high == 255:
+            return np.ascontiguousarray(pixels, np.uint8)
+        if self.high == 65535:
+            return narrow(pixels)
+        unit = (pixels.astype(np.float64) - self.low) / (self.high - self.low)
+        return np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
 
-    def ready(self, size: int, channels: int) -> bool:
-        """Whether the array is what ``square`` would make of it."""
-        same = self.array.dtype == np.uint8 and self.array.shape[1:] == (size, size, channels)
+    def ready(self, frame: Frame) -> bool:
+        """Whether the array is what ``picture`` would make of it."""
+        same = self.array.dtype == np.uint8 and self.array.shape[1:] == frame.shape
         return same and self.array.flags.c_contiguous
 
 
@@ -75,7 +83,7 @@ class ArrayRows(Rows):
     def __init__(
         self, name: str, images: ImageArray, beside: Companions | None = None, targets: ImageArray | None = None
     ):
-        self.name, self.beside = name, beside or Companions()
+        self.name, self.beside, self.notes = name, beside or Companions(), []
         self.sides = (images,)
         if targets is not None:
             self._add(targets)
@@ -94,7 +102,7 @@ class ArrayRows(Rows):
             )
         self.sides, self.pictures = (images, targets), ("images", "targets")
 
-    def split(self, layout: str) -> None:
+    def halve(self, layout: str) -> None:
         if len(self.sides) > 1:
             raise InputError(f"--layout {layout}: {self.sides[1].source} holds the targets; leave the option out")
         sides = self.sides[0].halves()
@@ -107,11 +115,11 @@ class ArrayRows(Rows):
     def title(self, index: int) -> str:
         return str(index)
 
-    def side(self, index: int) -> int:
-        return min(self.sides[0].height, self.sides[0].width)
+    def survey(self) -> Survey:
+        return Survey([(self.sides[0].width, self.sides[0].height)], max(side.channels for side in self.sides))
 
-    def native_channels(self) -> int:
-        return max(side.channels for side in self.sides)
+    def transpose(self) -> None:
+        self.sides = tuple(side.transposed() for side in self.sides)
 
     def check_channels(self, channels: int | None) -> None:
         for side in self.sides:
@@ -121,40 +129,42 @@ class ArrayRows(Rows):
                     "keep them"
                 )
 
-    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
-        return tuple(side.square(index, size, channels) for side in self.sides)
+    def row(self, index: int, frame: Frame) -> tuple[np.ndarray, ...]:
+        return tuple(side.picture(index, frame) for side in self.sides)
 
     def companions(self, kept: np.ndarray) -> Companions:
         return self.beside.take(kept)
 
-    def ready(self, size: int, channels: int) -> tuple[np.ndarray, ...] | None:
-        return tuple(s.array for s in self.sides) if all(s.ready(size, channels) for s in self.sides) else None
+    def ready(self, frame: Frame) -> tuple[np.ndarray, ...] | None:
+        return tuple(s.array for s in self.sides) if all(s.ready(frame) for s in self.sides) else None
 
 
-def _low_end(source: str, array: np.ndarray) -> float:
-    """0 or −1, the low end of the range of floats; 0 for integers. Refuses other types and ranges."""
-    if array.dtype.kind == "b" or array.dtype in (np.uint8, np.dtype("<u2"), np.dtype(">u2")):
-        return 0.0
-    if array.dtype.kind != "f":
+def _ends(source: str, array: np.ndarray) -> tuple[int, int]:
+    """What black and white are: (0, 255), (0, 65535), (0, 1) or (−1, 1). Refuses other types and ranges."""
+    kind, width = array.dtype.kind, array.dtype.itemsize
+    if kind not in "biuf":
         raise InputError(f"{source}: images of type {array.dtype}; use uint8, uint16, bool or floats")
-    low, high = _range(source, array)
-    if low < -1 - SLACK or high > 1 + SLACK:
-        raise InputError(
-            f"{source}: values from {low:.6g} to {high:.6g}; scale them to [0, 1] or [-1, 1], or use uint8"
-        )
-    return 0.0 if low >= -SLACK else -1.0
+    if kind == "b" or (kind == "u" and width <= 2):
+        return 0, 1 if kind == "b" else 2 ** (8 * width) - 1
+    low, high, whole = _range(source, array)
+    if kind == "f" and low >= -1 - SLACK and high <= 1 + SLACK:
+        return 0 if low >= -SLACK else -1, 1
+    if whole and low >= 0 and high <= (255 if kind == "f" else 65535):
+        return 0, 255 if high <= 255 else 65535
+    raise InputError(f"{source}: values from {low:.6g} to {high:.6g}; scale them to [0, 1] or [-1, 1], or use uint8")
 
 
-def _range(source: str, array: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest value, read in stretches of 64 MiB; NaN and infinity are refused."""
+def _range(source: str, array: np.ndarray) -> tuple[float, float, bool]:
+    """Smallest and largest value and whether all are whole, in stretches of 64 MiB; NaN and infinity are refused."""
     step = max(1, 2**26 // max(1, array[:1].nbytes))
-    low, high = np.inf, -np.inf
+    low, high, whole = np.inf, -np.inf, True
     for start in range(0, len(array), step):
         part = array[start : start + step]
         if not np.isfinite(part).all():
             raise InputError(f"{source}: NaN or infinity among samples {start} to {start + len(part) - 1}; remove them")
         low, high = min(low, float(part.min())), max(high, float(part.max()))
-    return low, high
+        whole = whole and bool((part == np.rint(part)).all())
+    return low, high, whole
 
 
 def _as_nhwc(source: str, array: np.ndarray) -> np.ndarray:

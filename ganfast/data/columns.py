@@ -14,6 +14,7 @@ COLUMNS = {
     "points": ("points", (torch.float32,), 2),
     "labels": ("labels", (torch.int64,), 1),
     "attributes": ("attributes", (torch.float32,), 2),
+    "captions": ("captions", (torch.uint8,), 2),
     "tokens": ("tokens", (torch.int64,), 2),
     "audio": ("audio", (torch.int16, torch.float32), 2),
     "clips": ("clips", (torch.uint8,), 5),
@@ -26,6 +27,7 @@ ADVICE = {
     "points": "give a .npy of floats [N, D], or gaussians:ring8",
     "labels": "put each class into a folder of its own, or add dataset.json",
     "attributes": "add dataset.json with a vector for each file",
+    "captions": "add metadata.csv with the columns file_name and text",
     "tokens": "give an .npz with tokens int64 [N, T]",
     "audio": "give an .npz with audio int16 [N, T]",
     "clips": "give an .npz with clips uint8 [N, T, H, W, C]",
@@ -88,6 +90,12 @@ class Attributes(Column):
     """fp32 [B, A]: numbers that go with a sample."""
 
     kind = "attributes"
+
+
+class Captions(Column):
+    """uint8 [B, T]: texts in UTF-8, padded with zeros."""
+
+    kind = "captions"
 
 
 class Tokens(Column):

@@ -15,11 +15,12 @@ class Dataset:
 
     Args:
         name: short name for run directories, such as ``digits`` or ``noto-emoji-64``.
-        columns: images, targets (the images' partners) uint8 [N, H, W, C] with H == W; points, attributes float32
-            [N, D]; labels int64 [N] in 0 … K−1; tokens int64 [N, T]; audio int16 or float32 [N, T];
-            clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
+        columns: images, targets (the images' partners) uint8 [N, H, W, C]; points, attributes float32 [N, D]; labels
+            int64 [N] in 0 … K−1; captions uint8 [N, T] (UTF-8, padded with zeros); tokens int64 [N, T]; audio int16 or
+            float32 [N, T]; clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
         names: of the classes (``{"labels": ("cat", "dog")}``) or of the attributes.
         skipped: names of the files that ``skip_bad`` left out.
+        notes: sentences on what was done on reading that a person would want to know.
         absent: why a column that the source seemed to have cannot be used: ``{"labels": "…"}``; what is said of a
             column that is there is dropped.
 
@@ -33,9 +34,10 @@ class Dataset:
         names: dict[str, tuple[str, ...]] | None = None,
         skipped: tuple[str, ...] = (),
         absent: dict[str, str] | None = None,
+        notes: tuple[str, ...] = (),
         **columns: Tensor | None,
     ):
-        self.name, self.skipped = name, tuple(skipped)
+        self.name, self.skipped, self.notes = name, tuple(skipped), tuple(notes)
         self.columns = {column: values for column, values in columns.items() if values is not None}
         self.absent = {column: why for column, why in (absent or {}).items() if column not in self.columns}
         if not self.columns:

@@ -1,168 +1,160 @@
-"""Folders and .zip files of images, with labels from dataset.json or from the folders."""
+"""Images in files, with labels and captions from tables beside them or labels from their folders."""
 
-import os
-import zipfile
-from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from ganfast.data.dataset import slug
-from ganfast.data.images import half_width, halves, header, is_grey, naming, to_square, upright
-from ganfast.data.labels import Companions, LabelFile, from_folders, without_labels
-from ganfast.data.rows import Rows
+from ganfast.data import splits, tables
+from ganfast.data.images import Frame, half_width, halves, header, is_grey, naming, to_frame, upright
+from ganfast.data.labels import Companions, from_folders
+from ganfast.data.options import DataOptions
+from ganfast.data.rows import Rows, Survey
+from ganfast.data.side_files import kind_of, passed_over
+from ganfast.data.trees import Tree
 from ganfast.errors import InputError
 
-MAX_BYTES = 2**28  # of one image file; a zip member that claims more is not worth the memory
+SURVEYED = 256  # files whose headers decide on size and channels
 
 
-def ignored(name: str) -> bool:
-    """Whether a path relative to the root is one that systems leave behind, or the labels."""
-    parts = name.split("/")
-    if any(p.startswith(".") or p == "__MACOSX" for p in parts):
-        return True
-    return parts[-1] in ("Thumbs.db", "desktop.ini", "dataset.json")
-
-
-class ImageFiles(Rows):
-    """Image files by their paths relative to a root, sorted. Subclasses set ``source`` and ``names``, and read."""
+class EncodedImages(Rows):
+    """Images as the bytes of files. Subclasses set ``source``, and say how many there are, their titles and bytes."""
 
     source: str
-    names: list[str]
     layout: str | None = None  # ab or ba: both sides of a pair lie in each picture
+    transposed = False
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> bytes:
-        """The bytes of one file."""
+    def open(self, index: int) -> BinaryIO:
+        """One file for reading."""
         raise NotImplementedError
-
-    def title(self, index: int) -> str:
-        return self.names[index]
 
     def naming(self, index: int):
         """Turn whatever reading a file raises into an InputError that names it."""
-        return naming(f"{self.source}: {self.names[index]}")
+        return naming(f"{self.source}: {self.title(index)}")
 
-    def picture(self, index: int) -> Image.Image:
+    def picture(self, index: int, needed: int | None = None) -> Image.Image:
         """One file as an upright image."""
-        return upright(BytesIO(self.read(index)))
+        with self.open(index) as file:
+            image = upright(file, needed)
+        return image.transpose(Image.Transpose.TRANSPOSE) if self.transposed else image
 
-    def side(self, index: int) -> int:
-        with self.naming(index):
-            image = self.picture(index)
-            self._sides(image, 16, 1)  # the first good image, not the first good header
-            width, height = image.size
-            return min(half_width(width) if self.layout else width, height)
-
-    def native_channels(self) -> int:
-        """1 when up to 256 evenly spaced images are all grey, else 3."""
-        for index in np.unique(np.linspace(0, len(self) - 1, 256).round().astype(int)):
+    def survey(self) -> Survey:
+        sizes, grey = [], True
+        for index in np.unique(np.linspace(0, len(self) - 1, SURVEYED).round().astype(int)):
             try:
-                with self.naming(index), header(BytesIO(self.read(index))) as image:
-                    if not is_grey(image):
-                        return 3
+                with self.naming(index), self.open(index) as file, header(file) as image:
+                    width, height = image.size[::-1] if self.transposed else image.size
+                    sizes.append((half_width(width) if self.layout else width, height))
+                    grey = grey and is_grey(image)
             except InputError:
                 continue  # decoding names it
-        return 1
+        return Survey(sizes, 1 if grey else 3)
 
-    def split(self, layout: str) -> None:
+    def halve(self, layout: str) -> None:
         self.layout, self.pictures = layout, ("images", "targets")
 
-    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
+    def transpose(self) -> None:
+        self.transposed = True
+
+    def row(self, index: int, frame: Frame) -> tuple[np.ndarray, ...]:
         with self.naming(index):
-            return self._sides(self.picture(index), size, channels)
+            image = self.picture(index, max(frame.height, frame.width))
+            sides = halves(image) if self.layout else (image,)
+            return tuple(to_frame(side, frame) for side in (sides[::-1] if self.layout == "ba" else sides))
 
-    def _sides(self, image: Image.Image, size: int, channels: int) -> tuple[np.ndarray, ...]:
-        sides = halves(image) if self.layout else (image,)
-        return tuple(to_square(side, size, channels) for side in (sides[::-1] if self.layout == "ba" else sides))
 
-    def _prepare(self, dataset_json: Callable[[], bytes] | None) -> None:
-        """Check that there is something, and read the labels that dataset.json gives."""
-        if not self.names:
+class ImageFiles(EncodedImages):
+    """The image files of a tree, by path; what else lies there is passed over and counted.
+
+    A folder that holds all the others is left out of their names, and of folders that are the parts of a data set one
+    is taken. ``names`` are the paths below it, ``paths`` those from the top.
+    """
+
+    def __init__(self, tree: Tree, options: DataOptions):
+        self.tree, self.source, self.name, self.notes = tree, tree.source, tree.name, []
+        paths = [path for path in tree.names if kind_of(path) is None]
+        if not paths:
             raise InputError(f"{self.source}: holds no images")
-        self.labels, self.unreadable = None, ""
-        if dataset_json is not None:
-            try:
-                with naming("dataset.json"):
-                    self.labels = LabelFile(dataset_json())
-            except InputError as error:
-                self.unreadable = str(error)
+        self.root = self._descend(paths, options.split)
+        self.paths = [path for path in paths if path.startswith(self.root)]
+        self.found, table = self._table()
+        if options.skip_unlabelled:
+            self._skip_unlabelled()
+        self.names = [path.removeprefix(self.root) for path in self.paths]
+        side_files = [path for path in tree.names if kind_of(path) is not None and path != table]
+        self.notes += filter(None, [passed_over(side_files)])
+
+    def _descend(self, paths: list[str], wanted: str | None) -> str:
+        """The folder with the images: below folders that hold all of them, in the part (train, test) that is taken."""
+        root, chosen = "", False
+        while True:
+            folders = {path[len(root) :].partition("/")[0] for path in paths if "/" in path[len(root) :]}
+            if any("/" not in path[len(root) :] for path in paths):
+                folders = set()  # images beside folders
+            if folders and all(map(splits.part_of_folder, folders)) and not chosen:
+                folder, note = splits.choose(self.source, sorted(folders), wanted)
+                self.notes += filter(None, [note])
+                chosen = True
+            elif len(folders) == 1:
+                (folder,) = folders
+            else:
+                break
+            root += folder + "/"
+            paths = [path for path in paths if path.startswith(root)]
+        if not chosen:
+            splits.refuse_unpaired(self.source, root, folders)
+            splits.refuse(self.source, wanted)
+        return root
+
+    def _table(self) -> tuple[tables.Found | None, str]:
+        """What the first table that says something of the files says, and where it lies."""
+        folders = [self.root[: end + 1] for end, letter in enumerate(self.root) if letter == "/"]
+        places = {folder: -depth for depth, folder in enumerate(["", *folders])}  # the nearest one first
+        ranked = []
+        for name in self.tree.names:
+            folder = name[: name.rfind("/") + 1]
+            if folder in places and (rank := tables.rank(name)) is not None:
+                ranked.append((rank, places[folder], name, folder))
+        for rank, _, name, folder in sorted(ranked):
+            table = tables.read(self.tree, name)
+            if table is not None:
+                found = table.find([tables.ways(path, folder, self.root) for path in self.paths])
+                if rank < tables.CERTAIN or any(found.labelled()):
+                    return found, name
+        return None, ""
+
+    def _skip_unlabelled(self) -> None:
+        by_table = self.found is not None and bool(self.found.columns)
+        have = self.found.labelled() if by_table else np.array(["/" in p.removeprefix(self.root) for p in self.paths])
+        if not have.any():
+            raise InputError(f"{self.source}: no image has a label; leave out --skip-unlabelled")
+        if not have.all():
+            self.notes.append(f"skipped {int((~have).sum())} of {len(have)} images, which have no label")
+        self.paths = [path for path, has in zip(self.paths, have) if has]
+        if by_table:
+            columns = {name: [v for v, has in zip(values, have) if has] for name, values in self.found.columns.items()}
+            self.found = tables.Found(self.found.table, columns)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def title(self, index: int) -> str:
+        return self.paths[index]
+
+    def open(self, index: int) -> BinaryIO:
+        path = self.paths[index]
+        return self.tree.open(path) if self.tree.path(path) else BytesIO(self.tree.read(path))
 
     def companions(self, kept: np.ndarray) -> Companions:
-        """Labels or attributes from dataset.json; where it says nothing of them, classes from first-level folders."""
-        names = [self.names[i] for i in kept]
-        if self.unreadable:
-            return without_labels(self.unreadable)
-        if self.labels is None:
-            return from_folders(names)
-        by_folder = from_folders(names) if self.labels.silent else Companions()
-        return by_folder if by_folder.columns else self.labels.of(names)
-
-
-class FolderRows(ImageFiles):
-    """A folder of images, searched to every depth."""
-
-    def __init__(self, path: Path):
-        self.root, self.source, self.name = path, str(path), slug(path.resolve().name)
-        self.names = sorted(n for n in _walk(path) if not ignored(n))
-        labels = path / "dataset.json"
-        self._prepare(labels.read_bytes if labels.exists() else None)
-
-    def read(self, index: int) -> bytes:
-        path = self.root / self.names[index]
-        if not path.is_file():
-            raise InputError("not a regular file")
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path.stat().st_size} bytes are too many for one image")
-        return path.read_bytes()
-
-
-def _walk(root: Path) -> list[str]:
-    """Paths of all files below root with forward slashes; links to folders are followed, each folder once."""
-    found, seen = [], set()
-
-    def unreadable(error: OSError):
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-    for folder, folders, files in os.walk(root, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        found += [Path(folder, f).relative_to(root).as_posix() for f in files]
-    return found
-
-
-class ZipRows(ImageFiles):
-    """A .zip of images, read in place and never extracted to disk."""
-
-    def __init__(self, path: Path):
-        self.source, self.name = str(path), slug(path.stem)
-        try:
-            self.zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise InputError(f"{path}: a damaged or truncated zip file ({error}); fetch or make it again") from error
-        try:
-            members = {m.filename.replace("\\", "/"): m for m in self.zip.infolist() if not m.is_dir()}
-            self.names = sorted(n for n in members if not ignored(n))
-            self.members = [members[n] for n in self.names]
-            labels = members.get("dataset.json")
-            self._prepare(None if labels is None else lambda: self.zip.read(labels))
-        except InputError:
-            self.close()
-            raise
-
-    def read(self, index: int) -> bytes:
-        member = self.members[index]
-        if member.file_size > MAX_BYTES:
-            raise InputError(f"{member.file_size} bytes are too many for one image")
-        return self.zip.read(member)  # checks the CRC
+        """What the table says; where it says nothing of labels, classes from first-level folders."""
+        found = Companions() if self.found is None else self.found.companions(kept)
+        if self.found is not None and not self.found.table.silent:
+            return found
+        by_folder = from_folders([self.names[k] for k in kept])
+        if found.columns or not found.absent:
+            return by_folder | found
+        return by_folder if by_folder.columns else found
 
     def close(self) -> None:
-        self.zip.close()
+        self.tree.close()

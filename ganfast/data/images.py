@@ -1,16 +1,58 @@
-"""One image, whatever its mode and size, to uint8 pixels [size, size, channels]."""
+"""One image, whatever its mode and size, to uint8 pixels [height, width, channels]."""
 
-from contextlib import contextmanager
+import contextlib
+import math
+import threading
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ganfast.errors import InputError
 
 MIN_SIDE = 8  # pixels; anything smaller is an icon, a tracking pixel or a mistake
+MAX_PIXELS = 250_000_000  # of one image: 750 MB decoded
+LARGE = 2**24  # pixels beyond which images are decoded one at a time, and shrunk before they are resized
+SLACK = 4  # times as many pixels a side as are wanted in the end stay then, so that resizing decides how it looks
+# EXIF's orientation → how the stored pixels are turned
+TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2))))
+
+_one_large = threading.Semaphore(1)
+_limit_lock = threading.Lock()
+_limit = {"readers": 0, "before": None}
 
 
-@contextmanager
+@dataclass(frozen=True)
+class Frame:
+    """What pictures are brought to: pixels, channels (1 or 3; of arrays any), and how other proportions fit."""
+
+    height: int
+    width: int
+    channels: int
+    fit: str = "crop"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+@contextlib.contextmanager
+def pillows_limit():
+    """Pillow refuses and warns of large images by a global of its own; here MAX_PIXELS holds while files are read."""
+    with _limit_lock:
+        _limit["readers"] += 1
+        if _limit["readers"] == 1:
+            _limit["before"], Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit["readers"] -= 1
+            if not _limit["readers"]:
+                Image.MAX_IMAGE_PIXELS = _limit["before"]
+
+
+@contextlib.contextmanager
 def naming(title: str):
     """Turn whatever reading an image raises into an InputError that begins with ``title``."""
     try:
@@ -20,7 +62,7 @@ def naming(title: str):
     except UnidentifiedImageError as error:
         raise InputError(f"{title}: not an image in a format that Pillow reads") from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"{title}: {error}") from error
+        raise InputError(f"{title}: more than the {MAX_PIXELS} pixels that are safe to decode") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, IndexError, ...
         raise InputError(f"{title}: cannot be read ({error or type(error).__name__})") from error
 
@@ -31,9 +73,8 @@ def header(file) -> Image.Image:
     if image.format == "EPS":
         raise InputError("an EPS file is a program for Ghostscript, which is not run; save it as PNG")
     width, height = image.size
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit and width * height > limit:
-        raise InputError(f"an image of {width}×{height} pixels, more than the {limit} that are safe to decode")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"an image of {width}×{height} pixels, more than the {MAX_PIXELS} that are safe to decode")
     if min(width, height) < MIN_SIDE:
         raise InputError(f"an image of {width}×{height} pixels; both sides must be {MIN_SIDE} or more")
     return image
@@ -44,11 +85,36 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
 
 
-def upright(file) -> Image.Image:
-    """The first frame of an image file, turned as its EXIF says."""
+def upright(file, needed: int | None = None) -> Image.Image:
+    """The first frame of an image file, turned as its EXIF says; EXIF that cannot be read is ignored.
+
+    ``needed``: pixels of the shorter side that are wanted in the end, to which a very large picture may be shrunk.
+    """
     image = header(file)
-    ImageOps.exif_transpose(image, in_place=True)
-    return image
+    large = image.width * image.height > LARGE
+    with _one_large if large else contextlib.nullcontext():
+        if large and needed is not None:
+            scale = SLACK * needed / min(image.size)
+            image.draft(None, tuple(math.ceil(side * scale) for side in image.size))  # JPEG: at 1/2, 1/4 or 1/8
+        image.load()
+        turn = _turn(image)
+        if large and needed is not None:
+            image = _reduced(image, min(image.size) // (SLACK * needed))
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(image.getexif().get(0x0112))
+    except Exception:  # Pillow's parsers of EXIF raise SyntaxError, struct.error, TypeError, ...
+        return None
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Means of factor × factor pixels."""
+    if factor < 2:
+        return image
+    return _opaque(image).convert("L" if is_grey(image) else "RGB").reduce(factor)
 
 
 def halves(image: Image.Image) -> tuple[Image.Image, Image.Image]:
@@ -74,17 +140,37 @@ def check_proportions(images: tuple[int, int], targets: tuple[int, int]) -> None
         )
 
 
-def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """Centre crop, alpha over white, grey or RGB, then Lanczos; uint8 [size, size, channels], channels 1 or 3."""
-    width, height = image.size
-    side = min(width, height)
-    if width != height:
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    image = _opaque(image).convert("L" if channels == 1 else "RGB")
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(size, size, channels)
+def to_frame(image: Image.Image, frame: Frame) -> np.ndarray:
+    """Crop, alpha over white, grey or RGB, then Lanczos and padding: uint8 [height, width, channels]."""
+    size = frame.width, frame.height
+    if frame.fit == "crop":
+        image = _central(image, *size)
+    image = _opaque(image).convert("L" if frame.channels == 1 else "RGB")
+    inner = _inside(image.size, size) if frame.fit == "pad" else size
+    if image.size != inner:
+        image = image.resize(inner, Image.Resampling.LANCZOS)
+    if inner != size:
+        padded = Image.new(image.mode, size, "white")
+        padded.paste(image, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+        image = padded
+    return np.asarray(image).reshape(frame.shape)
+
+
+def _central(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The largest part in the centre with the proportions width : height."""
+    wide, high = image.size
+    crop_wide = min(wide, max(1, round(high * width / height)))
+    crop_high = min(high, max(1, round(wide * height / width)))
+    if (crop_wide, crop_high) == (wide, high):
+        return image
+    left, top = (wide - crop_wide) // 2, (high - crop_high) // 2
+    return image.crop((left, top, left + crop_wide, top + crop_high))
+
+
+def _inside(size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) of the proportions of ``size`` in ``room``."""
+    scale = min(room[0] / size[0], room[1] / size[1])
+    return tuple(min(most, max(1, round(side * scale))) for side, most in zip(size, room))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

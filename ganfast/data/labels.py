@@ -3,7 +3,6 @@
 What cannot be used is left out with the reason, so that it stops only a recipe that asks for it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ganfast.errors import InputError
+
+MAX_CAPTION = 4096  # bytes of one caption
 
 
 @dataclass
@@ -118,74 +119,18 @@ def attributes(values: np.ndarray) -> np.ndarray:
     return values
 
 
-class LabelFile:
-    """dataset.json: {"labels": [["path", label], …] or {"path": label} or null, "names": ["…", …]}.
-
-    A label is a whole number, a string, a float or a vector of numbers, alike for all files. ``names`` (or "classes")
-    names the classes by number, or the attributes. Further entries are ignored.
-    """
-
-    def __init__(self, content: bytes):
-        self.labels: dict | None = None
-        self.names: list[str] | None = None
-        self.why = ""
-        self.silent = False
-        """whether it says nothing of labels, not even that there are none"""
-        try:
-            found = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            self.why = f"dataset.json is not valid JSON ({error})"
-            return
-        if not isinstance(found, dict) or "labels" not in found:
-            self.silent, self.why = True, 'dataset.json has no "labels"'
-            return
-        lists = [found[key] for key in ("names", "classes") if isinstance(found.get(key), list)]
-        self.names = [str(name) for name in lists[0]] if lists else None
-        given = found["labels"] or []
-        entries = list(map(list, given.items())) if isinstance(given, dict) else given
-        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
-            self.why = 'the "labels" of dataset.json are not [["path", 0], …]'
-            return
-        self.labels = {path.replace("\\", "/"): label for path, label, *_ in entries if label is not None}
-
-    def of(self, paths: list[str]) -> Companions:
-        """The columns that its labels make for the files ``paths``; none, without a reason, where it has no labels."""
-        if self.why:
-            return without_labels(self.why)
-        if not self.labels:
-            return Companions()
-        values = [self.labels[path] for path in paths if path in self.labels]
-        if len(values) < len(paths):
-            return without_labels(f"dataset.json labels only {len(values)} of {len(paths)} files")
-        try:
-            return from_array(_as_array(values), len(paths), self.names)
-        except InputError as error:
-            return without_labels(f"dataset.json {error}")
+def captions(texts: Sequence[str]) -> np.ndarray:
+    """The column captions of some texts: UTF-8, uint8 [N, T], padded with zeros; ``text`` reads a row."""
+    encoded = [text.encode("utf-8", "replace")[:MAX_CAPTION] for text in texts]
+    found = np.zeros((len(encoded), max(map(len, encoded), default=0) or 1), np.uint8)
+    for row, each in zip(found, encoded):
+        row[: len(each)] = np.frombuffer(each, np.uint8)
+    return found
 
 
-def _is_entry(entry: object) -> bool:
-    """["path", label], and perhaps more, such as "train"."""
-    return isinstance(entry, list) and len(entry) >= 2 and isinstance(entry[0], str)
-
-
-def _as_array(values: list) -> np.ndarray:
-    """An array of labels out of JSON: int64, float64 or strings."""
-    kinds = {type(value) for value in values}
-    if kinds == {str}:
-        return np.array(values, object)
-    items = values
-    if kinds == {list}:
-        lengths = {len(value) for value in values}
-        if len(lengths) > 1:
-            raise InputError(f"has labels of length {min(lengths)} and of length {max(lengths)}")
-        items = [item for value in values for item in value]
-        kinds = {type(item) for item in items}
-    if not kinds <= {bool, int, float}:
-        raise InputError(f"has labels of the types {', '.join(sorted(kind.__name__ for kind in kinds))}")
-    try:
-        return np.array(values, np.float64 if float in kinds else np.int64)
-    except OverflowError as error:
-        raise InputError("has a label beyond 64 bits") from error
+def text(row: Tensor) -> str:
+    """The text in a row of the column captions."""
+    return bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore")
 
 
 def from_folders(paths: list[str]) -> Companions:

@@ -1,6 +1,7 @@
 """.npy and .npz files: images or points, with labels and further columns under their own names."""
 
 import contextlib
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -9,42 +10,131 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ganfast.data import labels
+from ganfast.data import labels, splits
 from ganfast.data.arrays import SLACK, ArrayRows, ImageArray
 from ganfast.data.dataset import Dataset, slug
 from ganfast.data.labels import Companions
+from ganfast.data.options import DataOptions
 from ganfast.data.rows import Rows, check_ram
 from ganfast.errors import InputError
 
-IMAGE_KEYS = ("images", "x", "x_train", "arr_0")
-LABEL_KEYS = ("labels", "y", "y_train")
+# names in lower case and without the word for a part: x of x_train
+IMAGE_KEYS = ("images", "imgs", "image", "img", "x", "data", "pixels", "arr_0")
+LABEL_KEYS = ("labels", "label", "y", "classes", "target", "targets")  # targets that are pictures are partners
 NAMES_KEY = "names"  # strings: of the classes by number, or of the attributes
 DAMAGE = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
+Head = tuple[tuple[int, ...], np.dtype]  # shape and type of an array
 
-def open_array(path: Path) -> Rows | Dataset:
+
+def open_array(path: Path, options: DataOptions) -> Rows | Dataset:
     """Rows where the samples are images, else a Dataset. Never unpickles.
 
-    A .npy file holds images [N, H, W], [N, H, W, C] or [N, C, H, W], or points (floats [N, D]). A .npz file holds the
-    same under one of IMAGE_KEYS, or as its only array that can be it, or points, tokens, audio or clips under these
-    names; beside them labels under one of LABEL_KEYS, their names as ``names``, and targets and further columns under
-    their own names. What is beside the samples and cannot be used is left out, with the reason.
+    A .npy file holds images [N, H, W], [N, H, W, C] or [N, C, H, W], or points (floats [N, D]), or with --shape one
+    image a row [N, D]. A .npz file holds the same under one of IMAGE_KEYS, or as its only array that can be it, or
+    points, tokens, audio or clips under these names; beside them labels under one of LABEL_KEYS, their names as
+    ``names``, and targets and further columns under their own names. Names may have the word for a part, as x_train.
+    What is beside the samples and cannot be used is left out, with the reason.
     """
+    shape = parse_shape(options.shape)
     try:
         found = np.load(path, mmap_mode="c" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return _opened(path, str(path), _kind(found), found, Companions(), {})
+            splits.refuse(str(path), options.split)
+            found = _shaped(str(path), found, shape)
+            opened = _opened(path, str(path), _kind(found), found, Companions(), {})
+            opened.reshaped = shape is not None
+            return opened
         with found:
-            check_ram(str(path), sum(member.file_size for member in found.zip.infolist()))
-            key = _sample_key(path, found)
-            array = found[key]
-            column = key if key in COLUMNS else _kind(array)
-            beside, targets = _beside(found, {key, column}, len(array) if array.ndim else 0)
-            return _opened(path, f"{path}: {key}", column, array, beside, targets)
+            return _open_archive(path, found, options, shape)
     except InputError:
         raise
     except DAMAGE as error:
         raise InputError(f"{path}: a damaged array file, or one that holds Python objects ({error})") from error
+
+
+def _open_archive(path: Path, found: np.lib.npyio.NpzFile, options: DataOptions, shape) -> Rows | Dataset:
+    heads, objects = _heads(found)
+    key, part, note = _sample_key(path, heads, objects, options.split)
+    own = {splits.without_part(k): k for k in heads if splits.part_of(k) in (None, part) or part is None}
+    own |= {splits.without_part(k): k for k in heads if splits.part_of(k) == part}  # those of the part come first
+    check_ram(str(path), sum(member.file_size for member in found.zip.infolist()))
+    column = splits.without_part(key)
+    array = found[key] if column in COLUMNS else _shaped(f"{path}: {key}", found[key], shape)
+    column = column if column in COLUMNS else _kind(array)
+    ranks = {name: len(heads[own_key][0]) for name, own_key in own.items()}
+    beside, targets = _beside(found, own, ranks, {key, own.get(column)}, len(array) if array.ndim else 0)
+    opened = _opened(path, f"{path}: {key}", column, array, _hidden(objects) | beside, targets)
+    opened.reshaped = shape is not None
+    passed = f"passed over arrays that hold Python objects, which could run code: {', '.join(objects)}"
+    opened.notes = [*opened.notes, *filter(None, [note, passed if objects else ""])]
+    return opened
+
+
+def _hidden(objects: list[str]) -> Companions:
+    """What arrays of Python objects would have been."""
+    why = "the array {} is damaged or holds Python objects"
+    found = Companions()
+    for role in map(splits.without_part, objects):
+        if role in LABEL_KEYS and role != "targets":
+            found |= labels.without_labels(why.format(role))
+        elif role in ("targets", *COLUMNS):
+            found.absent[role] = why.format(role)
+    return found
+
+
+def _heads(found: np.lib.npyio.NpzFile) -> tuple[dict[str, Head], list[str]]:
+    """Shape and type of each array, without reading it; and the names of those that hold Python objects."""
+    heads, objects = {}, []
+    for key in found.files:
+        try:
+            heads[key] = _head(found, key)
+        except DAMAGE:
+            heads[key] = (), np.dtype("V")  # reading it says so
+        if heads[key][1].hasobject:
+            del heads[key]
+            objects.append(key)
+    return heads, objects
+
+
+def _head(found: np.lib.npyio.NpzFile, key: str) -> Head:
+    with found.zip.open(key if key in found.zip.namelist() else f"{key}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    return shape, dtype
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """28x28, 32x32x3 or 3x32x32 → numbers."""
+    if text is None:
+        return None
+    words = text.lower().replace("×", "x").split("x")
+    if len(words) not in (2, 3) or not all(word.strip().isdecimal() and int(word) for word in words):
+        raise InputError(f"--shape {text}: give height x width, as 28x28, or with channels, as 32x32x3 or 3x32x32")
+    return tuple(map(int, words))
+
+
+def _shaped(source: str, array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
+    """Rows of flat images [N, D] as images; InputError where they are integers and nobody says of what shape."""
+    if shape is None:
+        if array.ndim == 2 and array.dtype.kind in "biu" and array.size:
+            raise InputError(f"{source}: rows of {array.shape[1]} numbers; {_suggested(array.shape[1])}")
+        return array
+    word = "x".join(map(str, shape))
+    if array.ndim != 2 or array.shape[1] != np.prod(shape):
+        raise InputError(f"{source}: --shape {word} is for rows of {np.prod(shape)} numbers, not {list(array.shape)}")
+    return array.reshape(len(array), *shape)
+
+
+def _suggested(count: int) -> str:
+    """The --shape that square images in rows of ``count`` numbers have."""
+    grey, colour = math.isqrt(count), math.isqrt(count // 3)
+    if grey * grey == count:
+        return f"give --shape {grey}x{grey} where each is an image"
+    if 3 * colour * colour == count:
+        return f"give --shape 3x{colour}x{colour} (planes) or {colour}x{colour}x3 where each is an image"
+    return "give --shape HEIGHTxWIDTH where each is an image"
 
 
 def _kind(array: np.ndarray) -> str:
@@ -61,7 +151,10 @@ def _opened(
             values = torch.from_numpy(np.ascontiguousarray(COLUMNS[column](array)))
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
-        return Dataset(name, **{column: values}, **beside.tensors(), names=beside.names, absent=beside.absent)
+        absent = dict(beside.absent)
+        if column == "points" and values.shape[1] > 3:
+            absent["images"] = f"its rows are {values.shape[1]} numbers: {_suggested(values.shape[1])}"
+        return Dataset(name, **{column: values}, **beside.tensors(), names=beside.names, absent=absent)
     images = ImageArray(source, array)
     for key, values in targets.items():
         try:
@@ -71,55 +164,69 @@ def _opened(
     return ArrayRows(name, images, beside)
 
 
-def _sample_key(path: Path, found: np.lib.npyio.NpzFile) -> str:
-    """A usual name of images, else of a column, else the only array with three axes or more, or the only with two."""
+def _sample_key(
+    path: Path, heads: dict[str, Head], objects: list[str], wanted: str | None
+) -> tuple[str, str | None, str]:
+    """(the array of samples, its part, a note): a usual name of images, else of a column, else the only array with
+    three axes or more, or the only one with two."""
     usual = (*IMAGE_KEYS, *(name for name in COLUMNS if name != "attributes"))
-    for key in usual:
-        if key in found.files:
-            return key
-    others = {*LABEL_KEYS, NAMES_KEY, "attributes", "targets"}
-    ranks = {key: found[key].ndim for key in found.files if key not in others}
-    for usable in ([k for k, n in ranks.items() if n >= 3], [k for k, n in ranks.items() if n == 2]):
-        if len(usable) == 1:
-            return usable[0]
-    raise InputError(
-        f"{path}: holds the arrays {', '.join(found.files) or 'none'}; name the samples one of {', '.join(usual)}"
-    )
+    others = {*LABEL_KEYS, NAMES_KEY, "attributes"}
+    by_role: dict[str, dict[str | None, str]] = {}
+    for key in heads:
+        by_role.setdefault(splits.without_part(key), {})[splits.part_of(key)] = key
+    role = next((role for role in usual if role in by_role), None)
+    ranks = {r: max(len(heads[key][0]) for key in keys.values()) for r, keys in by_role.items() if r not in others}
+    for able in ([r for r in ranks if ranks[r] >= 3], [r for r in ranks if ranks[r] == 2]):
+        role = able[0] if role is None and len(able) == 1 else role
+    if role is None:
+        held = ", ".join(heads) or "none"
+        passed = f" (and {', '.join(objects)} with Python objects)" if objects else ""
+        raise InputError(f"{path}: holds the arrays {held}{passed}; name the samples one of {', '.join(usual)}")
+    parts = by_role[role]
+    if set(parts) == {None}:
+        splits.refuse(str(path), wanted)
+        return parts[None], None, ""
+    key, note = splits.choose(str(path), parts.values(), wanted)
+    return key, splits.part_of(key), note
 
 
-def _beside(found: np.lib.npyio.NpzFile, used: set[str], count: int) -> tuple[Companions, dict[str, np.ndarray]]:
-    """Labels and further columns of ``count`` samples; the array of targets where there is one."""
+def _beside(
+    found: np.lib.npyio.NpzFile, own: dict[str, str], ranks: dict[str, int], used: set[str | None], count: int
+) -> tuple[Companions, dict[str, np.ndarray]]:
+    """Labels and further columns of ``count`` samples, ``own`` by their usual names; targets where there are any."""
     beside, targets, names = Companions(), {}, None
-    if NAMES_KEY in found.files:
+    own = {role: key for role, key in own.items() if key not in used}
+    if NAMES_KEY in own:
         with contextlib.suppress(InputError):  # numbers serve where they cannot be read
-            names = list(map(str, _read(found, NAMES_KEY).reshape(-1)))
-    key = next((key for key in LABEL_KEYS if key in found.files and key not in used), None)
+            names = list(map(str, _read(found, own[NAMES_KEY]).reshape(-1)))
+    if ranks.get("targets", 0) > 2 and "targets" in own:
+        try:
+            targets["targets"] = _read(found, own.pop("targets"))
+        except InputError as error:
+            beside.absent["targets"] = str(error)
+    key = next((own[role] for role in LABEL_KEYS if role in own), None)
     if key is not None:
         try:
             beside |= labels.from_array(_read(found, key), count, names)
         except InputError as error:
             beside |= labels.without_labels(str(error))
     for column in COLUMNS:
-        if column in found.files and column not in used:
+        if column in own:
             named = column == "attributes" and key is None
-            beside |= _column(found, column, count, names if named else None)
-    if "targets" in found.files:
-        try:
-            targets["targets"] = _read(found, "targets")
-        except InputError as error:
-            beside.absent["targets"] = str(error)
+            beside |= _column(found, own[column], column, count, names if named else None)
     return beside, targets
 
 
-def _column(found: np.lib.npyio.NpzFile, key: str, count: int, names: list[str] | None) -> Companions:
+def _column(found: np.lib.npyio.NpzFile, key: str, column: str, count: int, names: list[str] | None) -> Companions:
     try:
         values = _read(found, key)
         if values.ndim and len(values) != count:
             raise InputError(f"{len(values)} rows for {count} samples")
-        values = COLUMNS[key](values)
-        return Companions({key: values}, {key: labels.fitting(names, values.shape[1])} if key == "attributes" else {})
+        values = COLUMNS[column](values)
+        own = {column: labels.fitting(names, values.shape[1])} if column == "attributes" else {}
+        return Companions({column: values}, own)
     except InputError as error:
-        return Companions(absent={key: f"its array {key}: {error}"})
+        return Companions(absent={column: f"its array {key}: {error}"})
 
 
 def _read(found: np.lib.npyio.NpzFile, key: str) -> np.ndarray:

@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 
 from ganfast.data.columns import COLUMNS
 from ganfast.data.dataset import Dataset, slug
+from ganfast.data.images import Frame
 from ganfast.data.labels import renumbered
+from ganfast.data.options import size_word
 from ganfast.data.rows import Rows, decoded, missing
 from ganfast.errors import InputError
 from ganfast.files import replacing
@@ -30,21 +32,21 @@ BLOCK = 4096  # the header's bytes are a multiple of it: 8 for the length, the r
 WORDS = {"uint8": "U8", "int16": "I16", "float32": "F32", "int64": "I64"}
 
 
-def write_rows(rows: Rows, dest: Path, size: int, channels: int, skip_bad: bool, progress: bool) -> Dataset:
+def write_rows(rows: Rows, dest: Path, frame: Frame, skip_bad: bool, progress: bool) -> Dataset:
     """Decode into DEST row by row, and open it."""
     kept = []
     with _writing(dest) as file, ExitStack() as stack:
         others = [stack.enter_context(TemporaryFile(dir=dest.parent)) for _ in rows.pictures[1:]]
 
         def head(kept: np.ndarray, room: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
-            beside, shape = rows.companions(kept), (len(kept), size, size, channels)
+            beside, shape = rows.companions(kept), (len(kept), *frame.shape)
             layout = dict.fromkeys(rows.pictures, ("uint8", shape)) | _layout(beside.columns)
             order = (*rows.pictures, *beside.columns)
             return header(layout, order, rows.name, len(rows), beside.names, beside.absent, room), beside.columns
 
         room = len(head(np.arange(len(rows)))[0]) + BLOCK  # fewer rows have fewer names, most of the time
         file.write(bytes(room))
-        for index, row in decoded(rows, size, channels, skip_bad, progress):
+        for index, row in decoded(rows, frame, skip_bad, progress):
             for out, picture in zip((file, *others), row):
                 out.write(picture.tobytes())
             kept.append(index)
@@ -119,8 +121,8 @@ def header(
     count = next(iter(layout.values()))[1][0]
     metadata = {"format": FORMAT, "name": name, "source": str(source), "skipped": str(source - count)}
     if "images" in layout:
-        _, size, _, channels = layout["images"][1]
-        metadata |= {"size": str(size), "channels": str(channels)}
+        _, height, width, channels = layout["images"][1]
+        metadata |= {"size": size_word(height, width), "channels": str(channels)}
     metadata |= {"columns": json.dumps(order), "names": json.dumps(names), "absent": json.dumps(absent)}
     entries, end = {"__metadata__": metadata}, 0
     for column, (dtype, shape) in layout.items():
@@ -176,6 +178,6 @@ def _understood(name: str, metadata: dict[str, str], found: dict[str, torch.Tens
         columns["labels"], names["labels"] = renumbered(columns["labels"])
     data = Dataset(name, names=names, absent=absent, **columns)
     for column, values in data.columns.items():
-        if 0 in values.shape or (COLUMNS[column][0] == "images" and values.shape[1] != values.shape[2]):
+        if 0 in values.shape:
             raise ValueError(f"{column} of shape {list(values.shape)}")
     return data

@@ -5,20 +5,15 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ganfast.data.files import ImageFiles
-from ganfast.data.images import check_proportions, naming, to_square
+from ganfast.data.images import Frame, check_proportions, to_frame
 from ganfast.data.labels import Companions
-from ganfast.data.rows import Rows
+from ganfast.data.rows import Rows, Survey
+from ganfast.data.tables import normal
 from ganfast.errors import InputError
-
-LAYOUTS = ("ab", "ba")
 
 
 def check_layout(layout: str | None, targets: str | None) -> None:
-    """Refuse an unknown layout, and one beside a second source."""
-    if layout not in (None, *LAYOUTS):
-        raise InputError(
-            f"--layout {layout}: use ab (images on the left, targets on the right) or ba (the other way round)"
-        )
+    """Refuse a layout beside a second source."""
     if layout and targets is not None:
         raise InputError(f"--layout {layout}: both sides lie in one picture, so leave out the targets {targets}")
 
@@ -33,6 +28,7 @@ class PairedFiles(Rows):
 
     def __init__(self, images: ImageFiles, targets: ImageFiles):
         self.images, self.targets, self.name = images, targets, images.name
+        self.notes = [*images.notes, *(f"{targets.name}: {note}" for note in targets.notes)]
         own, others = _by_stem(images), _by_stem(targets)
         for one, other in ((images, targets), (targets, images)):
             partners = others if one is images else own
@@ -50,25 +46,26 @@ class PairedFiles(Rows):
     def title(self, index: int) -> str:
         return self.images.title(index)
 
-    def side(self, index: int) -> int:
-        return self.images.side(index)
+    def survey(self) -> Survey:
+        own, others = self.images.survey(), self.targets.survey()
+        return Survey(own.sizes, max(own.channels, others.channels))
 
-    def native_channels(self) -> int:
-        return max(self.images.native_channels(), self.targets.native_channels())
-
-    def split(self, layout: str) -> None:
+    def halve(self, layout: str) -> None:
         check_layout(layout, self.targets.source)
 
-    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
-        found, squares = [], []
+    def transpose(self) -> None:
+        self.images.transpose(), self.targets.transpose()
+
+    def row(self, index: int, frame: Frame) -> tuple[np.ndarray, ...]:
+        found, pictures = [], []
         for files, k in ((self.images, index), (self.targets, self.partner[index])):
             with files.naming(k):
-                image = files.picture(k)
+                image = files.picture(k, max(frame.height, frame.width))
                 found.append(image.size)
-                squares.append(to_square(image, size, channels))
-        with naming(f"{self.targets.source}: {self.targets.names[self.partner[index]]}"):
+                pictures.append(to_frame(image, frame))
+        with self.targets.naming(self.partner[index]):
             check_proportions(*found)
-        return tuple(squares)
+        return tuple(pictures)
 
     def companions(self, kept: np.ndarray) -> Companions:
         return self.images.companions(kept)
@@ -79,7 +76,7 @@ class PairedFiles(Rows):
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+    return PurePosixPath(normal(name)).with_suffix("").as_posix()
 
 
 def _by_stem(files: ImageFiles) -> dict[str, int]:

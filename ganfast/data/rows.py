@@ -1,9 +1,11 @@
 """A source of images before it is decoded, and its decoding by a pool of threads, in order, in bounded memory."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,20 @@ import torch
 from tqdm import tqdm
 
 from ganfast.data.dataset import Dataset
+from ganfast.data.images import Frame
 from ganfast.data.labels import Companions
+from ganfast.data.options import SIZES, DataOptions, parse_size, size_word
 from ganfast.errors import InputError
 
-SIZES = (16, 32, 64, 128, 256)
+DARK = 16  # images without a value of at least this are nearly black
+
+
+@dataclass
+class Survey:
+    """What the headers of some images say: (width, height) of each, and the channels that suit all."""
+
+    sizes: list[tuple[int, int]]
+    channels: int
 
 
 class Rows:
@@ -24,7 +36,10 @@ class Rows:
     """
 
     name: str  # slug of the data set
-    default_size: int | None = None  # None: from the first good image
+    notes: list[str]
+    """sentences on what was done that a person would want to know"""
+    default_size: int | None = None  # None: from the images
+    reshaped = False  # whether --shape made images of flat rows
     pictures: tuple[str, ...] = ("images",)
     """the columns that a row has a picture of: images, and targets of pairs"""
 
@@ -34,69 +49,78 @@ class Rows:
     def title(self, index: int) -> str:
         raise NotImplementedError
 
-    def side(self, index: int) -> int:
-        """The shorter side of an image in pixels; InputError where it cannot be decoded."""
-        raise NotImplementedError
-
-    def native_channels(self) -> int:
-        """The channels of the data set when nobody asks for others."""
+    def survey(self) -> Survey:
+        """Sizes and channels of some images, evenly spaced; those that cannot be read are passed over."""
         raise NotImplementedError
 
     def check_channels(self, channels: int | None) -> None:
         """Refuse channels that the images cannot be turned into."""
 
-    def split(self, layout: str) -> None:
+    def halve(self, layout: str) -> None:
         """Take the halves of each picture for a pair: images and targets from left to right (ab) or reversed (ba)."""
         raise NotImplementedError
 
-    def row(self, index: int, size: int, channels: int) -> tuple[np.ndarray, ...]:
-        """One uint8 [size, size, channels] for each of ``pictures``."""
+    def transpose(self) -> None:
+        """Swap rows and columns of every image."""
+        raise NotImplementedError
+
+    def row(self, index: int, frame: Frame) -> tuple[np.ndarray, ...]:
+        """One uint8 [height, width, channels] for each of ``pictures``."""
         raise NotImplementedError
 
     def companions(self, kept: np.ndarray) -> Companions:
         """The other columns of the rows at the indices ``kept``."""
         raise NotImplementedError
 
-    def ready(self, size: int, channels: int) -> tuple[np.ndarray, ...] | None:
-        """All rows as uint8 arrays [N, size, size, channels] where they already lie so, else None."""
+    def ready(self, frame: Frame) -> tuple[np.ndarray, ...] | None:
+        """All rows as uint8 arrays [N, height, width, channels] where they already lie so, else None."""
         return None
 
     def close(self) -> None:
         """Let go of open files."""
 
 
-def check_size(size: int | None) -> None:
-    """Refuse a size that is not a power of two from 16 to 256, and name the nearest ones."""
-    if size is None or size in SIZES:
-        return
-    near = [s for s in SIZES if s < size][-1:] + [s for s in SIZES if s > size][:1]
-    raise InputError(f"--size {size}: a size is a power of two from 16 to 256; use {' or '.join(map(str, near))}")
-
-
-def check_channels(channels: int | None) -> None:
-    """Refuse channels other than 1 (grey) and 3 (RGB)."""
-    if channels not in (None, 1, 3):
-        raise InputError(f"--channels {channels}: use 1 (grey) or 3 (RGB)")
-
-
-def settle(rows: Rows, size: int | None, channels: int | None, skip_bad: bool) -> tuple[int, int]:
-    """The size and channels to decode to: those asked for, else the nearest power of two and the source's own."""
-    rows.check_channels(channels)
-    size = size or rows.default_size
+def settle(rows: Rows, options: DataOptions) -> Frame:
+    """What to decode to: the size and channels asked for, else the size that most images allow and their channels."""
+    rows.check_channels(options.channels)
+    size = parse_size(options.size or rows.default_size)
+    survey = rows.survey()
     if size is None:
-        side = _first_side(rows, skip_bad)
-        size = min(SIZES, key=lambda s: abs(np.log2(s / side)))
-    return size, channels or rows.native_channels()
+        size = _usual_size(rows, survey.sizes)
+    if options.fit == "crop":
+        rows.notes += _on_cropping(survey.sizes, *size)
+    return Frame(*size, options.channels or survey.channels, options.fit)
 
 
-def _first_side(rows: Rows, skip_bad: bool) -> int:
-    for index in range(len(rows)):
-        try:
-            return rows.side(index)
-        except InputError as error:
-            if not skip_bad:
-                raise _advised(error) from error
-    raise _none_left(rows)
+def _usual_size(rows: Rows, sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """The power of two nearest to the median of the shorter sides; a note where other images suggest another."""
+    if not sizes:
+        return SIZES[0], SIZES[0]  # decoding says what is wrong with each
+    sides = sorted(map(min, sizes))
+    nearest = [min(SIZES, key=lambda s: abs(np.log2(s / side))) for side in sides]
+    size = nearest[(len(nearest) - 1) // 2]
+    if len(set(nearest)) > 1:
+        between = f"between {sides[0]} and {sides[-1]} pixels"
+        rows.notes.append(f"size {size}, which suits most of the images (shorter sides {between}; --size for another)")
+    return size, size
+
+
+def _on_cropping(sizes: list[tuple[int, int]], height: int, width: int) -> list[str]:
+    """A note where most images lose more than a tenth of a side."""
+    aspects = [w * height / (h * width) for w, h in sizes]  # 1: the frame's own
+    if 2 * sum(max(aspect, 1 / aspect) > 1.1 for aspect in aspects) <= len(aspects):
+        return []
+    w, h = sizes[(len(sizes) - 1) // 2]
+    return [
+        f"images such as {w}×{h} are cropped to their centre (--fit pad or stretch keeps all of them, "
+        f"--size {_rectangle(w, h, min(height, width))} is nearer to their proportions)"
+    ]
+
+
+def _rectangle(width: int, height: int, short: int) -> str:
+    """The --size beside the shorter side ``short`` whose proportions are nearest to width : height."""
+    long = min(max(round(4 * max(width, height) / min(width, height)), 4), 16) * short // 4
+    return size_word(*((short, long) if width > height else (long, short)))
 
 
 def _advised(error: InputError) -> InputError:
@@ -107,21 +131,19 @@ def _none_left(rows: Rows) -> InputError:
     return InputError(f"{rows.name}: none of its {len(rows)} files is an image that can be used")
 
 
-def decoded(
-    rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool
-) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+def decoded(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
     """(index, row) of every good row in order; a bad one raises, or is passed over with ``skip_bad``.
 
     Memory stays bounded: two chunks a worker of about 1 MiB each are decoded ahead of the reader.
     """
-    row_bytes = size * size * channels * len(rows.pictures)
+    row_bytes = math.prod(frame.shape) * len(rows.pictures)
     chunk = min(256, max(1, 2**20 // row_bytes))
     starts = deque(range(0, len(rows), chunk))
     # tiny rows are mostly Python: threads would wait for its lock (MNIST takes 4 s with two threads, 2.3 s with one)
     workers = 1 if row_bytes < 2**13 else min(32, os.cpu_count() or 1)
 
     def work(start: int) -> list[tuple[np.ndarray, ...] | InputError]:
-        return [_attempt(rows, i, size, channels) for i in range(start, min(start + chunk, len(rows)))]
+        return [_attempt(rows, i, frame) for i in range(start, min(start + chunk, len(rows)))]
 
     good = 0
     pool = ThreadPoolExecutor(workers)
@@ -150,9 +172,9 @@ def _take(queue: deque, count: int) -> list:
     return [queue.popleft() for _ in range(min(count, len(queue)))]
 
 
-def _attempt(rows: Rows, index: int, size: int, channels: int) -> tuple[np.ndarray, ...] | InputError:
+def _attempt(rows: Rows, index: int, frame: Frame) -> tuple[np.ndarray, ...] | InputError:
     try:
-        return rows.row(index, size, channels)
+        return rows.row(index, frame)
     except InputError as error:
         return error
 
@@ -164,23 +186,23 @@ def missing(rows: Rows, kept: np.ndarray) -> tuple[str, ...]:
     return tuple(rows.title(i) for i in np.setdiff1d(np.arange(len(rows)), kept))
 
 
-def in_ram(rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool) -> Dataset:
-    """Decode everything into uint8 tensors; refuse what would take over half of the memory that is free."""
-    arrays = rows.ready(size, channels)
+def in_ram(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> tuple[Dataset, np.ndarray]:
+    """(everything decoded into uint8 tensors, the indices kept); refuses what takes over half of the free memory."""
+    arrays = rows.ready(frame)
     kept = np.arange(len(rows))
     if arrays is None:
-        shape = (len(rows), size, size, channels)
+        shape = (len(rows), *frame.shape)
         check_ram(rows.name, int(np.prod(shape, dtype=object)) * len(rows.pictures))
         arrays = [np.empty(shape, np.uint8) for _ in rows.pictures]
         kept = []
-        for index, row in decoded(rows, size, channels, skip_bad, progress):
+        for index, row in decoded(rows, frame, skip_bad, progress):
             for array, picture in zip(arrays, row):
                 array[len(kept)] = picture
             kept.append(index)
         arrays, kept = [array[: len(kept)] for array in arrays], np.array(kept)
     beside = rows.companions(kept)
     pictures = {column: torch.from_numpy(array) for column, array in zip(rows.pictures, arrays)}
-    return Dataset(
+    data = Dataset(
         rows.name,
         names=beside.names,
         skipped=missing(rows, kept),
@@ -188,6 +210,33 @@ def in_ram(rows: Rows, size: int, channels: int, skip_bad: bool, progress: bool)
         **pictures,
         **beside.tensors(),
     )
+    return data, kept
+
+
+def on_absent(data: Dataset) -> list[str]:
+    """Notes on the columns that a source seemed to have."""
+    absent = {name: why for name, why in data.absent.items() if name != "labels" or "attributes" not in data.columns}
+    return [f"without {name}: {why}" for name, why in absent.items() if not _said(absent, name, why)]
+
+
+def on_dark(data: Dataset) -> list[str]:
+    """Notes on images that are nearly black."""
+    notes = []
+    for column, values in data.columns.items():
+        if column in ("images", "targets") and len(values):
+            rows = torch.linspace(0, len(values) - 1, min(len(values), 1024), dtype=torch.float64).round().long()
+            highest = int(values[rows].max())
+            if highest < DARK:
+                notes.append(
+                    f"the values of {column} are 0 to {highest} of 255, which train as black: label maps, masks, or 16 "
+                    "bits that are not full? Give bool, or scale them to 0 … 255"
+                )
+    return notes
+
+
+def _said(absent: dict[str, str], column: str, why: str) -> bool:
+    """Whether labels are absent for the same reason."""
+    return column == "attributes" and absent.get("labels") == why
 
 
 def check_ram(what: str, size: int) -> None:

@@ -6,156 +6,139 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ganfast.data import packed
+import numpy as np
+
+from ganfast.data import kinds, packed, splits
 from ganfast.data.dataset import Dataset
 from ganfast.data.digits import digits
-from ganfast.data.files import FolderRows, ImageFiles, ZipRows
+from ganfast.data.files import ImageFiles
 from ganfast.data.gaussians import MODES, gaussians
-from ganfast.data.idx import is_idx, open_idx, train_file
-from ganfast.data.numpy_files import open_array
+from ganfast.data.images import Frame, pillows_limit
+from ganfast.data.options import DataOptions, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
-from ganfast.data.rows import Rows, check_channels, check_size, in_ram, settle
+from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
 from ganfast.errors import InputError
 
 BUILT_IN = ("digits", *(f"gaussians:{name}" for name in MODES))
 
 
-def open_dataset(
-    source: str,
-    size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    progress: bool = True,
-    layout: str | None = None,
-    targets: str | None = None,
-) -> Dataset:
+def open_dataset(source: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
     """Open a data set; images are decoded into memory unless they lie packed or as uint8 arrays of the right size.
 
     Args:
-        source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; a folder or .zip of images; an IDX file or the
-            folder that holds ``train-images*``; a .npy or .npz file; a packed .safetensors file. A built-in name
-            comes first: write ``./digits`` for a folder of that name.
-        size: side in pixels, a power of two from 16 to 256; by default the one nearest to the shorter side of the
-            first image (a packed file keeps its own; digits are 32).
-        channels: 1 (grey) or 3 (RGB); by default 1 when the images are all grey, else 3; arrays keep theirs. Images
-            and targets have the same.
-        skip_bad: leave out files that cannot be used and name them in ``Dataset.skipped``.
+        source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; a folder, .zip or .tar of images; IDX, CIFAR,
+            parquet, .npy or .npz files, or a folder of them; a packed .safetensors file; docs/data.md has all. A
+            built-in name comes first: write ``./digits`` for a folder of that name.
+        targets: a second folder or archive with the images' partners, at the same paths up to the suffix.
         progress: show a bar on a terminal.
-        layout: ``"ab"``: each picture holds a pair, the left half is the image and the right half its target;
-            ``"ba"``: the other way round.
-        targets: a second folder or .zip with the targets, at the same paths up to the suffix.
+        options: the fields of ``ganfast.data.DataOptions``: size, channels, fit, split, layout, …
 
-    Images are cropped to their central square and resized with Lanczos; so are targets.
-
-    Labels come from ``dataset.json`` ({"labels": [["path", 0], ...], "names": ["cat", ...]}), from an array ``labels``
-    or ``y``, else from two or more first-level folders that hold every image. Whole numbers and strings become the
-    classes 0 … K−1, their names are kept in ``Dataset.names["labels"]``; so do one-hot vectors; floats and other
-    vectors become the column attributes. Labels that cannot be used leave the data set without that column, and
+    ``Dataset.notes`` says what was done that a person would want to know: which part was taken, what was passed over.
+    Labels come from a table beside the images (dataset.json, metadata.csv), from an array ``labels`` or ``y``, else
+    from two or more first-level folders that hold every image. Whole numbers and strings become the classes 0 … K−1,
+    their names are kept in ``Dataset.names["labels"]``; so do one-hot vectors; floats and other vectors become the
+    column attributes. Labels that cannot be used leave the data set without that column, and
     ``Dataset.absent["labels"]`` says why.
 
     Raises:
         InputError: what was given cannot be used, with the file's name and what to do.
     """
-    with _opened(source, size, channels, skip_bad, layout, targets) as (found, size, channels):
-        return found if isinstance(found, Dataset) else in_ram(found, size, channels, skip_bad, progress)
+    return open_titled(source, targets, progress, **options)[0]
 
 
-def pack(
-    source: str,
-    dest: str,
-    size: int | None = None,
-    channels: int | None = None,
-    skip_bad: bool = False,
-    progress: bool = True,
-    layout: str | None = None,
-    targets: str | None = None,
-) -> Dataset:
+def open_titled(
+    source: str, targets: str | None = None, progress: bool = True, **options
+) -> tuple[Dataset, list[str] | None]:
+    """The data set, and the file of each row; None where rows are no files."""
+    opts = DataOptions(**options)
+    with _opened(source, opts, targets) as (found, frame):
+        if isinstance(found, Dataset):
+            return found, None
+        data, kept = in_ram(found, frame, opts.skip_bad, progress)
+        data.notes = (*found.notes, *on_absent(data), *on_dark(data))
+        return data, [found.title(k) for k in np.asarray(kept)] if isinstance(found, ImageFiles) else None
+
+
+def pack(source: str, dest: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
     """Write a data set to one memory-mappable file, DEST.safetensors, and open it. Arguments as in open_dataset.
 
     Every column is kept, with its names. Rows are written as they are decoded, so memory stays small. DEST appears
     whole or not at all; one that exists stays until then.
     """
     path = packed.check_dest(dest)
-    with _opened(source, size, channels, skip_bad, layout, targets) as (found, size, channels):
+    opts = DataOptions(**options)
+    with _opened(source, opts, targets) as (found, frame):
         if isinstance(found, Dataset):
-            return packed.write(found, path)
-        return packed.write_rows(found, path, size, channels, skip_bad, progress)
+            data = packed.write(found, path)
+            data.notes = found.notes
+            return data
+        data = packed.write_rows(found, path, frame, opts.skip_bad, progress)
+        data.notes = (*found.notes, *on_absent(data), *on_dark(data))
+        return data
 
 
 @contextmanager
-def _opened(
-    source: str,
-    size: int | None,
-    channels: int | None,
-    skip_bad: bool,
-    layout: str | None,
-    targets: str | None,
-) -> Iterator[tuple[Rows | Dataset, int, int]]:
+def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tuple[Rows | Dataset, Frame | None]]:
     """The source with its size and channels settled; its files are closed afterwards."""
-    check_size(size)
-    check_channels(channels)
-    check_layout(layout, targets)
-    with warnings.catch_warnings(), ExitStack() as files:
+    check_layout(opts.layout, targets)
+    with warnings.catch_warnings(), pillows_limit(), ExitStack() as files:
         warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked here
-        found = _find(source, files)
+        found = _find(source, opts, files)
         if targets is not None:
-            other = _find(targets, files)
+            other = _find(targets, opts, files)
             for title, side in ((source, found), (targets, other)):
                 if not isinstance(side, ImageFiles):
                     raise InputError(f"{title}: pairs of two sources are folders or zips of images; give these")
             found = PairedFiles(found, other)
         if isinstance(found, Dataset):
-            _refuse_change(source, found, size, channels, layout)
-            yield found, size, channels
+            _refuse_change(source, found, opts)
+            found.notes = (*found.notes, *on_absent(found))
+            yield found, None
             return
-        if layout:
-            found.split(layout)
-        yield found, *settle(found, size, channels, skip_bad)
+        if opts.layout:
+            found.halve(opts.layout)
+        if opts.transpose:
+            found.transpose()
+        yield found, settle(found, opts)
 
 
-def _find(source: str, files: ExitStack) -> Rows | Dataset:
+def _find(source: str, opts: DataOptions, files: ExitStack) -> Rows | Dataset:
     """What ``source`` names; ``files`` closes it."""
     try:
-        found = _named(os.fspath(source))
+        found = _named(os.fspath(source), opts)
     except OSError as error:
         raise InputError(f"{source}: cannot be read ({error.strerror})") from error
     if isinstance(found, Rows):
         files.callback(found.close)
+        if opts.shape is not None and not found.reshaped:
+            raise InputError(f"{source}: --shape is for arrays of flat rows; leave it out")
     return found
 
 
-def _named(source: str) -> Rows | Dataset:
-    if source == "digits":
-        return digits()
-    if source.startswith("gaussians:"):
-        return gaussians(source.partition(":")[2])
+def _named(source: str, opts: DataOptions) -> Rows | Dataset:
+    if source == "digits" or source.startswith("gaussians:"):
+        splits.refuse(source, opts.split)
+        return digits() if source == "digits" else gaussians(source.partition(":")[2])
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(f"{source}: no such file or folder, and not one of the built-in {', '.join(BUILT_IN)}")
-    if path.is_dir():
-        train = train_file(path)
-        return open_idx(train) if train else FolderRows(path)
-    suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return ZipRows(path)
-    if suffix in (".npy", ".npz"):
-        return open_array(path)
-    if suffix == ".safetensors":
-        return packed.open_packed(path)
-    if is_idx(path):
-        return open_idx(path)
-    raise InputError(f"{source}: not a data set; give a folder, a .zip, .npy, .npz, IDX or packed .safetensors file")
+    return kinds.open_path(path, opts)
 
 
-def _refuse_change(source: str, found: Dataset, size: int | None, channels: int | None, layout: str | None) -> None:
-    if found.kind != "images" and (size or channels or layout):
-        raise InputError(f"{source}: holds {found.kind}; leave out --size, --channels and --layout")
-    if layout:
-        raise InputError(f"{source}: is packed, and --layout {layout} is for the pictures; pack it again with it")
+def _refuse_change(source: str, found: Dataset, opts: DataOptions) -> None:
+    """InputError where an option asks for what a data set that lies ready cannot become."""
+    names = ("size", "channels", "layout", "transpose", "fit", "split", "shape", "skip_unlabelled")
+    asked = [name for name in names if getattr(opts, name) != getattr(DataOptions(), name)]
     if found.kind == "images":
-        own_channels, own_size, _ = found.shape
-        if (size or own_size, channels or own_channels) != (own_size, own_channels):
+        channels, *sides = found.shape
+        if parse_size(opts.size) in (None, tuple(sides)) and opts.channels in (None, channels):
+            asked = [name for name in asked if name not in ("size", "channels")]
+        if asked:
+            flag = asked[0].replace("_", "-")
             raise InputError(
-                f"{source}: packed at --size {own_size} with {own_channels} channels; "
-                "to change them pack it again from the images"
+                f"{source}: packed at --size {size_word(*sides)} with {channels} channels, and --{flag} is for the "
+                "images; pack it again from them with it"
             )
+    elif asked := [name for name in asked if name != "split"]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise InputError(f"{source}: holds {found.kind}, not images; leave out {flags}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ganfast.data import Dataset
 from ganfast.errors import InputError
@@ -40,24 +41,40 @@ class ClassReport:
         )
 
 
+def check_classes(data: Dataset, shape: tuple[int, ...]) -> None:
+    """``InputError`` where no classifier can learn from ``data`` to judge samples of ``shape``."""
+    if data.kind != "images" or data.labels is None:
+        why = f" ({data.absent['labels']})" if "labels" in data.absent else ""
+        raise InputError(f"{data.name} has no labelled images{why}: give labelled images to evaluate against (--data).")
+    if tuple(shape) != data.shape:
+        raise InputError(f"the generator makes samples of {tuple(shape)}, {data.name} holds {data.shape}.")
+    if len(data.labels.unique()) < 2:
+        count = f"{len(data)} image{'s' if len(data) > 1 else ''}"
+        raise InputError(
+            f"{data.name} has {count} of one class, and a classifier needs two: give more classes (--data)."
+        )
+
+
 def class_report(
-    data: Dataset, fakes: Tensor, classes: Tensor | None = None, steps: int = 300, seed: int = 0
+    data: Dataset,
+    fakes: Tensor,
+    classes: Tensor | None = None,
+    steps: int = 300,
+    seed: int = 0,
+    progress: bool = False,
 ) -> ClassReport:
     """Train a LeNet-like classifier on four fifths of ``data``, judge the last fifth and ``fakes`` [N, C, H, W].
 
     ``classes`` int64 [N] are those that the samples were made of, where the recipe is given them. ``data`` needs
-    labels; images are compared in [−1, 1] as the generator makes them. Repeatable by ``seed``.
+    labels of two classes or more; images are compared in [−1, 1] as the generator makes them. Repeatable by ``seed``.
     """
-    if data.kind != "images" or data.labels is None:
-        raise InputError(f"{data.name} has no labelled images: give labelled images to evaluate against (--data).")
-    if tuple(fakes.shape[1:]) != data.shape:
-        raise InputError(f"the generator makes samples of {tuple(fakes.shape[1:])}, {data.name} holds {data.shape}.")
+    check_classes(data, fakes.shape[1:])
     if classes is not None and tuple(classes.shape) != (len(fakes),):
         raise InputError(f"classes: got {list(classes.shape)}, needs one for each of the {len(fakes)} samples.")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:12_000]  # enough, and seconds
     held_out = max(len(order) // 5, 1)
     images, labels = normalise(data.samples[order]), data.labels[order]
-    classifier = train(images[held_out:], labels[held_out:], data.num_classes, steps, seed)
+    classifier = train(images[held_out:], labels[held_out:], data.num_classes, steps, seed, progress)
     real = probabilities(classifier, images[:held_out])
     fake = probabilities(classifier, fakes.cpu())
     real_shares = torch.bincount(data.labels, minlength=data.num_classes) / len(data)
@@ -78,7 +95,7 @@ def normalise(samples: Tensor) -> Tensor:
     return samples.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def train(images: Tensor, labels: Tensor, classes: int, steps: int, seed: int) -> nn.Module:
+def train(images: Tensor, labels: Tensor, classes: int, steps: int, seed: int, progress: bool) -> nn.Module:
     """Adam on batches of 128 for ``steps`` steps, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -89,7 +106,7 @@ def train(images: Tensor, labels: Tensor, classes: int, steps: int, seed: int) -
             nn.Linear(512, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, classes),
         )  # fmt: skip
         optimizer = torch.optim.Adam(classifier.parameters(), 2e-3)
-        for _ in range(steps):
+        for _ in tqdm(range(steps), "classifier", unit="step", delay=1, leave=False, disable=not progress):
             rows = torch.randint(len(images), (128,))
             optimizer.zero_grad()
             F.cross_entropy(classifier(images[rows]), labels[rows]).backward()

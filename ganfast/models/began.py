@@ -2,14 +2,9 @@
 
 from torch import Tensor, nn
 
-from ganfast.errors import InputError
+from ganfast.models.sizes import Size, doublings, smallest
 
-
-def stages(size: int) -> int:
-    """How often 8×8 doubles up to ``size``."""
-    if size not in (16, 32, 64, 128, 256):
-        raise InputError(f"BEGAN makes images of 16, 32, 64, 128 or 256 pixels a side, not {size} (--size).")
-    return size.bit_length() - 4
+START = 8  # pixels of the shorter side where the features are smallest
 
 
 def convolutions(inside: int, outside: int, stride: int = 1) -> list[nn.Module]:
@@ -21,12 +16,13 @@ def convolutions(inside: int, outside: int, stride: int = 1) -> list[nn.Module]:
 
 
 class Decoder(nn.Module):
-    """h [B, hidden] → images [B, channels, size, size]: 8×8, then two convolutions and nearest upsampling a stage."""
+    """h [B, hidden] → images [B, channels, H, W]: 8×8 of a square, two convolutions and upsampling a stage."""
 
-    def __init__(self, size: int = 64, channels: int = 3, hidden: int = 64, width: int = 128):
+    def __init__(self, size: Size = 64, channels: int = 3, hidden: int = 64, width: int = 128):
         super().__init__()
-        layers = [nn.Linear(hidden, 64 * width), nn.Unflatten(1, (width, 8, 8))]
-        for _ in range(stages(size)):
+        height, across = smallest(size, START, "BEGAN")
+        layers = [nn.Linear(hidden, width * height * across), nn.Unflatten(1, (width, height, across))]
+        for _ in range(doublings(size, START, "BEGAN")):
             layers += [*convolutions(width, width), nn.Upsample(scale_factor=2.0)]
         self.layers = nn.Sequential(*layers, *convolutions(width, width), nn.Conv2d(width, channels, 3, padding=1))
 
@@ -35,16 +31,17 @@ class Decoder(nn.Module):
 
 
 class Encoder(nn.Module):
-    """images [B, channels, size, size] → h [B, hidden]: features grow by ``width`` with every halving."""
+    """images [B, channels, H, W] → h [B, hidden]: features grow by ``width`` with every halving."""
 
-    def __init__(self, size: int = 64, channels: int = 3, hidden: int = 64, width: int = 128):
+    def __init__(self, size: Size = 64, channels: int = 3, hidden: int = 64, width: int = 128):
         super().__init__()
-        halvings = stages(size)
+        halvings, (height, across) = doublings(size, START, "BEGAN"), smallest(size, START, "BEGAN")
         layers = [nn.Conv2d(channels, width, 3, padding=1), nn.ELU()]
         for k in range(1, halvings + 1):
             layers += convolutions(k * width, (k + 1) * width, 2)
         last = (halvings + 1) * width
-        self.layers = nn.Sequential(*layers, *convolutions(last, last), nn.Flatten(), nn.Linear(64 * last, hidden))
+        layers += [*convolutions(last, last), nn.Flatten(), nn.Linear(last * height * across, hidden)]
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
@@ -53,7 +50,7 @@ class Encoder(nn.Module):
 class Autoencoder(nn.Module):
     """images → their reconstructions, of the same shape, through ``hidden`` numbers."""
 
-    def __init__(self, size: int = 64, channels: int = 3, hidden: int = 64, width: int = 128):
+    def __init__(self, size: Size = 64, channels: int = 3, hidden: int = 64, width: int = 128):
         super().__init__()
         self.encoder, self.decoder = Encoder(size, channels, hidden, width), Decoder(size, channels, hidden, width)
 

@@ -1,4 +1,4 @@
-"""The networks of DCGAN (Radford, Metz and Chintala 2015, arXiv:1511.06434) for square power-of-two images."""
+"""The networks of DCGAN (Radford, Metz and Chintala 2015, arXiv:1511.06434) for square and rectangular images."""
 
 from itertools import pairwise
 
@@ -6,21 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from ganfast.errors import InputError
+from ganfast.models.sizes import Size, compact, doublings, smallest
 from ganfast.nn import ConvAct2d, ConvTransposeBNReLU2d, FusedSequential
 
 MAX_MULTIPLE = 8  # 8·width features at most, reached at 4×4 of the 64×64 network of the paper
 
 
-def stage_widths(size: int, width: int) -> list[int]:
-    """Features at 4×4, 8×8, …, size/2: they halve with every doubling of the picture, down to ``width``."""
-    if size not in (16, 32, 64, 128, 256):
-        raise InputError(
-            f"DCGAN makes images of 16, 32, 64, 128 or 256 pixels a side, not {size}: choose one (--size)."
-        )
+def stage_widths(size: Size, width: int) -> list[int]:
+    """Features where the shorter side is 4, 8, … and half the picture's: halving with each doubling, to ``width``."""
+    stages = doublings(size, 4, "DCGAN")
     if width < 1:
         raise InputError(f"width must be at least 1, got {width} (--width).")
-    stages = size.bit_length() - 3
     return [width * min(2 ** (stages - 1 - i), MAX_MULTIPLE) for i in range(stages)]
+
+
+def kernel(size: Size) -> tuple[int, int]:
+    """(height, width) of the convolution between the latent vector, or the logit, and features: 4×4 for squares."""
+    return smallest(size, 4, "DCGAN")
 
 
 def initialize(module: nn.Module, std: float = 0.02) -> None:
@@ -35,18 +37,19 @@ def initialize(module: nn.Module, std: float = 0.02) -> None:
 
 
 class Generator(nn.Module):
-    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, size, size] in (−1, 1).
+    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, H, W] in (−1, 1); ``size`` is (H, W), or one number for both.
 
-    Fractionally-strided 4×4 convolutions with BatchNorm and ReLU; the last has tanh and no BatchNorm.
-    Raises ``InputError`` where ``size`` is not a power of two from 16 to 256.
+    Fractionally-strided 4×4 convolutions with BatchNorm and ReLU; the last has tanh and no BatchNorm. The first one's
+    kernel has the proportions of the image. Raises ``InputError`` where the shorter side is not a power of two from 16
+    to 256, or the longer one not a multiple of its quarter.
     """
 
-    def __init__(self, size: int = 64, channels: int = 3, latent_dim: int = 100, width: int = 64):
+    def __init__(self, size: Size = 64, channels: int = 3, latent_dim: int = 100, width: int = 64):
         super().__init__()
-        self.config = {"size": size, "channels": channels, "latent_dim": latent_dim, "width": width}
+        self.config = {"size": compact(size), "channels": channels, "latent_dim": latent_dim, "width": width}
         self.latent_dim = latent_dim
         widths = stage_widths(size, width)
-        layers = [ConvTransposeBNReLU2d(latent_dim, widths[0], 4)]  # 1×1 → 4×4
+        layers = [ConvTransposeBNReLU2d(latent_dim, widths[0], kernel(size))]  # 1×1 → 4×4 of a square
         layers += [ConvTransposeBNReLU2d(a, b, 4, 2, 1) for a, b in pairwise(widths)]
         layers += [
             ConvTransposeBNReLU2d(widths[-1], channels, 4, 2, 1, bias=True, batch_norm=False, activation="tanh"),
@@ -59,19 +62,19 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images [B, channels, size, size] → logits [B]; σ(logit) is the probability that an image is real.
+    """images [B, channels, H, W] → logits [B]; σ(logit) is the probability that an image is real.
 
     Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except where images enter and logits leave.
     ``batch_norm=False`` leaves it out everywhere: for a penalty on each sample's gradient samples must not mix.
     """
 
-    def __init__(self, size: int = 64, channels: int = 3, width: int = 64, batch_norm: bool = True):
+    def __init__(self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True):
         super().__init__()
-        self.config = {"size": size, "channels": channels, "width": width, "batch_norm": batch_norm}
+        self.config = {"size": compact(size), "channels": channels, "width": width, "batch_norm": batch_norm}
         widths = stage_widths(size, width)[::-1]
         layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
         layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=batch_norm) for a, b in pairwise(widths)]
-        layers += [ConvAct2d(widths[-1], 1, 4, bias=True, batch_norm=False, activation=None)]  # 4×4 → 1×1
+        layers += [ConvAct2d(widths[-1], 1, kernel(size), bias=True, batch_norm=False, activation=None)]  # 4×4 → 1×1
         self.layers = FusedSequential(*layers)
         initialize(self)
 

@@ -1,13 +1,15 @@
 """The residual networks of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028, appendix F)."""
 
 from itertools import pairwise
+from math import prod
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganfast.errors import InputError
-from ganfast.models.dcgan import MAX_MULTIPLE, stage_widths
+from ganfast.models.dcgan import MAX_MULTIPLE, kernel, stage_widths
+from ganfast.models.sizes import Size, compact
 
 NORMS = {"batch": nn.BatchNorm2d, "layer": lambda features: nn.GroupNorm(1, features), "none": nn.Identity}
 
@@ -57,35 +59,42 @@ def initialize(module: nn.Module, norm: str) -> None:
                 nn.init.zeros_(layer.weight)
 
 
-def features(size: int, width: int) -> list[int]:
-    """Features at 4×4, 8×8, …, size: one stage more than ``stage_widths``, which ends at half the size."""
+def features(size: Size, width: int) -> list[int]:
+    """Features where the shorter side is 4, 8, … and the picture's: one stage more than ``stage_widths``."""
     doublings = len(stage_widths(size, width))
     return [width * min(2 ** (doublings - i), MAX_MULTIPLE) for i in range(doublings + 1)]
 
 
 class Generator(nn.Module):
-    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, size, size] in [−1, 1]: residual blocks that double the side.
+    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, H, W] in [−1, 1]: residual blocks that double the sides.
 
     A tanh ends it where there are norms. Without them it would saturate in one colour and learn no more: the last
     convolution's result is the image then, cut to the range in evaluation only.
-    Raises ``InputError`` where ``size`` is not a power of two from 16 to 256.
+    ``size`` is (H, W), or one number for both. Raises ``InputError`` as ``dcgan.Generator`` does.
     """
 
     def __init__(
-        self, size: int = 64, channels: int = 3, latent_dim: int = 128, width: int = 64, norm: str = "batch"
+        self, size: Size = 64, channels: int = 3, latent_dim: int = 128, width: int = 64, norm: str = "batch"
     ):  # fmt: skip
         super().__init__()
-        self.config = {"size": size, "channels": channels, "latent_dim": latent_dim, "width": width, "norm": norm}
+        self.config = {
+            "size": compact(size),
+            "channels": channels,
+            "latent_dim": latent_dim,
+            "width": width,
+            "norm": norm,
+        }
         self.latent_dim = latent_dim
         widths = features(size, width)
-        self.linear = nn.Linear(latent_dim, 16 * widths[0])
+        self.pixels = kernel(size)
+        self.linear = nn.Linear(latent_dim, prod(self.pixels) * widths[0])
         self.blocks = nn.Sequential(*(ResidualBlock(a, b, "up", norm) for a, b in pairwise(widths)))
         self.norm = norm_of(norm, width)
         self.to_image = nn.Conv2d(width, channels, 3, padding=1)
         initialize(self, norm)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.blocks(self.linear(z).unflatten(1, (-1, 4, 4)))
+        x = self.blocks(self.linear(z).unflatten(1, (-1, *self.pixels)))
         y = self.to_image(F.relu(self.norm(x)))
         if self.config["norm"] != "none":
             return y.tanh()
@@ -93,19 +102,19 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images [B, channels, size, size] → scores [B]: residual blocks that halve the side, with layer normalisation.
+    """images [B, channels, H, W] → scores [B]: residual blocks that halve the sides, with layer normalisation.
 
     The normalisation is over all features and pixels of one sample, with a scale and a shift per feature: samples do
     not mix, as a penalty on each sample's gradient needs.
     """
 
-    def __init__(self, size: int = 64, channels: int = 3, width: int = 64, norm: str = "layer"):
+    def __init__(self, size: Size = 64, channels: int = 3, width: int = 64, norm: str = "layer"):
         super().__init__()
-        self.config = {"size": size, "channels": channels, "width": width, "norm": norm}
+        self.config = {"size": compact(size), "channels": channels, "width": width, "norm": norm}
         widths = features(size, width)[::-1]
         self.from_image = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(a, b, "down", norm) for a, b in pairwise(widths)))
-        self.linear = nn.Linear(16 * widths[-1], 1)
+        self.linear = nn.Linear(prod(kernel(size)) * widths[-1], 1)
         initialize(self, norm)
 
     def forward(self, images: Tensor) -> Tensor:

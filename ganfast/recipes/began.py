@@ -34,7 +34,7 @@ class BEGAN(Recipe):
         self.require(self.gain > 0, "gain", "be above 0")
 
     def networks(self, data):
-        channels, size, _ = data["x"].shape
+        channels, *size = data["x"].shape
         shape = size, channels, self.latent_dim, self.width
         return {"G": began.Decoder(*shape), "D": began.Autoencoder(*shape)}
 

@@ -19,7 +19,7 @@ class CGAN(OriginalGAN):
     given = {"y": Labels()}
 
     def networks(self, data):
-        (channels, size, _), classes = data["x"].shape, data["y"].classes
+        (channels, *size), classes = data["x"].shape, data["y"].classes
         generator = dcgan.Generator(size, channels, self.latent_dim + classes, self.width)
         discriminator = dcgan.Discriminator(size, channels + classes, self.width)
         return {

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from ganfast.data.columns import Images
+from ganfast.data.options import size_word
 from ganfast.errors import InputError
 from ganfast.models import cyclegan
 from ganfast.objectives import least_squares
@@ -50,13 +51,13 @@ class CycleGAN(Recipe):
         return {source: self.columns[source]}
 
     def networks(self, data):
-        (channels, side, _), other = data["a"].shape, data["b"].shape
+        (channels, *sides), other = data["a"].shape, data["b"].shape
         if data["a"].shape != other:
             raise InputError(
                 f"both sets need one shape, got {data['a'].shape} and {other}: give --size and --channels."
             )
-        most = (side // 3).bit_length() - 1  # its last normalisation needs more than a pixel
-        self.require(self.layers <= most, "layers", f"be at most {most} for images of {side} pixels")
+        most = (min(sides) // 3).bit_length() - 1  # its last normalisation needs more than a pixel
+        self.require(self.layers <= most, "layers", f"be at most {most} for images of {size_word(*sides)} pixels")
         return {
             **{g: cyclegan.Generator(channels, channels, self.width, self.blocks) for g in ("G_ab", "G_ba")},
             **{d: cyclegan.PatchDiscriminator(channels, self.width, self.layers) for d in ("D_a", "D_b")},

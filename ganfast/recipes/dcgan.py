@@ -8,11 +8,11 @@ from ganfast.recipes.original import OriginalGAN
 
 @dataclass(frozen=True, kw_only=True)
 class DCGAN(OriginalGAN):
-    """Strided convolutions with BatchNorm; images of 16…256 pixels a side (Radford et al. 2015)."""
+    """Strided convolutions with BatchNorm; images of 16…256 pixels a side, square or not (Radford et al. 2015)."""
 
     name = "dcgan"
 
     def networks(self, data):
-        channels, size, _ = data["x"].shape
+        channels, *size = data["x"].shape
         generator = dcgan.Generator(size, channels, self.latent_dim, self.width)
         return {"G": generator, "D": dcgan.Discriminator(size, channels, self.width)}

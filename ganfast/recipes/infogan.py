@@ -46,13 +46,13 @@ class InfoGAN(Recipe):
         return {"c": Spec("labels", (), categories), "u": Spec("attributes", (self.codes,))}
 
     def networks(self, data):
-        channels, size, _ = data["x"].shape
+        channels, *size = data["x"].shape
         generator = dcgan.Generator(size, channels, self.latent_dim + self.codes + self.categories, self.width)
         features = dcgan.stage_widths(size, self.width)[0]
         return {
             "G": ConditionalGenerator(generator, self.categories),
             "D": infogan.Discriminator(size, channels, self.width),
-            "Q": infogan.Recognition(features, self.categories, self.codes),
+            "Q": infogan.Recognition(features, self.categories, self.codes, kernel=dcgan.kernel(size)),
         }
 
     def players(self):

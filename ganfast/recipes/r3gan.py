@@ -33,7 +33,7 @@ class R3GAN(Recipe):
         self.require(self.gamma >= 0, "gamma", "be 0 or more")
 
     def networks(self, data):
-        channels, size, _ = data["x"].shape
+        channels, *size = data["x"].shape
         generator = resnet.Generator(size, channels, self.latent_dim, self.width, norm="none")
         return {"G": generator, "D": resnet.Discriminator(size, channels, self.width, norm="none")}
 

@@ -37,7 +37,7 @@ class WGANGP(Recipe):
         self.require(self.penalty_weight >= 0, "penalty_weight", "be 0 or more")
 
     def networks(self, data):
-        channels, size, _ = data["x"].shape
+        channels, *size = data["x"].shape
         if self.architecture == "resnet":
             generator = resnet.Generator(size, channels, self.latent_dim, self.width)
             return {"G": generator, "D": resnet.Discriminator(size, channels, self.width)}

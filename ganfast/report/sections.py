@@ -124,8 +124,7 @@ def scores(facts: Facts) -> str:
     if not facts.scores and "images" in facts.given:  # evaluate compares what is drawn from latents
         return ""
     if not facts.scores:
-        data = str(facts.part("options").get("data", "SRC"))
-        hint = command(["ganfast", "evaluate", "--network", str(facts.run), "--data", data])
+        hint = command(["ganfast", "evaluate", str(facts.run)])
         return f'<section><h2>Scores</h2><p class="note">None yet. This keeps some in the run:</p>{hint}</section>'
     cards = "".join(card for metric, rows in facts.scores.items() for card in score_cards(metric, rows))
     return f'<section><h2>Scores</h2><div class="cards">{cards}</div></section>'

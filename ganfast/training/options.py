@@ -7,71 +7,102 @@ from typing import Literal
 
 import torch
 
-from ganfast.errors import InputError, check_choices
+from ganfast.data.options import DataOptions
+from ganfast.errors import InputError
 from ganfast.training.distributed import local_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Options of a run, whatever its recipe."""
+class Sources:
+    """What is trained on: the first options of the help."""
 
     data: str
-    """digits, gaussians:ring8, gaussians:grid25, or a folder, zip, IDX, .npy, .npz or packed file"""
+    """digits, gaussians:ring8, gaussians:grid25, or a folder, zip, tar, IDX, .npy, .npz, parquet or packed file"""
     data_b: str | None = None
     """the second set of unpaired images, or a folder or zip of the images' partners by equal names"""
-    layout: Literal["ab", "ba"] | None = None
-    """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
-    outdir: str = "runs"
-    """where the run directory is created"""
-    size: int | None = None
-    """pixels a side: 16, 32, 64, 128 or 256; by default the nearest to the data's own"""
-    channels: int | None = None
-    """1 for grey, 3 for RGB; by default what the data is"""
-    batch: int | None = None
-    """samples in a batch; by default as the recipe says: mostly 64"""
-    kimg: float | None = None
-    """train until the networks have seen this many thousand real samples (1000 when --steps is not given either)"""
-    steps: int | None = None
-    """train for this many steps (of a GAN: generator updates), instead of --kimg"""
-    seed: int = 0
-    """random seed of weights, data order and latents"""
-    sync_bn: bool = False
-    """with torchrun: synchronise BatchNorm's statistics across processes"""
     flip: bool = False
     """flip half of the images left to right"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataGroup(DataOptions, Sources):
+    """What is trained on, and how it is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunGroup:
+    """How long the run is, and where it goes."""
+
+    steps: int | None = None
+    """train for this many steps (of a GAN: generator updates), instead of --kimg"""
+    kimg: float | None = None
+    """train until the networks have seen this many thousand real samples (1000 when --steps is not given either)"""
+    outdir: str = "runs"
+    """where the run directory is created"""
+    resume: str | None = None
+    """continue this run directory, one of its checkpoints, or latest: the newest run of the recipe in --outdir"""
+    seed: int = 0
+    """random seed of weights, data order and latents"""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """on a loss or weight that is NaN or infinite: stop, or continue from the newest checkpoint with other batches"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisationGroup:
+    """Batches, learning rates and averages, whatever the recipe."""
+
+    batch: int | None = None
+    """samples in a batch; by default as the recipe says: mostly 64"""
+    lr_decay: Literal["none", "linear", "late-linear", "cosine"] | None = None
+    """how learning rates decay to 0 (late-linear: in the second half); by default as the recipe says"""
     ema_decay: float = 0.999
     """decay rate of the exponential moving average that is saved and sampled; smaller in the first steps"""
+    sync_bn: bool = False
+    """with torchrun: synchronise BatchNorm's statistics across processes"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceGroup:
+    """Where and in which precision it is computed."""
+
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """arithmetic of convolutions and matrix products; weights stay fp32, fp16 scales its losses"""
-    deterministic: bool = False
-    """bit-exact runs and --resume on a GPU, with slower kernels; a CPU is always bit-exact"""
-    graph: bool = True
-    """capture the step in a CUDA graph on a GPU; --no-graph runs it eagerly"""
     compile: bool = False
     """run losses and networks under torch.compile, which takes a while to start"""
-    lr_decay: Literal["none", "linear", "late-linear", "cosine"] | None = None
-    """how learning rates decay to 0 (late-linear: in the second half); by default as the recipe says"""
+    graph: bool = True
+    """capture the step in a CUDA graph on a GPU; --no-graph runs it eagerly"""
+    deterministic: bool = False
+    """bit-exact runs and --resume on a GPU, with slower kernels; a CPU is always bit-exact"""
     gpu_data_gib: float = 1.0
     """keep data sets up to this size in GPU memory; larger ones are copied batch by batch"""
-    log_every: int = 20
-    """steps between two rows of stats.jsonl"""
-    sample_every: int = 500
-    """steps between two pictures"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavingGroup:
+    """What is written, and how often."""
+
     checkpoint_every: int = 1000
     """steps between two checkpoints"""
-    on_nan: Literal["stop", "rollback"] = "stop"
-    """on a loss or weight that is NaN or infinite: stop, or continue from the newest checkpoint with other batches"""
+    sample_every: int = 500
+    """steps between two pictures"""
+    log_every: int = 20
+    """steps between two rows of stats.jsonl"""
     keep: int = 3
     """how many checkpoints are kept; older ones are deleted"""
-    skip_bad: bool = False
-    """skip files that cannot be decoded, and count them"""
-    resume: str | None = None
-    """continue this run directory, or from one of its checkpoints"""
+
+
+GROUPS = {"data": DataGroup, "run": RunGroup, "optimisation": OptimisationGroup, "device": DeviceGroup,
+          "saving": SavingGroup}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(SavingGroup, DeviceGroup, OptimisationGroup, RunGroup, DataGroup):
+    """Options of a run, whatever its recipe."""
 
     def __post_init__(self):
-        check_choices(self)
+        super().__post_init__()
         for name in ("data", "data_b", "outdir", "resume"):  # words, as options.json has them
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
@@ -118,6 +149,11 @@ MAY_CHANGE = {
     "direction",
     "size",
     "channels",
+    "fit",
+    "split",
+    "shape",
+    "transpose",
+    "skip_unlabelled",
     "data",
     "data_b",
     "outdir",

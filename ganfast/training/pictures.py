@@ -17,23 +17,34 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 
 def alike(batches: list[Tensor]) -> list[Tensor]:
-    """[B, C, H, W] each → all in colour and of the largest side, so that they can stand in one grid."""
-    side = max(batch.shape[-1] for batch in batches)
+    """[B, C, H, W] each → all in colour and of the largest height and width, so that they can stand in one grid."""
+    sides = tuple(max(batch.shape[axis] for batch in batches) for axis in (2, 3))
     wide = [batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch for batch in batches]
-    return [batch if batch.shape[-1] == side else F.interpolate(batch, (side, side)) for batch in wide]
+    return [batch if batch.shape[2:] == sides else fitted(batch, *sides) for batch in wide]
+
+
+def fitted(images: Tensor, height: int, width: int) -> Tensor:
+    """[B, C, H, W] enlarged until one side fits, in the middle of a mid-grey [B, C, height, width]."""
+    scale = min(height / images.shape[2], width / images.shape[3])
+    tall, across = (round(side * scale) for side in images.shape[2:])
+    top, left = (height - tall) // 2, (width - across) // 2
+    scaled = F.interpolate(images, (tall, across))
+    return F.pad(scaled, (left, width - across - left, top, height - tall - top))  # 0 is mid-grey
 
 
 GAP = 2  # pixels between the cells of a grid
+SMALL = 32  # grids of images whose shorter side is this or less are shown at twice their size
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [B, H, W, C] → one picture, row by row, on mid-grey that shows between the cells."""
+    """uint8 [B, H, W, C] → one picture, row by row, on mid-grey that shows between the cells; small ones at 2×."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     canvas = np.full((rows * columns, height + GAP, width + GAP, channels), 128, np.uint8)
     canvas[:count, :height, :width] = images
     canvas = canvas.reshape(rows, columns, height + GAP, width + GAP, channels).swapaxes(1, 2)
-    return canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
+    picture = canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
+    return picture.repeat(2, 0).repeat(2, 1) if min(height, width) <= SMALL else picture
 
 
 def map_of_points(points: np.ndarray, extent: float, side: int = 200) -> np.ndarray:
@@ -51,16 +62,23 @@ def picture_of(samples: Tensor, columns: int | None = None, extent: float = 1.0)
     return grid(to_uint8(samples), columns or round(len(samples) ** 0.5))
 
 
-def as_text(images: np.ndarray, columns: int = 5) -> str:
-    """uint8 [B, H, W, C] → lines of 16 × 8 shades an image, for a terminal without pictures; brighter is denser."""
+LINES, COLUMNS = 8, 16  # characters of a square image, which are twice as high as wide
+
+
+def as_text(images: np.ndarray, columns: int | None = None) -> str:
+    """uint8 [B, H, W, C] → shades for a terminal without pictures, brighter is denser: 8 lines of 16, for the shorter
+    side; ``columns`` images beside one another, by default as many as 80 characters have room for."""
     shades = np.array(list(" ░▒▓█"))
+    _, height, width, _ = images.shape
+    short = min(height, width)
+    tall, wide = LINES * height // short, COLUMNS * width // short
+    columns = columns or max(80 // wide, 1)
     lines = []
     for start in range(0, len(images), columns):
         row = images[start : start + columns].mean(3)
-        count, height, width = row.shape
-        cells = row.reshape(count, 8, height // 8, 16, width // 16).mean((2, 4)) / 256 * len(shades)
+        cells = row.reshape(len(row), tall, height // tall, wide, width // wide).mean((2, 4)) / 256 * len(shades)
         text = shades[cells.astype(int)]
-        lines += ["".join(text[:, line].ravel()).rstrip() for line in range(8)]
+        lines += ["".join(text[:, line].ravel()).rstrip() for line in range(tall)]
     return "\n".join(lines)
 
 

@@ -108,6 +108,45 @@ def find(resume: Path) -> tuple[Path, list[Path]]:
     return resume, checkpoints[::-1]
 
 
+def latest(outdir: Path, recipe: str) -> Path | None:
+    """The newest run of ``recipe`` in ``outdir``, by its number."""
+    for run in sorted(outdir.glob("[0-9]*-*"), reverse=True):
+        with contextlib.suppress(InputError):
+            if (read_options(run).get("recipe") or {}).get("name") == recipe:
+                return run
+    return None
+
+
+def resumable(outdir: Path, recipe: str) -> Path:
+    """The run that ``--resume latest`` means; ``InputError`` where there is none."""
+    run = latest(outdir, recipe)
+    if run is None:
+        raise InputError(
+            f"{outdir} holds no run of recipe {recipe} for --resume latest: give the --outdir that has one, or leave "
+            "--resume out to start one."
+        )
+    return run
+
+
+def beside(outdir: Path, about: dict) -> str:
+    """What is to be known before a run starts in ``outdir``: the newest one there has the same options. Else ""."""
+    run = latest(outdir, about["recipe"]["name"])
+    if run is None or same(read_options(run)) != same(json.loads(json.dumps(about))):
+        return ""
+    saved = checkpoint.all_in(run)
+    step, total = int(saved[-1].name.rpartition("-")[2]) if saved else 0, about["total_steps"]
+    if step >= total:
+        return f"{run} is finished and has the same options; this starts a new run."
+    return f"{run} with the same options is at step {step} of {total} (--resume {run}); this starts a new run."
+
+
+def same(about: dict) -> tuple:
+    """What two runs of one command have in common."""
+    options = {name: value for name, value in about.get("options", {}).items() if name not in ("outdir", "resume")}
+    prints = [(about.get(which) or {}).get("fingerprint") for which in ("data", "data_b")]
+    return about.get("recipe"), options, about.get("total_steps"), prints
+
+
 def of(path: Path) -> Path | None:
     """The run that ``path`` is, or that holds it: a checkpoint or a file of its; None where there is none."""
     path = path.absolute()
@@ -149,6 +188,13 @@ def read_options(run: Path) -> dict:
     if not isinstance(found, dict):
         raise InputError(f"{run} has no readable options.json: start a new run.")
     return found
+
+
+def data_of(about: dict) -> str | None:
+    """The data of a run by its options.json: where its files lay, else the same word from here."""
+    word = about.get("options", {}).get("data")
+    source = about.get("data", {}).get("source")
+    return source if source and Path(source).exists() else word
 
 
 def empty(run: Path) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
+from ganfast.data.options import data_fields, parse_size, size_word
+from ganfast.data.sources import BUILT_IN
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
 from ganfast.nn.ranks import gather
@@ -43,6 +45,13 @@ class Row:
     steps: int
 
 
+def place_of(source) -> str | None:
+    """Where the files of a source lie, whatever the working directory is later; None of what has none."""
+    if isinstance(source, Dataset) or source in BUILT_IN:
+        return None
+    return str(Path(source).expanduser().absolute())
+
+
 class Trainer:
     """Train ``recipe`` on ``data``: ``Trainer(DCGAN(width=32), "digits", steps=2000).train()``.
 
@@ -67,6 +76,9 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         self.ranks = Ranks(self.device)
+        if opts.resume == "latest":
+            run = self.ranks.from_first(lambda: run_directory.resumable(Path(opts.outdir), recipe.name))
+            self.options = opts = dataclasses.replace(opts, resume=str(run))
         if opts.batch % self.ranks.count:
             raise InputError(
                 f"batch {opts.batch} cannot be shared by {self.ranks.count} processes: give a multiple (--batch)."
@@ -109,16 +121,27 @@ class Trainer:
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
+        self.places = {
+            which: None
+            if isinstance(source, Dataset) or source in BUILT_IN
+            else str(Path(source).expanduser().absolute())
+            for which, source in zip(("data", "data_b"), given)
+        }  # where files lie, whatever the working directory is later
         for source in given:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
                     source = open_dataset(
-                        os.fspath(source), size=opts.size, channels=opts.channels, skip_bad=opts.skip_bad,
-                        layout=opts.layout, targets=opts.data_b if paired else None,
-                    )  # fmt: skip
-            for name, wanted, own in zip(("channels", "size"), (opts.channels, opts.size), source.shape):
-                if wanted not in (None, own):
-                    raise InputError(f"{name} is {own} in {source.name}, got {wanted}: leave it out (--{name}).")
+                        os.fspath(source), targets=opts.data_b if paired else None, **data_fields(opts)
+                    )
+            if source.kind == "images":
+                channels, *sides = source.shape
+                for name, wanted, own, word in (
+                    ("channels", opts.channels, channels, channels),
+                    ("size", parse_size(opts.size), tuple(sides), size_word(*sides)),
+                ):
+                    if wanted not in (None, own):
+                        given = getattr(opts, name)
+                        raise InputError(f"{name} is {word} in {source.name}, got {given}: leave it out (--{name}).")
             opened.append(source)
         return opened
 
@@ -216,6 +239,7 @@ class Trainer:
         for which, data in zip(("data", "data_b"), self.sources):
             found[which] = {
                 "name": data.name,
+                "source": self.places[which],
                 "count": len(data),
                 "kind": data.kind,
                 "shape": list(data.shape),
@@ -243,6 +267,10 @@ class Trainer:
             + (f"; run directory {self.run}" if self.run else "")
         )
 
+    def data_notes(self) -> list[str]:
+        """What was noticed when the data was read, a sentence each."""
+        return [note for data in self.sources for note in getattr(data, "notes", ())]
+
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def train(self, progress: bool = True) -> Path:
@@ -252,12 +280,12 @@ class Trainer:
         ``KeyboardInterrupt`` (``SystemExit``); a second one does so without saving. What cannot be written, memory that
         is not there and a loss that is NaN or infinite raise ``InputError``; what was saved before stays.
         """
-        if self.step >= self.total_steps:
-            raise InputError(f"the run has its {self.step} steps already: give more --steps or --kimg.")
+        self.refuse_finished()
         if self.failed:
             raise InputError(f"this trainer has failed: make another one (resume={str(self.run)!r}).")
         again = self.saver is not None  # it goes on after an interruption
         if not again:
+            beside = self.ranks.from_first(self.beside)
             run = self.ranks.from_first(self.choose_run)
             self.saver = Saver(run, self.about(), self.options.keep, self.ranks, self.device, lambda: self.trained)
         saver, resumed = self.saver, self.resumed
@@ -268,13 +296,29 @@ class Trainer:
                 self.ranks.from_first(lambda: saver.prepare(self.state, resumed))
                 saver.saved = self.step if resumed and saver.run == resumed.run and not resumed.begins_again else None
             with Stop(self.ranks.count > 1) as stop, self.monitor(progress) as monitor, self.state.precision.settings():
-                notes = resumed.notes if resumed and not again else []
-                for said in (*notes, *filter(None, [unlocked]), self.describe()):
+                notes = [] if again else [*(resumed.notes if resumed else ()), *filter(None, [beside])]
+                for said in (*notes, *filter(None, [unlocked]), self.describe(), *self.data_notes()):
                     monitor.say(said)
                 stopped_by = self.loop(monitor, stop)
         self.failed = False
         raise_for(stopped_by)
         return saver.run
+
+    def refuse_finished(self) -> None:
+        if self.step >= self.total_steps:
+            run = (self.resumed and self.resumed.run) or self.run or "the run"
+            raise InputError(
+                f"{run} is finished, it has its {self.step} steps: give more --steps or --kimg to train on, or leave "
+                "--resume out to start a new run."
+            )
+
+    def beside(self) -> str:
+        """What is to be known before a new run directory is made; "" where nothing is, or none is made."""
+        if not self.resumed:
+            return run_directory.beside(Path(self.options.outdir), self.about())
+        if self.resumed.is_newest():
+            return ""
+        return f"{self.resumed.run} has newer checkpoints and stays as it is; this starts a new run."
 
     def choose_run(self) -> Path:
         """A new run directory, or the resumed one where nothing newer than the resumed checkpoint is sound in it."""

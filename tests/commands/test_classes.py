@@ -17,7 +17,9 @@ from ganfast.training.sampling import sample
 
 
 def names(folder: str = "generated") -> set[str]:
-    return {path.name for path in Path(folder).iterdir()}
+    """Names of the samples, and of what lies beside them."""
+    found = {path.name for path in Path(folder).glob("[!.]*")} - {"samples"}
+    return found | {path.name for path in Path(folder, "samples").glob("*")}
 
 
 def expected(file: str, seeds: list[int], classes: list[int]) -> np.ndarray:
@@ -25,8 +27,8 @@ def expected(file: str, seeds: list[int], classes: list[int]) -> np.ndarray:
 
 
 def cells(file: str, side: int = 16) -> np.ndarray:
-    """The images of a grid, [rows, columns, side, side]."""
-    picture = np.asarray(Image.open(file))
+    """The images of a grid at twice their size, [rows, columns, side, side]."""
+    picture = np.asarray(Image.open(file))[::2, ::2]
     rows, columns = ((n + 2) // (side + 2) for n in picture.shape)
     padded = np.pad(picture, ((0, 2), (0, 2)))
     return padded.reshape(rows, side + 2, columns, side + 2).swapaxes(1, 2)[:, :, :side, :side]
@@ -35,13 +37,13 @@ def cells(file: str, side: int = 16) -> np.ndarray:
 def test_a_row_for_each_class_and_a_column_for_each_seed(capsys):
     file = small.cgan()
     assert main(["generate", "--network", file, "--classes", "7,dog", "--seeds", "0-1,40", "--batch", "2"]) == 0
-    assert "wrote 6 pictures and grid.png to generated" in capsys.readouterr().out
+    assert "wrote 6 pictures to generated/samples, and generated/grid.png" in capsys.readouterr().out
     assert names() == {f"class{k}-seed{s:06d}.png" for k in (3, 1) for s in (0, 1, 40)} | {"grid.png"}
     grid = cells("generated/grid.png")
     assert grid.shape[:2] == (2, 3)
     for row, k in enumerate((3, 1)):
         for column, seed in enumerate((0, 1, 40)):
-            image = np.asarray(Image.open(f"generated/class{k}-seed{seed:06d}.png"))
+            image = np.asarray(Image.open(f"generated/samples/class{k}-seed{seed:06d}.png"))
             assert np.array_equal(image, grid[row, column])
             assert np.array_equal(image, expected(file, [seed], [k])[0, :, :, 0])
 
@@ -72,7 +74,7 @@ def test_arrays_have_labels():
     with np.load("generated/samples.npz") as archive:
         assert archive["labels"].tolist() == [2, 3, 0, 1, 2] and archive["labels"].dtype == np.int64
         assert np.array_equal(archive["images"], expected(file, [2, 3, 4, 5, 6], [2, 3, 0, 1, 2]))
-    assert main(["generate", "--network", file, "--seeds", "5,9", "--classes", "cat,7", "--npz"]) == 0
+    assert main(["generate", "--network", file, "--seeds", "5,9", "--classes", "cat,7", "--npz", "--overwrite"]) == 0
     with np.load("generated/samples.npz") as archive:
         assert archive["labels"].tolist() == [0, 0, 3, 3] and archive["seeds"].tolist() == [5, 9, 5, 9]
         assert np.array_equal(archive["images"], expected(file, [5, 9, 5, 9], [0, 0, 3, 3]))
@@ -97,7 +99,7 @@ def test_a_grid_and_a_walk_of_chosen_classes():
 def test_the_grid_of_many_classes_and_seeds_is_bounded(monkeypatch, capsys):
     monkeypatch.setattr(drawing, "SHOWN", 6)
     assert main(["generate", "--network", small.cgan(), "--classes", "0-2", "--seeds", "0-4", "--batch", "4"]) == 0
-    assert "15 pictures and grid.png (6 of them)" in capsys.readouterr().out
+    assert "15 pictures to generated/samples, and generated/grid.png (6 of them)" in capsys.readouterr().out
     assert cells("generated/grid.png").shape[:2] == (3, 2)
 
 
@@ -106,7 +108,7 @@ def test_codes_of_the_recipe_are_classes_too():
     assert main(["generate", "--network", file, "--classes", "2", "--seeds", "5"]) == 0
     given = {"c": torch.tensor([2]), "u": torch.zeros(1, 2)}
     wanted = to_uint8(sample(load(file), [5], None, given))[0, :, :, 0]
-    assert np.array_equal(np.asarray(Image.open("generated/class2-seed000005.png")), wanted)
+    assert np.array_equal(np.asarray(Image.open("generated/samples/class2-seed000005.png")), wanted)
 
 
 def test_without_latents_a_class_is_one_picture(fails):

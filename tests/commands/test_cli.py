@@ -1,6 +1,8 @@
 """The command line as a person uses it, and every mistake as one sentence with exit code 2."""
 
+import contextlib
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,6 +15,8 @@ from PIL import Image
 
 from ganfast import load
 from ganfast.cli import COMMANDS, main
+from ganfast.data import open_dataset
+from ganfast.data.options import DataOptions
 
 
 def png(path: Path, size=(20, 20), mode="RGB") -> Path:
@@ -60,29 +64,65 @@ def test_resume_needs_no_option_again(trained, tmp_path, capsys):
     assert "from step 4 to step 6, batch 4" in capsys.readouterr().out
 
 
+def test_the_newest_run_of_the_recipe_is_resumed(fails, capsys):
+    assert "runs holds no run of recipe dcgan for --resume latest" in fails("train", "dcgan", "--resume", "latest")
+    for seed in ("1", "2"):
+        assert main(["train", "dcgan", "--data", "digits", *TINY, "--seed", seed]) == 0
+    assert main(["train", "gan", "--data", "gaussians:ring8", "--width", "8", "--steps", "1"]) == 0
+    capsys.readouterr()
+    assert main(["train", "dcgan", "--resume", "latest", "--steps", "3"]) == 0
+    err = capsys.readouterr().err
+    first = "ganfast: --resume latest is runs/00001-dcgan-digits, the newest run of dcgan in runs\n"
+    assert err.startswith(first) and "from step 2 to step 3" in err
+    assert Path("runs/00001-dcgan-digits/checkpoint-000003").is_dir() and len(list(Path("runs").iterdir())) == 3
+    Path("runs").rename("away")
+    assert main(["train", "dcgan", "--resume=latest", "--outdir=away", "--steps", "4", "-n"]) == 0
+    out, err = capsys.readouterr()
+    assert "the newest run of dcgan in away" in err and "It would write to away/00001-dcgan-digits" in out
+    assert main(["train", "dcgan", "--resume", "latest", "--outdir", "away"]) == 2
+    err = capsys.readouterr().err
+    assert "away/00001-dcgan-digits is finished, it has its 3 steps: give more --steps or --kimg" in err
+
+
+def test_a_run_of_the_same_options_is_named_before_another_starts(capsys):
+    argv = ["train", "dcgan", "--data", "digits", *TINY]
+    assert main(argv) == 0 and "same options" not in capsys.readouterr().err
+    said = "runs/00000-dcgan-digits is finished and has the same options; this starts a new run."
+    assert main([*argv, "-n"]) == 0 and said in capsys.readouterr().out
+    assert main([*argv, "--seed", "3"]) == 0 and "same options" not in capsys.readouterr().err
+    shutil.rmtree("runs/00001-dcgan-digits")
+    assert main(argv) == 0 and said in (err := capsys.readouterr().err)
+    assert err.index(said) < err.index("run directory runs/00001-dcgan-digits")
+    Path("runs/00001-dcgan-digits/checkpoint-000002").rename("runs/00001-dcgan-digits/checkpoint-000001")
+    assert main([*argv, "-n"]) == 0
+    said = "runs/00001-dcgan-digits with the same options is at step 1 of 2 (--resume runs/00001-dcgan-digits); this"
+    assert said in capsys.readouterr().out
+
+
 def test_generate_writes_what_it_says(trained, tmp_path, capsys):
     from ganfast.models import latents
     from ganfast.training.pictures import to_uint8
 
     assert main(["generate", "--network", str(trained), "--seeds", "3,7-9"]) == 0
-    names = {path.name for path in Path("generated").iterdir()}
-    assert names == {"seed000003.png", "seed000007.png", "seed000008.png", "seed000009.png", "grid.png"}
+    names = {path.name for path in Path("generated", "samples").iterdir()}
+    assert names == {"seed000003.png", "seed000007.png", "seed000008.png", "seed000009.png"}
+    assert Path("generated/grid.png").is_file()
     generator = load(trained)
     z = torch.zeros(16, generator.latent_dim)
     z[7] = latents([7], generator.latent_dim)[0]
     expected = to_uint8(generator(z))[7, :, :, 0]
-    assert np.array_equal(np.asarray(Image.open("generated/seed000007.png")), expected)
+    assert np.array_equal(np.asarray(Image.open("generated/samples/seed000007.png")), expected)
 
     network = str(trained / "generator.safetensors")
     assert main(["generate", "--network", network, "--grid", "4x2", "--outdir", "g", "--truncation", "0.7"]) == 0
     with Image.open("g/grid.png") as grid:
-        assert grid.size == (4 * 18 - 2, 2 * 18 - 2)
+        assert grid.size == (2 * (4 * 18 - 2), 2 * (2 * 18 - 2))
     assert main(["generate", "--network", network, "--interpolate", "1,2,1", "--outdir", "i"]) == 0
     with Image.open("i/interpolation.gif") as gif:
         assert gif.format == "GIF" and gif.size == (16, 16)
     with Image.open("i/interpolation.png") as strip:
-        assert strip.size == (16 * 18 - 2, 2 * 18 - 2)
-    assert "wrote interpolation.png and interpolation.gif to i" in capsys.readouterr().out
+        assert strip.size == (2 * (16 * 18 - 2), 2 * (2 * 18 - 2))
+    assert "wrote i/interpolation.png and i/interpolation.gif" in capsys.readouterr().out
 
 
 def test_generate_shows_samples_in_a_terminal(trained, capsys):
@@ -99,13 +139,13 @@ def test_points_from_training_to_evaluation(capsys):
     assert main(["generate", "--network", run, "--seeds", "0-99"]) == 0
     assert np.load("generated/points.npy").shape == (100, 2) and Path("generated/points.png").is_file()
     capsys.readouterr()
-    assert main(["evaluate", "--network", run, "--data", "gaussians:ring8", "--samples", "50"]) == 0
+    assert main(["evaluate", run, "--data", "gaussians:ring8", "--samples", "50"]) == 0
     assert "of 8" in capsys.readouterr().out
 
 
 def test_evaluate_labelled_images(trained, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / trained.name)  # it keeps its scores
-    assert main(["evaluate", "--network", str(run), "--data", "digits", "--samples", "100"]) == 0
+    assert main(["evaluate", str(run), "--data", "digits", "--samples", "100"]) == 0
     out = capsys.readouterr().out
     assert "classifier's accuracy" in out and out.count("share") == 2
 
@@ -115,8 +155,29 @@ def test_pack_then_train(capsys):
         png(Path(f"images/{k}.png"))
     Path("images/notes.txt").write_text("no image")
     assert main(["data", "pack", "images", "packed.safetensors", "--size", "16", "--skip-bad"]) == 0
-    assert "6 images of 3×16×16" in (out := capsys.readouterr().out) and "1 files left out" in out
+    assert "6 images of 3×16×16" in (out := capsys.readouterr().out) and "1 documents (notes.txt)" in out
     assert main(["train", "dcgan", "--data", "packed.safetensors", *TINY]) == 0
+
+
+def test_pack_takes_the_data_options_and_says_what_was_noticed(capsys, monkeypatch):
+    asked = {}
+
+    def packed(src, dest, targets=None, **options):
+        asked.update(options, src=src, dest=dest, targets=targets)
+        data = open_dataset("digits", size=16)
+        data.notes = ("Two pictures are alike.", "Three are grey.")
+        return data
+
+    monkeypatch.setattr("ganfast.data.sources.pack", packed)
+    argv = ["data", "pack", "a", "b.safetensors", "--fit", "pad", "--split", "test", "--transpose", "--targets", "c"]
+    assert main(argv) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["Two pictures are alike.", "Three are grey."]
+    given = {"fit": "pad", "split": "test", "transpose": True, "src": "a", "dest": "b.safetensors", "targets": "c"}
+    assert asked == vars(DataOptions()) | given
+    with pytest.raises(SystemExit):
+        main(["data", "pack", "-h"])
+    out = capsys.readouterr().out
+    assert out.index("SRC") < out.index("DEST") < out.index("--size") and "--skip-unlabelled" in out
 
 
 def test_skip_bad_counts_what_it_skips(capsys):
@@ -157,13 +218,40 @@ def test_info_lists_operators_and_backends(capsys):
         assert "not on cuda: cuda, reference, triton: torch sees no CUDA device\n" in out
 
 
-def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["train"], ["train", "cyclegan"], ["generate"], ["export"], ["evaluate"], ["report"], ["data"],
+     ["data", "pack"], ["info"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_help_fits_a_terminal_of_80_columns(argv, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    main([]), main(["train"]), main(["data"]), main(["info", "-h"])
-    for command in (["evaluate"], ["report"], ["data", "pack"]):
-        with pytest.raises(SystemExit, match="0"):
-            main([*command, "-h"])
-    assert not [line for line in capsys.readouterr().out.splitlines() if len(line) > 80 and "usage:" not in line]
+    with contextlib.suppress(SystemExit):
+        main([*argv, "-h"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and not [line for line in lines if len(line) > 80 and "usage:" not in line]
+
+
+def test_help_of_training_has_a_box_for_each_subject(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "wgan-gp", "-h"])
+    out = capsys.readouterr().out
+    boxes = re.split(r"(?m)^ (?=[\w-]* ?options *$)", out)[1:]  # without frames, as for no terminal
+    assert [box.splitlines()[0].strip() for box in boxes] == ["options", *(f"{word} options" for word in
+        ("data", "run", "optimisation", "wgan-gp", "device", "saving"))]  # fmt: skip
+    firsts = [re.search(r"(?m)^  (--[a-z][\w-]+)", box)[1] for box in boxes[1:]]
+    assert firsts == ["--data", "--steps", "--batch", "--latent-dim", "--device", "--checkpoint-every"]
+    assert "--size N|WxH" in out and "{None" not in out and "--layout {ab,ba}" in out
+
+
+def test_flags_of_a_resumed_run_can_be_given_again_and_taken_back(tmp_path, capsys):
+    png(Path("images/a.png")), png(Path("images/b.png")), png(Path("images/c.png")), png(Path("images/d.png"))
+    assert main(["train", "dcgan", "--data", "images", *TINY, "--skip-bad"]) == 0
+    run = "runs/00000-dcgan-images"
+    for flag, stored in (("--skip-bad", True), ("--no-skip-bad", False)):
+        assert main(["train", "dcgan", "--resume", run, flag, "--steps", "3" if stored else "4"]) == 0
+        assert json.loads(Path(run, "options.json").read_text())["options"]["skip_bad"] is stored
 
 
 # -- what a person can get wrong -------------------------------------------------------------------------------------
@@ -186,12 +274,19 @@ def test_help_fits_a_terminal_of_80_columns(capsys, monkeypatch):
         (["train", "cyclegan", "--data", "digits", "--width", "2"], ["two data sets", "--data-b"]),
         (["train", "dcgan", "--data", "digits", "--size", "48"], ["48", "32", "64"]),
         (["train", "dcgan", "--data", "digits", "--size", "512"], ["512", "256"]),
+        (["train", "dcgan", "--data", "digits", "--size", "64x"], ["--size 64x", "128x64"]),
+        (["train", "dcgan", "--data", "digits", "--channels", "2"], ["--channels 2", "1 (grey)"]),
+        (["train", "dcgan", "--data", "digits", "--batch", "0"], ["--batch", "got 0"]),
+        (["train", "dcgan", "--data", "digits", "--steps", "5", "--kimg", "3"], ["--kimg, --steps"]),
+        (["train", "dcgan", "--data", "digits", "--lr", "-1"], ["--lr", "got -1.0"]),
+        (["train", "dcgan", "--data", "digits", "--d-steps", "0"], ["--d-steps", "got 0"]),
         (["train", "dcgan", "--data", "digits", "--batch", "5000"], ["--batch", "5000", "1797"]),
         (["train", "dcgan", "--data", "digits", "--device", "cuda:77"], ["cuda:77", "--device cpu"]),
         (["train", "dcgan", "--resume", "nowhere"], ["nowhere", "--resume"]),
         (["generate", "--network", "nowhere"], ["nowhere", "--network"]),
         (["generate", "--network", "nowhere", "--seeds", "x"], ["'x'", "seeds"]),
-        (["evaluate", "--network", "nowhere", "--data", "digits"], ["nowhere"]),
+        (["evaluate", "nowhere", "--data", "digits"], ["nowhere"]),
+        (["evaluate", "--network", "nowhere"], ["--network", "ganfast evaluate RUN"]),
         (["data", "pack", "missing", "out.safetensors"], ["missing"]),
         (["data", "pack", "digits", "out.bin"], ["out.bin", ".safetensors"]),
     ],
@@ -208,14 +303,11 @@ def test_one_sentence_that_names_the_mistake(argv, words, fails):
         (["train", "dcgan"], "--data"),
         (["train", "dcgan", "--data", "digits", "--nope", "3"], "--nope"),
         (["train", "dcgan", "--data", "digits", "--batch", "many"], "--batch"),
-        (["train", "dcgan", "--data", "digits", "--batch", "0"], "--batch"),
         (["train", "dcgan", "--data", "digits", "--loss", "hinge?"], "--loss"),
-        (["train", "dcgan", "--data", "digits", "--steps", "5", "--kimg", "3"], "--kimg"),
-        (["train", "dcgan", "--data", "digits", "--lr", "-1"], "--lr"),
-        (["train", "dcgan", "--data", "digits", "--d-steps", "0"], "--d-steps"),
         (["generate"], "--network"),
         (["export", "--network", "x"], "--onnx"),
         (["report"], "RUN"),
+        (["evaluate"], "RUN"),
         (["data", "pack", "digits"], "DEST"),
     ],
 )
@@ -258,7 +350,7 @@ def bomb() -> bytes:
 
 @pytest.mark.parametrize(
     "name, content",
-    [("notes.txt", lambda: b"just words"), ("text.png", lambda: b"just words"), ("cut.png", truncated_png),
+    [("notes.what", lambda: b"just words"), ("text.png", lambda: b"just words"), ("cut.png", truncated_png),
      ("one.png", one_pixel), ("bomb.png", bomb), ("empty.png", lambda: b"")],
 )  # fmt: skip
 def test_a_bad_file_among_images_is_named_and_can_be_skipped(name, content, fails, capsys):

@@ -2,10 +2,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import small
+from commands.tiny import TINY
+from PIL import Image
+from tqdm import tqdm
 
 from ganfast.cli import main
+from ganfast.commands import evaluate
 from ganfast.data.columns import Spec
 from ganfast.recipes import CGAN
 
@@ -21,7 +26,7 @@ def rows(run) -> list[dict]:
 
 @pytest.mark.slow
 def test_scores_of_a_run_stay_in_it(run, capsys):
-    argv = ["evaluate", "--data", "digits", "--samples", "50", "--network"]
+    argv = ["evaluate", "--samples", "50"]
     assert main([*argv, str(run)]) == 0
     assert f"kept in {run}/metric-classes.jsonl" in capsys.readouterr().out
     assert main([*argv, str(run / "checkpoint-000002")]) == 0  # of the run's checkpoint, and with its step
@@ -35,19 +40,19 @@ def test_scores_of_a_run_stay_in_it(run, capsys):
 
 
 def test_other_data_than_it_was_trained_on(run, capsys):
-    assert main(["evaluate", "--network", str(run), "--data", "gaussians:ring8", "--samples", "16"]) == 2
+    assert main(["evaluate", str(run), "--data", "gaussians:ring8", "--samples", "16"]) == 2
     assert "--data gaussians:ring8 is points, and this generator makes images" in capsys.readouterr().err
 
 
 def test_no_samples_at_all(run, capsys):
-    assert main(["evaluate", "--network", str(run), "--data", "digits", "--samples", "0"]) == 2
+    assert main(["evaluate", str(run), "--data", "digits", "--samples", "0"]) == 2
     assert "--samples must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_scores_of_a_file_are_printed_alone(run, tmp_path, capsys):
     (tmp_path / "alone").mkdir()
     file = shutil.copy(run / "generator.safetensors", tmp_path / "alone" / "g.safetensors")
-    assert main(["evaluate", "--network", str(file), "--data", "digits", "--samples", "50"]) == 0
+    assert main(["evaluate", str(file), "--data", "digits", "--samples", "50"]) == 0
     assert "kept in" not in (out := capsys.readouterr().out) and "distance" in out
     assert [path.name for path in (tmp_path / "alone").iterdir()] == ["g.safetensors"]
 
@@ -56,21 +61,117 @@ def test_classes_that_were_asked_for_are_compared(capsys):
     digits = Spec("labels", (), tuple(map(str, range(10))))
     small.saved(CGAN(width=2, latent_dim=4), "run/generator.safetensors", y=digits)
     Path("run/options.json").write_text("{}")
-    assert main(["evaluate", "--network", "run", "--data", "digits", "--samples", "40"]) == 0
+    assert main(["evaluate", "run", "--data", "digits", "--samples", "40"]) == 0
     assert "samples that it assigns to their own class" in capsys.readouterr().out
     (row,) = [json.loads(line) for line in Path("run/metric-classes.jsonl").read_text().splitlines()]
     assert 0 <= row["agreement"] <= 1 and row["step"] == 3
 
 
 def test_codes_of_a_recipe_are_no_classes_of_the_data(capsys):
-    assert main(["evaluate", "--network", small.infogan(), "--data", "digits", "--samples", "20"]) == 0
+    assert main(["evaluate", small.infogan(), "--data", "digits", "--samples", "20"]) == 0
     assert "own class" not in (out := capsys.readouterr().out) and "distance" in out
 
 
 def test_what_cannot_be_evaluated(fails):
-    message = fails("evaluate", "--network", small.cyclegan(), "--data", "digits", "--samples", "8")
+    message = fails("evaluate", small.cyclegan(), "--data", "digits", "--samples", "8")
     assert "recipe cyclegan is given images" in message and "drawn from latents" in message and "--input" in message
-    message = fails("evaluate", "--network", small.cgan(), "--data", "digits", "--samples", "8")  # of four classes
+    message = fails("evaluate", small.cgan(), "--data", "digits", "--samples", "8")  # of four classes
     assert "4 classes" in message and "digits has 10" in message and "--data" in message
-    message = fails("evaluate", "--network", small.saved(small.Captions()), "--data", "digits", "--samples", "8")
+    message = fails("evaluate", small.saved(small.Captions()), "--data", "digits", "--samples", "8")
     assert "recipe captions is given tokens (t)" in message
+
+
+# -- the run's own data -----------------------------------------------------------------------------------------------
+
+
+def pictures(folder: str, classes: list[int], mode: str = "RGB") -> str:
+    """A picture for each number, in a folder of that name."""
+    random = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        Path(folder, str(name)).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (20, 16, 3), np.uint8)
+        Image.fromarray(pixels).convert(mode).save(Path(folder, str(name), f"{k}.png"))
+    return folder
+
+
+def test_the_data_of_the_run_is_read_as_it_was(monkeypatch, capsys):
+    """From another folder, with all options of reading; each may be another."""
+    Path(pictures("images", [4, 4, 5, 5, 5]), "4", "broken.png").write_bytes(b"\x89PNG\r\n")
+    argv = ["train", "dcgan", "--data", "images", *TINY, "--channels", "1", "--fit", "pad", "--skip-bad", "--transpose"]
+    assert main(argv) == 0
+    run = Path("runs/00000-dcgan-images").absolute()
+    asked = []
+    real = evaluate.open_dataset
+    monkeypatch.setattr(
+        evaluate, "open_dataset", lambda *args, **options: asked.append(options) or real(*args, **options)
+    )
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for given in ([], ["--fit", "stretch", "--no-transpose"]):
+        assert main(["evaluate", str(run), "--samples", "9", *given]) == 0
+    first, second = asked
+    assert first["channels"] == 1 and first["fit"] == "pad" and first["skip_bad"] and first["transpose"]
+    assert second == first | {"fit": "stretch", "transpose": False}
+    assert [row["data"] for row in rows(run)] == [str(run.parent.parent / "images")] * 2
+
+
+def test_data_that_is_no_longer_there(fails):
+    assert main(["train", "dcgan", "--data", pictures("images", [4, 4, 5, 5]), *TINY]) == 0
+    place = Path("images").absolute()
+    Path("images").rename("moved")
+    message = fails("evaluate", "runs/00000-dcgan-images", "--samples", "8")
+    assert message.startswith("ganfast: images is not there, and runs/00000-dcgan-images had its data from")
+    assert f"{place}: say where it is (--data)." in message
+    assert main(["evaluate", "runs/00000-dcgan-images", "--samples", "8", "--data", "moved"]) == 0
+
+
+def test_a_folder_of_a_built_in_name_is_another_set(run, monkeypatch, capsys):
+    Path("digits").mkdir()
+    assert main(["evaluate", str(run), "--samples", "8"]) == 0
+
+
+def test_a_generator_without_its_run_needs_data(fails):
+    message = fails("evaluate", small.dcgan(), "--samples", "8")
+    assert "generator.safetensors is a generator without its run" in message and "--data" in message
+
+
+# -- small data sets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [[4] * k + [20231107] * n for k, n in
+    ((1, 1), (2, 1), (1, 4), (5, 5), (1, 9))] + [[1, 2, 3], [0, 5, 5, 9, 9, 9, 9]], ids=str)  # fmt: skip
+def test_scores_of_two_to_ten_pictures(classes, capsys):
+    argv = ["evaluate", small.dcgan(), "--samples", "8", "--data", pictures("images", classes, "L")]
+    assert main(argv) == 0
+    assert "share, real" in capsys.readouterr().out
+    np.savez("a.npz", images=np.zeros((len(classes), 16, 16), np.uint8), labels=np.array(classes))
+    assert main([*argv[:-1], "a.npz"]) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_one_class_is_one_sentence(count, fails):
+    np.savez("a.npz", images=np.zeros((count, 16, 16), np.uint8), labels=np.full(count, 4))
+    message = fails("evaluate", small.dcgan(), "--samples", "8", "--data", "a.npz")
+    assert f"a has {count} image{'s' * (count > 1)} of one class, and a classifier needs two" in message
+
+
+def test_labels_that_cannot_be_used_are_one_sentence(fails):
+    np.savez("a.npz", images=np.zeros((4, 16, 16), np.uint8), labels=np.arange(3))
+    message = fails("evaluate", small.dcgan(), "--samples", "8", "--data", "a.npz")
+    assert "a has no labelled images (3 labels for 4 samples)" in message
+    np.savez("b.npz", images=np.zeros((4, 16, 16), np.uint8), labels=np.array([4, 4, 4, 9]))
+    message = fails("evaluate", small.cgan(), "--samples", "8", "--data", "b.npz")  # of four classes
+    assert "trained on 4 classes, and b has 2" in message
+
+
+def test_what_takes_long_has_a_bar(monkeypatch, capsys):
+    shown = []
+
+    def bar(*args, desc="", delay=0, disable=False, **options):
+        shown.append(desc or args[1])
+        return tqdm(*args, desc=desc, disable=True, **options) if not args[1:] else tqdm(args[0], disable=True)
+
+    monkeypatch.setattr(evaluate, "tqdm", bar)
+    monkeypatch.setattr("ganfast.metrics.classes.tqdm", bar)
+    assert main(["evaluate", small.dcgan(), "--samples", "300", "--data", "digits"]) == 0
+    assert shown == ["samples", "samples", "classifier"]

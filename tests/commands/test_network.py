@@ -29,7 +29,8 @@ BUILT = {"fields": {}, "columns": {}, "steps": 1, "stage": 0}
 )
 def test_a_file_of_another_kind_is_one_sentence(command, metadata, words, fails):
     save_file({"w": torch.zeros(3)}, "mine.safetensors", metadata)
-    message = fails(command[0], "--network", "mine.safetensors", *command[1:])
+    named = [] if command[0] == "evaluate" else ["--network"]
+    message = fails(command[0], *named, "mine.safetensors", *command[1:])
     assert "mine.safetensors" in message and words in message
 
 
@@ -52,4 +53,4 @@ def test_a_checkpoint_and_a_file_are_the_run(trained, tmp_path):
     places = [trained, trained / "checkpoint-000002", trained / "generator.safetensors"]
     for k, place in enumerate(places):
         assert main(["generate", "--network", str(place), "--seeds", "3", "--outdir", f"o{k}"]) == 0
-    assert len({(tmp_path / "here" / f"o{k}" / "seed000003.png").read_bytes() for k in range(3)}) == 1
+    assert len({(tmp_path / "here" / f"o{k}" / "samples" / "seed000003.png").read_bytes() for k in range(3)}) == 1

@@ -52,7 +52,7 @@ def test_types_and_ranges(saved, array, expected):
     assert data.samples[0, 0, : len(array), 0].tolist() == expected
 
 
-@pytest.mark.parametrize("low, high", [(0, 255), (-3, 3), (-1, 1.1)])
+@pytest.mark.parametrize("low, high", [(0.5, 255), (0, 256), (-3, 3), (-1, 1.1)])
 def test_floats_of_another_range_are_refused_with_it(saved, low, high):
     images = np.full((2, 16, 16), low, np.float32)
     images[1, 3, 3] = high
@@ -109,10 +109,11 @@ def test_points(saved):
     [
         (np.zeros((0, 16, 16), np.uint8), "empty"),
         (np.zeros((0, 2), np.float32), "shape"),
-        (np.zeros((3, 16, 16), np.int64), "type int64"),
+        (np.full((3, 16, 16), -1), "values from -1 to -1"),
+        (np.full((3, 16, 16), 65536), "values from 65536"),
         (np.zeros((3, 16, 16), np.complex64), "type complex64"),
         (np.zeros((3, 4, 16), np.uint8), "16×4 pixels"),
-        (np.zeros((3, 2), np.int64), "points are floats"),
+        (np.zeros((3, 2), np.int64), "rows of 2 numbers"),
         (np.zeros(3, np.float32), "points are floats"),
         (np.zeros((), np.float32), "points are floats"),
         (np.zeros((2, 16, 16, 16), np.uint8), "shape"),

@@ -6,15 +6,17 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
 
 from ganfast.data import open_dataset
-from ganfast.data.images import check_proportions, half_width, halves, is_grey, narrow, to_square, upright
+from ganfast.data.images import Frame, check_proportions, half_width, halves, is_grey, narrow, to_frame, upright
 from ganfast.errors import InputError
 
 
 def decode(file, size, channels):
-    return to_square(upright(file), size, channels)
+    return to_frame(upright(file), Frame(size, size, channels))
 
 
 def through_file(image, size=16, channels=3, format="PNG", **options):
@@ -170,7 +172,7 @@ def test_postscript_is_not_run(monkeypatch):
         decode(BytesIO(program), 16, 3)
 
 
-@pytest.mark.parametrize("side", [10_000, 100_000])  # where Pillow warns, and where it raises
+@pytest.mark.parametrize("side", [16_000, 100_000])  # above the limit, and where Pillow itself raises
 def test_bomb_is_refused_from_its_header(tmp_path, monkeypatch, side, recwarn):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     (tmp_path / "bomb.png").write_bytes(png_header(side, side))
@@ -187,3 +189,71 @@ def png_header(width, height):
 
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+# -- EXIF, large photographs, proportions ------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b""])
+def test_exif_that_cannot_be_read_is_ignored(picture, format, exif):
+    quality = {"lossless": True} if format == "WEBP" else {}
+    plain = through_file(picture(1), format=format, **quality)
+    np.testing.assert_array_equal(through_file(picture(1), format=format, exif=exif, **quality), plain)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_their_exif_says(picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = BytesIO()
+    picture(1, 32).crop((0, 0, 32, 16)).save(buffer, "PNG", exif=exif)
+    with Image.open(BytesIO(buffer.getvalue())) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(np.asarray(upright(BytesIO(buffer.getvalue()))), expected)
+
+
+def test_a_photograph_of_108_megapixels(tmp_path):
+    shade = Image.linear_gradient("L").resize((12_000, 9_000))
+    shade.save(tmp_path / "a.jpg")
+    limit = Image.MAX_IMAGE_PIXELS
+    data = open_dataset(str(tmp_path), size=64)
+    expected = np.asarray(Image.linear_gradient("L").resize((64, 64)), int)
+    assert abs(data.samples[0, ..., 0].numpy().astype(int) - expected).max() <= 4
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_large_png_is_reduced_before_it_is_resized(tmp_path):
+    pixels = np.asarray(Image.linear_gradient("L").resize((4800, 4000)))
+    Image.fromarray(np.dstack([pixels, np.full_like(pixels, 128)]), "LA").save(tmp_path / "a.png", compress_level=1)
+    data = open_dataset(str(tmp_path), size=32)
+    expected = np.asarray(Image.linear_gradient("L").resize((32, 32)), int) / 2 + 127.5
+    assert abs(data.samples[0, ..., 0].numpy() - expected).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "fit, size, box",
+    [("crop", (16, 16), (8, 0, 24, 16)), ("crop", (16, 24), (4, 0, 28, 16)), ("stretch", (16, 16), None)],
+)
+def test_fit(picture, fit, size, box):
+    image = picture(1, 32).crop((0, 0, 32, 16))
+    height, width = size
+    expected = image.crop(box) if box else image
+    expected = np.asarray(expected.resize((width, height), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(to_frame(image, Frame(height, width, 3, fit)), expected)
+
+
+def test_padding_is_white_and_loses_nothing(picture):
+    image = picture(1, 32).crop((0, 0, 32, 16))
+    found = to_frame(image, Frame(16, 16, 3, "pad"))
+    assert (found[:4] == 255).all() and (found[12:] == 255).all()
+    np.testing.assert_array_equal(found[4:12], np.asarray(image.resize((16, 8), Image.Resampling.LANCZOS)))
+
+
+@given(st.integers(8, 300), st.integers(8, 300), st.sampled_from([(16, 16), (32, 16), (16, 56)]),
+       st.sampled_from(["crop", "pad", "stretch"]), st.sampled_from([1, 3]))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_any_proportions_fit(width, height, size, fit, channels):
+    image = Image.new("RGB", (width, height), "red")
+    assert to_frame(image, Frame(*size, channels, fit)).shape == (*size, channels)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ganfast.data import open_dataset
+from ganfast.data import Images, match, open_dataset
 from ganfast.data import rows as rows_module
 from ganfast.errors import InputError
 
@@ -154,7 +154,6 @@ def test_samples_that_cannot_be_used_are_refused(saved, name, values, reason):
         (noise(2, 32, 32), "targets: 2 targets for 3 images"),
         (noise(3, 32, 16), "targets: a pair of 32×32 and 16×32 pixels"),
         (noise(3, 32, 32, 4), "targets: targets of 4 channels for images of 1"),
-        (np.zeros((3, 32), np.float32), "targets: an array of float32"),
         (np.array([{}] * 3, object), "the array targets is damaged or holds Python objects"),
     ],
 )
@@ -197,3 +196,107 @@ def test_npz_with_a_damaged_member(saved):
         file.write(b"\0\0\0\0")
     with pytest.raises(InputError, match="a damaged array file"):
         open_dataset(path)
+
+
+# -- arrays as people name them ----------------------------------------------------------------------------------------
+
+
+def test_splits_of_medmnist(saved):
+    arrays = {f"{part}_images": noise(k, 28, 28) for part, k in (("train", 4), ("val", 2), ("test", 3))}
+    arrays |= {f"{part}_labels": np.arange(k)[:, None] for part, k in (("train", 4), ("val", 2), ("test", 3))}
+    path = saved(**arrays)
+    data = open_dataset(path)
+    assert len(data) == 4 and data.labels.tolist() == [0, 1, 2, 3]
+    assert data.notes == (
+        "took the part train_images of train_images, val_images, test_images (--split takes another)",
+    )
+    for split, count in (("val", 2), ("test", 3), ("validation", 2)):
+        data = open_dataset(path, split=split)
+        assert len(data) == len(data.labels) == count and data.notes == ()
+    with pytest.raises(InputError, match="--split extra: its parts are train_images"):
+        open_dataset(path, split="extra")
+
+
+@pytest.mark.parametrize("split, count", [(None, 5), ("test", 3)])
+def test_keras_names(saved, split, count):
+    data = open_dataset(
+        saved(x_train=noise(5, 28, 28), y_train=np.arange(5), x_test=noise(3, 28, 28), y_test=np.arange(3)), split=split
+    )
+    assert len(data) == count and data.labels.tolist() == list(range(count))
+
+
+@pytest.mark.parametrize(
+    "images, labels", [("data", "labels"), ("imgs", "label"), ("Images", "Y"), ("data", "targets")]
+)
+def test_other_usual_names(saved, images, labels):
+    data = open_dataset(saved(**{images: noise(3, 16, 16, 3), labels: np.array([2, 0, 2])}))
+    assert data.labels.tolist() == [1, 0, 1] and data.shape == (3, 16, 16)
+
+
+def test_arrays_of_python_objects_are_passed_over_and_named(saved):
+    data = open_dataset(
+        saved(imgs=noise(3, 16, 16), metadata=np.array([{}, {}], object), latents_names=np.array("x", object))
+    )
+    assert list(data.columns) == ["images"]
+    assert data.notes == ("passed over arrays that hold Python objects, which could run code: metadata, latents_names",)
+    data = open_dataset(saved(imgs=noise(3, 16, 16), labels=np.array(["a", 1, None], object)))
+    assert "the array labels" in data.absent["labels"] and "without labels: the array labels" in "".join(data.notes)
+
+
+@pytest.mark.parametrize(
+    "labels, column",
+    [(np.eye(3), "labels"), (np.eye(3, dtype=int)[[2, 0, 1]], "labels"), (np.array([0.5, 1, 2]), "attributes")],
+)
+def test_one_hot_and_float_labels(saved, labels, column):
+    assert column in open_dataset(saved(x=noise(3, 16, 16), y=labels)).columns
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint32, np.int16, np.float32, np.float64])
+def test_whole_numbers_up_to_255_are_bytes(saved, dtype):
+    pixels = noise(3, 16, 16)
+    pixels[0, 0, 0] = 255
+    np.testing.assert_array_equal(open_dataset(saved(pixels.astype(dtype))).samples[..., 0].numpy(), pixels)
+
+
+def test_wide_integers_up_to_65535_have_16_bits(saved):
+    pixels = noise(3, 16, 16).astype(np.int64) * 257
+    pixels[0, 0, 0] = 65535
+    np.testing.assert_array_equal(open_dataset(saved(pixels)).samples[..., 0].numpy(), pixels // 257)
+
+
+@pytest.mark.parametrize(
+    "shape, stored",
+    [("16x16", (16, 16, 1)), ("16x16x3", (16, 16, 3)), ("3x16x16", (3, 16, 16)), ("16x24", (16, 24, 1))],
+)
+def test_flat_rows(saved, shape, stored):
+    pixels = noise(4, *stored)
+    path = saved(pixels.reshape(4, -1))
+    with pytest.raises(InputError, match=rf"rows of {pixels[0].size} numbers; give --shape"):
+        open_dataset(path)
+    data = open_dataset(path, shape=shape, size=f"{stored[1]}x16" if shape == "16x24" else 16)
+    expected = pixels.transpose(0, 2, 3, 1) if shape[0] == "3" else pixels
+    np.testing.assert_array_equal(data.samples.numpy(), expected)
+
+
+def test_shape_that_does_not_fit_and_shape_for_others(saved, tmp_path):
+    with pytest.raises(InputError, match=r"--shape 28x28 is for rows of 784 numbers, not \[4, 100\]"):
+        open_dataset(saved(noise(4, 100)), shape="28x28")
+    with pytest.raises(InputError, match="--shape 28: give height x width"):
+        open_dataset(saved(noise(4, 100)), shape="28")
+    with pytest.raises(InputError, match="digits: --shape is for arrays of flat rows"):
+        open_dataset("digits", shape="8x8")
+
+
+def test_flat_floats_are_points_that_say_how_to_be_images(saved):
+    path = saved(np.random.default_rng(0).random((4, 784), np.float32))
+    data = open_dataset(path)
+    assert data.kind == "points"
+    with pytest.raises(InputError, match=r"needs images, .*its rows are 784 numbers: give --shape 28x28"):
+        match("dcgan", {"x": Images()}, [data])
+    assert open_dataset(path, shape="28x28").shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("pixels, dark", [(noise(3, 16, 16) % 2, "0 to 1 of 255"), (noise(3, 16, 16) % 2 == 1, "")])
+def test_masks_of_zero_and_one_train_black_and_say_so(saved, pixels, dark):
+    notes = open_dataset(saved(pixels)).notes
+    assert (dark in notes[0] and "scale them" in notes[0]) if dark else notes == ()

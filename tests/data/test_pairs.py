@@ -114,7 +114,6 @@ def test_one_grey_side_and_one_in_colour_are_both_in_colour(save, tmp_path):
     [
         (("1", "2", "3"), ("1",), r"B: has no partner for 2\.png of .*A \(2 in all"),
         (("1",), ("1", "sub/2"), r"A: has no partner for sub/2\.png of .*B \(1 in all"),
-        (("1",), ("x/1",), r"B: has no partner for 1\.png of"),
     ],
 )
 def test_a_name_without_a_partner(save, tmp_path, own, others, words):
@@ -157,7 +156,7 @@ def test_options_that_do_not_go_together(save, tmp_path):
     source = str(save("A/1.png", noise(16, 32)).parent)
     np.save(tmp_path / "x.npy", np.zeros((2, 16, 16), np.uint8))
     for options, words in (
-        ({"layout": "lr"}, "--layout lr: use ab .*or ba"),
+        ({"layout": "lr"}, "layout must be ab or ba, got 'lr'"),
         ({"layout": "ab", "targets": source}, "--layout ab: both sides lie in one picture"),
         ({"targets": str(tmp_path / "x.npy")}, r"x\.npy: pairs of two sources are folders or zips"),
         ({"targets": str(tmp_path / "gone")}, "gone: no such file"),
@@ -165,5 +164,5 @@ def test_options_that_do_not_go_together(save, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             open_dataset(source, **options)
-    with pytest.raises(InputError, match=r"holds points; leave out .*--layout"):
+    with pytest.raises(InputError, match=r"holds points, not images; leave out --layout"):
         open_dataset("gaussians:ring8", layout="ab")

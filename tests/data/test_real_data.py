@@ -44,7 +44,7 @@ def test_emoji(real_data, tmp_path):
 def test_flowers_have_names(real_data):
     data = open_dataset(str(real_data / "flowers" / "flowers-64.zip"), skip_bad=True)
     assert data.names["labels"] == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
-    assert len(data) == 3129 and data.labels.bincount().min() > 400 and len(data.skipped) == 1
+    assert len(data) == 3129 and data.labels.bincount().min() > 400 and data.skipped == () and len(data.notes) == 1
 
 
 def test_pairs_of_microscope_pictures_and_label_maps(real_data, tmp_path):

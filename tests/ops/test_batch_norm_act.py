@@ -225,6 +225,22 @@ def test_running_statistics_as_torch(momentum, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "last", "gaps"])
+def test_values_whose_squares_overflow_are_as_finite_as_torchs(layout, device):
+    large = torch.randn(8, 3, 6, 6, device=device)
+    for y in (1e19 * large, 1e30 * large, 1e30 + 1e25 * large, torch.full_like(large, 1e30)):
+        norm = torch.nn.BatchNorm2d(3, device=device)
+        theirs = norm(y)
+        for name in backends(device):
+            ours = torch.zeros(3, device=device), torch.ones(3, device=device)
+            with ops.use_backend(None if name == "cpu" else name):
+                a = functional.batch_norm_act(laid(y, layout), *ours, training=True, activation=None)
+            for mine, its in zip((a, *ours), (theirs, norm.running_mean, norm.running_var)):
+                assert not mine.isnan().any() and bool((mine.isfinite() | its.isinf()).all()), name
+            torch.testing.assert_close(ours[0], norm.running_mean, rtol=1e-3, atol=1e-3 * float(y.abs().max()))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_running_statistics_with_gaps_are_the_references(device):
     y, _, weight, bias, *start = make((5, 7, 6, 6), device=device)
     plain, gaps = [v.clone() for v in start], [torch.stack([v, v], -1)[:, 0] for v in start]

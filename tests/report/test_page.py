@@ -77,8 +77,8 @@ def test_the_command_trains_it_again(complete, capsys):
     out = capsys.readouterr().out
     assert "1797 images of 1×16×16" in out and "from step" not in out and "to step 12, batch 8" in out
     assert command[3:] == [
-        "--data", "digits", "--outdir", str(complete.parent), "--size", "16", "--batch", "8", "--steps", "12",
-        "--log-every", "2", "--sample-every", "4", "--checkpoint-every", "5", "--latent-dim", "8", "--width", "4",
+        "--data", "digits", "--size", "16", "--steps", "12", "--outdir", str(complete.parent), "--batch", "8",
+        "--checkpoint-every", "5", "--sample-every", "4", "--log-every", "2", "--latent-dim", "8", "--width", "4",
     ]  # fmt: skip
 
 
@@ -171,7 +171,9 @@ def test_draw_from_it_fits_the_recipe(unpaired, complete, tmp_path, monkeypatch,
     command = facts.drawing(read)
     assert command[4:] == ["--input", str(unpaired.parent / "zebras.npy")]  # from b to a
     monkeypatch.chdir(tmp_path)
-    assert main(command[1:]) == 0 and "9 pictures and grid.png" in capsys.readouterr().out
+    assert (
+        main(command[1:]) == 0 and "9 pictures to generated/samples, and generated/grid.png" in capsys.readouterr().out
+    )
     read.about["options"]["layout"] = "ab"  # the pictures that it was trained on hold both sides
     assert facts.drawing(read)[4:] == ["--input", "PICTURES"]
     assert facts.drawing(facts.read(complete))[4:] == ["--seeds", "0-63"]

@@ -139,7 +139,7 @@ def test_a_run_shows_what_its_recipe_is_about(name, grid, tmp_path):
     run = trainer(name, tmp_path, 4).train(progress=False)
     columns, rows = grid
     with Image.open(run / "fakes.png") as picture:
-        assert picture.size == (columns * 18 - 2, rows * 18 - 2)
+        assert picture.size == (2 * (columns * 18 - 2), 2 * (rows * 18 - 2))
     assert write(run, run / "report.html") == []
     assert (run / "report.html").stat().st_size > 10_000
 

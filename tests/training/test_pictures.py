@@ -8,7 +8,11 @@ from ganfast.training import pictures
 
 def test_grid_places_images_row_by_row():
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
-    picture = pictures.grid(images, columns=3)
+    doubled = pictures.grid(images, columns=3)
+    picture = doubled[::2, ::2]
+    assert np.array_equal(doubled, picture.repeat(2, 0).repeat(2, 1))
+    large = pictures.grid(images.repeat(20, 1).repeat(20, 2), columns=3)
+    assert large.shape[:2] == (2 * 40 + pictures.GAP, 3 * (60 + pictures.GAP) - pictures.GAP)
     assert picture.shape == (2 + pictures.GAP + 2, 3 * (3 + pictures.GAP) - pictures.GAP, 1)
     assert picture[:: 2 + pictures.GAP, :: 3 + pictures.GAP, 0].tolist() == [[0, 1, 2], [3, 4, 128]]
 

@@ -35,7 +35,7 @@ def test_a_run_directory_explains_itself(tiny):
     assert [row["step"] for row in rows] == list(range(1, 11)) and rows[-1]["images"] == 80
     assert all(0 <= row["accuracy_real"] <= 1 and row["images_per_second"] > 0 for row in rows)
     with Image.open(run / "fakes.png") as grid:
-        assert grid.size == (8 * 18 - 2, 8 * 18 - 2)
+        assert grid.size == (2 * (8 * 18 - 2), 2 * (8 * 18 - 2))
     assert any(file.name.startswith("events") for file in (run / "tensorboard").iterdir())
     assert tiny(steps=2).train(progress=False).name == "00001-dcgan-digits"
 
@@ -133,11 +133,21 @@ def test_rates_and_intervals_may_change_at_resume(tiny):
         tiny(steps=9, resume=str(run), seed=5)
 
 
+def test_the_latest_run_is_resumed_from_python_too(tiny, tmp_path):
+    run = tiny(steps=3).train(progress=False)
+    assert tiny(steps=5, resume="latest").train(progress=False) == run
+    with pytest.raises(InputError, match=f"{run} is finished, it has its 5 steps"):
+        tiny(steps=5, resume="latest").train(progress=False)
+    with pytest.raises(InputError, match="elsewhere holds no run of recipe dcgan"):
+        tiny(steps=5, resume="latest", outdir=str(tmp_path / "elsewhere"))
+
+
 def test_going_on_from_an_older_checkpoint_branches_off(tiny):
     run = tiny(steps=12).train(progress=False)
     before = sorted(path.name for path in run.iterdir())
     branch = tiny(steps=12, resume=str(run / "checkpoint-000004")).train(progress=False)
     assert branch.name == "00001-dcgan-digits"
+    assert f"{run} has newer checkpoints and stays as it is; this starts a new run." in (branch / "log.txt").read_text()
     assert sorted(path.name for path in run.iterdir()) == before
     assert [row["step"] for row in run_directory.read_stats(branch)] == list(range(1, 13))
 
@@ -241,6 +251,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(recipe, options
     with pytest.raises(InputError, match=message):
         ganfast.Trainer(recipe, options.pop("data"), outdir=str(tmp_path / "runs"), **options)
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_was_noticed_in_the_data_is_said_at_the_start(tmp_path):
+    data = open_dataset("digits", size=16)
+    data.notes = ("Two pictures are alike.",)
+    run = ganfast.Trainer(DCGAN(width=2), data, steps=1, batch=4, outdir=tmp_path).train(progress=False)
+    assert " Two pictures are alike.\n" in (run / "log.txt").read_text()
 
 
 def test_a_data_set_that_is_given_keeps_its_size():

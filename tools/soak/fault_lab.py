@@ -19,7 +19,7 @@ TRAIN = [
 ]  # fmt: skip
 SLOW = [*TRAIN, "--width", "24", "--batch", "64"]  # some 30 ms a step: faults hit it in the middle of training
 SENTENCE = "ganfast: "
-REFUSED = "has its 11 steps already"
+REFUSED = "is finished, it has its 11 steps"
 
 
 @dataclass

@@ -90,6 +90,10 @@ def variance_and_non_finite(small) -> None:
         assert float((mean - m64).abs().max()) <= 5e-4
         x = (y.double() - m64[:, None, None]) / v64.sqrt()[:, None, None]
         assert float((a - x).abs().max()) <= 1e-3
+        for size in (1e19, 1e25, 1e30):  # squares overflow: the variance is infinite, the mean and the output are not
+            y = laid(size * torch.randn(8, 3, 8, 8), last)
+            a, (mean, var) = forward(y, *nothing, 1e-5, None, 0.0)
+            assert bool(mean.isfinite().all() and a.isfinite().all()) and not var.isnan().any(), (size, last)
         y = laid(torch.randn(3, 3, 3, 3), last)
         y[1, 1, 2, 2] = float("nan")
         for act in activations.ROWS:

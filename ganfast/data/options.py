@@ -1,0 +1,71 @@
+"""How a source is read: the options that opening, packing, training and evaluating share."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from ganfast.errors import InputError, check_choices
+
+SIZES = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How the data is read."""
+
+    size: int | str | None = None
+    """pixels a side: 16, 32, 64, 128 or 256, or width x height as 128x64; by default what suits most of the images"""
+    channels: int | None = None
+    """1 for grey, 3 for RGB; by default what the data is"""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """pictures of other proportions: crop to the centre, pad with white, or stretch"""
+    split: str | None = None
+    """the part of a data set that has several: train, val, test or another; by default train"""
+    layout: Literal["ab", "ba"] | None = None
+    """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
+    shape: str | None = None
+    """what each row of a flat array is: 28x28 (height x width), 32x32x3 or 3x32x32"""
+    transpose: bool = False
+    """swap rows and columns of every image, for arrays that are stored column by column"""
+    skip_bad: bool = False
+    """skip files that cannot be decoded, and count them"""
+    skip_unlabelled: bool = False
+    """skip images without a label where others have one, and count them"""
+
+    def __post_init__(self):
+        check_choices(self)
+        parse_size(self.size)
+        if self.channels not in (None, 1, 3):
+            raise InputError(f"--channels {self.channels}: use 1 (grey) or 3 (RGB)")
+
+
+def parse_size(size: int | str | None) -> tuple[int, int] | None:
+    """(height, width) in pixels of 64, "64" or "128x64" (width x height).
+
+    The shorter side is a power of two from 16 to 256, the longer one a multiple of a quarter of it, 4 times it at most.
+    """
+    if size is None:
+        return None
+    words = str(size).lower().replace("×", "x").split("x")
+    if len(words) > 2 or not all(word.strip().isdecimal() for word in words):
+        raise InputError(f"--size {size}: give pixels a side, as 64, or width x height, as 128x64")
+    width, height = int(words[0]), int(words[-1])
+    short, long = min(width, height), max(width, height)
+    if short not in SIZES:
+        near = [str(s) for s in ([s for s in SIZES if s < short][-1:] + [s for s in SIZES if s > short][:1])]
+        which = "a size is" if short == long else "the shorter side is"
+        raise InputError(f"--size {size}: {which} a power of two from 16 to 256; use {' or '.join(near)}")
+    if long % (short // 4) or long > 4 * short:
+        raise InputError(
+            f"--size {size}: beside {short} pixels the longer side is a multiple of {short // 4}, {4 * short} at most"
+        )
+    return height, width
+
+
+def size_word(height: int, width: int) -> str:
+    """What --size says of it: ``64``, ``128x64``."""
+    return str(width) if height == width else f"{width}x{height}"
+
+
+def data_fields(options: DataOptions) -> dict:
+    """The fields of DataOptions in options that have more."""
+    return {field.name: getattr(options, field.name) for field in fields(DataOptions)}
