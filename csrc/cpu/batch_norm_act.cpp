@@ -169,7 +169,7 @@ void update(const Running& running, const float* moments, int64_t channels, int6
   if (!running.mean || !count) return;
   const double cumulative = running.batches ? 1.0 / *running.batches : 0.0, unbias = count / (count - 1.0);
   const double momentum = running.momentum < 0 ? cumulative : running.momentum;
-  auto move = [&](float& value, double to) { value = (float)(value + momentum * (to - value)); };
+  auto move = [&](float& value, double to) { value = (float)((1 - momentum) * value + momentum * to); };  // of inf: inf
   for (int64_t c = 0; c < channels; ++c) {
     move(running.mean[c], moments[c]);
     move(running.var[c], moments[channels + c] * unbias);

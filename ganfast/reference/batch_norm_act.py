@@ -124,7 +124,7 @@ def through_moments(y, mean, c):
 
 
 def update_running_statistics(running_mean, running_var, batches, momentum, moments, count):
-    """In place: running += momentum·(batch − running), with the unbiased variance var·count/(count − 1); batches += 1.
+    """In place: running = (1 − momentum)·running + momentum·batch, with the unbiased variance var·count/(count − 1); batches += 1.
 
     Each may be None; without a momentum it is 1/batches, the cumulative average. An empty batch is counted, no more.
     """
@@ -135,7 +135,7 @@ def update_running_statistics(running_mean, running_var, batches, momentum, mome
     weight = momentum if momentum is not None else 0.0 if batches is None else 1.0 / batches.to(moments.dtype)
     unbiased = moments[1] * (count / (count - 1) if count > 1 else float("nan"))
     for running, value in ((running_mean, moments[0]), (running_var, unbiased)):
-        running.copy_(running.to(value.dtype).lerp(value, weight))
+        running.copy_((1 - weight) * running.to(value.dtype) + weight * value)  # lerp makes NaN of two infinities
 
 
 def _projected(v, x, total, along):

@@ -230,11 +230,12 @@ def test_values_whose_squares_overflow_are_as_finite_as_torchs(layout, device):
     large = torch.randn(8, 3, 6, 6, device=device)
     for y in (1e19 * large, 1e30 * large, 1e30 + 1e25 * large, torch.full_like(large, 1e30)):
         norm = torch.nn.BatchNorm2d(3, device=device)
-        theirs = norm(y)
+        theirs = [norm(y) for _ in range(3)][-1]
         for name in backends(device):
             ours = torch.zeros(3, device=device), torch.ones(3, device=device)
             with ops.use_backend(None if name == "cpu" else name):
-                a = functional.batch_norm_act(laid(y, layout), *ours, training=True, activation=None)
+                for _ in range(3):  # an infinite running variance stays infinite
+                    a = functional.batch_norm_act(laid(y, layout), *ours, training=True, activation=None)
             for mine, its in zip((a, *ours), (theirs, norm.running_mean, norm.running_var)):
                 assert not mine.isnan().any() and bool((mine.isfinite() | its.isinf()).all()), name
             torch.testing.assert_close(ours[0], norm.running_mean, rtol=1e-3, atol=1e-3 * float(y.abs().max()))
