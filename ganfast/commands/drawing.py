@@ -1,7 +1,7 @@
 """Samples that are drawn from seeds, and of classes where the recipe is given labels."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -119,25 +119,23 @@ class Drawing:
 
     # -- what is made of them ----------------------------------------------------------------------------------------
 
-    def files(self) -> tuple[str, ...]:
-        """What ``write`` will write, by the names that Outputs knows."""
+    def plan(self) -> tuple[tuple[str, ...], Callable[[Outputs], str]]:
+        """(the files by the names that Outputs knows, what writes them and says which)."""
         if self.options.npz:
-            return ("samples.npz",)
+            return ("samples.npz",), self.archive
         if self.corners:
-            return ("interpolation.png", "interpolation.gif")
+            return ("interpolation.png", "interpolation.gif"), self.interpolation
         if self.of_points:
-            return ("points.npy", "points.png")[: self.sample_shape[0]]  # one coordinate makes no map
-        return ("grid.png",) if self.shape else (SAMPLES, "grid.png")
+            return ("points.npy", "points.png")[: self.sample_shape[0]], self.points  # one coordinate makes no map
+        return (("grid.png",), self.grid) if self.shape else ((SAMPLES, "grid.png"), self.singles)
+
+    def files(self) -> tuple[str, ...]:
+        """What ``write`` will write."""
+        return self.plan()[0]
 
     def write(self, out: Outputs) -> str:
         """Write the files; says which."""
-        if self.options.npz:
-            return self.archive(out)
-        if self.corners:
-            return self.interpolation(out)
-        if self.of_points:
-            return self.points(out)
-        return self.grid(out) if self.shape else self.singles(out)
+        return self.plan()[1](out)
 
     def text(self) -> str:
         return pictures.as_text(

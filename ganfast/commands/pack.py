@@ -27,5 +27,5 @@ class Pack(DataOptions):
         packed = data.pack(self.src, self.dest, self.targets, **data_fields(self))
         left_out = f", {len(packed.skipped)} files left out that cannot be decoded" if packed.skipped else ""
         print(f"wrote {len(packed)} {packed.kind} of {'×'.join(map(str, packed.shape))} to {self.dest}{left_out}")
-        for note in getattr(packed, "notes", ()):
+        for note in packed.notes:
             print(note)

@@ -28,7 +28,7 @@ def sets(tree: Tree) -> dict[str, list[str]]:
 
 def open_sets(tree: Tree, found: dict[str, list[str]], options: DataOptions) -> ArrayRows:
     """RGB images [N, 32, 32, 3] of one part, with their classes' names."""
-    chosen, note = splits.choose(tree.source, found, options.split)
+    chosen, notes = splits.choose(tree.source, found, options.split)
     batches = [read(tree, name) for name in found[chosen]]
     pixels = np.concatenate([_pixels(f"{tree.source}/{name}", each) for name, each in zip(found[chosen], batches)])
     ids = [label for each in batches for label in each.get(next((key for key in LABELS if key in each), ""), [])]
@@ -36,7 +36,7 @@ def open_sets(tree: Tree, found: dict[str, list[str]], options: DataOptions) -> 
     about = read(tree, meta) if meta else {}
     names = next((about[key] for key in NAMES if isinstance(about.get(key), list)), None)
     rows = ArrayRows(tree.name, ImageArray(tree.source, pixels), labels.from_array(np.array(ids), len(pixels), names))
-    rows.notes += filter(None, [note])
+    rows.notes += notes
     return rows
 
 

@@ -93,8 +93,8 @@ class ImageFiles(EncodedImages):
             if any("/" not in path[len(root) :] for path in paths):
                 folders = set()  # images beside folders
             if folders and all(map(splits.part_of_folder, folders)) and not chosen:
-                folder, note = splits.choose(self.source, sorted(folders), wanted)
-                self.notes += filter(None, [note])
+                folder, notes = splits.choose(self.source, sorted(folders), wanted)
+                self.notes += notes
                 chosen = True
             elif len(folders) == 1:
                 (folder,) = folders
@@ -144,7 +144,9 @@ class ImageFiles(EncodedImages):
 
     def open(self, index: int) -> BinaryIO:
         path = self.paths[index]
-        return self.tree.open(path) if self.tree.path(path) else BytesIO(self.tree.read(path))
+        if self.tree.path(path):
+            return self.tree.open(path)
+        return BytesIO(self.tree.read(path))  # decoders seek, which is slow in an archive
 
     def companions(self, kept: np.ndarray) -> Companions:
         """What the table says; where it says nothing of labels, classes from first-level folders."""

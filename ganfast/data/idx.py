@@ -15,13 +15,14 @@ from ganfast.data.trees import Tree, opener_of
 from ganfast.errors import InputError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+COMPRESSED = (".gz", ".bz2", ".xz")
 IMAGES = re.compile(r"(.*?)[-_.]?images?[-_.]?idx3?[-_.]?(ubyte|int)?(\.gz|\.bz2|\.xz)?", re.I)
 
 
 def sets(tree: Tree) -> dict[str, str]:
     """Files of images by what their names begin with, such as ``train`` or ``emnist-letters-test``."""
     found = {}
-    for name in sorted(tree.names, key=lambda name: name.endswith((".gz", ".bz2", ".xz"))):
+    for name in sorted(tree.names, key=lambda name: name.endswith(COMPRESSED)):
         match = IMAGES.fullmatch(PurePosixPath(name).name)
         if match:
             found.setdefault(match[1], name)
@@ -30,17 +31,17 @@ def sets(tree: Tree) -> dict[str, str]:
 
 def open_sets(tree: Tree, found: dict[str, str], options: DataOptions) -> ArrayRows:
     """The images of one of the sets, with their labels."""
-    chosen, note = splits.choose(tree.source, found, options.split)
-    rows = open_file(tree, found[chosen], tree.name)
-    rows.notes += filter(None, [note])
+    chosen, notes = splits.choose(tree.source, found, options.split)
+    rows = open_file(tree, found[chosen])
+    rows.notes += notes
     return rows
 
 
-def open_file(tree: Tree, name: str, title: str) -> ArrayRows:
+def open_file(tree: Tree, name: str) -> ArrayRows:
     """Grey images [N, H, W], and labels from the file beside it when there is one that can be used."""
     source = f"{tree.source}/{name}"
     images = ImageArray(source, _read(tree, name, (3,))[..., None])
-    rows = ArrayRows(title, images)
+    rows = ArrayRows(tree.name, images)
     if "emnist" in PurePosixPath(name).name.lower():
         rows.transpose()
         rows.notes.append("turned the images upright, as EMNIST stores them column by column (--transpose undoes it)")
@@ -61,7 +62,7 @@ def _labels_beside(tree: Tree, name: str) -> str | None:
     wanted = re.compile(re.escape(start) + r"labels?[-_.]?(idx[12])?[-_.]?(ubyte|int)?(\.idx)?(\.gz|\.bz2|\.xz)?", re.I)
     beside = (f for f in tree.names if f.rpartition("/")[0] == folder and f != name)
     found = [f for f in beside if wanted.fullmatch(f.rpartition("/")[2])]
-    return min(found, key=lambda f: (f.endswith((".gz", ".bz2", ".xz")), f), default=None)
+    return min(found, key=lambda f: (f.endswith(COMPRESSED), f), default=None)
 
 
 def is_idx(start: bytes) -> bool:

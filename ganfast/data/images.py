@@ -13,7 +13,7 @@ from ganfast.errors import InputError
 MIN_SIDE = 8  # pixels; anything smaller is an icon, a tracking pixel or a mistake
 MAX_PIXELS = 250_000_000  # of one image: 750 MB decoded
 LARGE = 2**24  # pixels beyond which images are decoded one at a time, and shrunk before they are resized
-SLACK = 4  # times as many pixels a side as are wanted in the end stay then, so that resizing decides how it looks
+OVERSAMPLING = 4  # times as many pixels a side as are wanted in the end stay then, so that resizing decides the look
 # EXIF's orientation → how the stored pixels are turned
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2))))
 
@@ -94,12 +94,12 @@ def upright(file, needed: int | None = None) -> Image.Image:
     large = image.width * image.height > LARGE
     with _one_large if large else contextlib.nullcontext():
         if large and needed is not None:
-            scale = SLACK * needed / min(image.size)
+            scale = OVERSAMPLING * needed / min(image.size)
             image.draft(None, tuple(math.ceil(side * scale) for side in image.size))  # JPEG: at 1/2, 1/4 or 1/8
         image.load()
         turn = _turn(image)
         if large and needed is not None:
-            image = _reduced(image, min(image.size) // (SLACK * needed))
+            image = _reduced(image, min(image.size) // (OVERSAMPLING * needed))
     return image if turn is None else image.transpose(turn)
 
 

@@ -1,6 +1,6 @@
 """What a source is: the one place that decides how a file, and how a folder or an archive, is read."""
 
-import functools
+import contextlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ganfast.data.numpy_files import open_array
 from ganfast.data.options import DataOptions
 from ganfast.data.rows import Rows
 from ganfast.data.side_files import kind_of
-from ganfast.data.trees import COMPRESSED, File, Folder, Tar, Tree, Zip
+from ganfast.data.trees import COMPRESSED, File, Folder, Tar, Tree, Zip, opener_of
 from ganfast.errors import InputError
 
 Opener = Callable[[Path, DataOptions], Rows | Dataset]
@@ -45,15 +45,11 @@ def open_path(path: Path, options: DataOptions) -> Rows | Dataset:
 
 def kind_of_file(path: Path) -> Kind:
     with open(path, "rb") as file:
-        start = file.read(START)
-    opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
+        opener, start = opener_of(file), file.read(START)
     inner = b""
     if opener is not None:
-        try:
-            with opener(path) as content:
-                inner = content.read(START)
-        except (OSError, EOFError, ValueError):
-            pass
+        with contextlib.suppress(OSError, EOFError, ValueError), opener(path) as content:
+            inner = content.read(START)
     if idx.is_idx(inner or start):
         return IDX
     name = path.name.lower()
@@ -121,11 +117,10 @@ def _in_tree(kind: type[Tree]) -> Opener:
     return lambda path, options: open_tree(kind(path), options)
 
 
-def _open_file(path: Path, options: DataOptions, read) -> Rows | Dataset:
-    """One file of a kind that is mostly in a folder with others."""
-    tree = Folder(path.parent, [f.name for f in path.parent.iterdir() if f.is_file()])
+def _open_idx(path: Path, options: DataOptions) -> Rows:
+    """One file, beside which its labels lie."""
     splits.refuse(str(path), options.split)
-    return read(tree, path.name, Folder(path.parent, []).name)
+    return idx.open_file(Folder(path.parent, [f.name for f in path.parent.iterdir() if f.is_file()]), path.name)
 
 
 def _open_parquet(path: Path, options: DataOptions) -> Rows:
@@ -141,7 +136,7 @@ CONVERT = "save its images as .npz (images uint8 [N, H, W, C], labels) or as a f
 EXTRACT = "extract it and give the folder"
 AGAIN = "fetch it again"
 
-IDX = Kind("an IDX file", "ubyte .idx", (), functools.partial(_open_file, read=idx.open_file))
+IDX = Kind("an IDX file", "ubyte .idx", (), _open_idx)
 TAR = Kind("a tar file", ".tar .tar.gz .tgz .tar.bz2 .tar.xz", ((257, b"ustar"),), _in_tree(Tar))
 IMAGE = Kind("an image", "", (), lambda path, options: ImageFiles(File(path), options))
 EMPTY = Kind("an empty file", "", (), AGAIN)

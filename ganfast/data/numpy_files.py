@@ -14,7 +14,7 @@ from ganfast.data import labels, splits
 from ganfast.data.arrays import SLACK, ArrayRows, ImageArray
 from ganfast.data.dataset import Dataset, slug
 from ganfast.data.labels import Companions
-from ganfast.data.options import DataOptions
+from ganfast.data.options import DataOptions, parse_shape
 from ganfast.data.rows import Rows, check_ram
 from ganfast.errors import InputError
 
@@ -43,10 +43,12 @@ def open_array(path: Path, options: DataOptions) -> Rows | Dataset:
             splits.refuse(str(path), options.split)
             found = _shaped(str(path), found, shape)
             opened = _opened(path, str(path), _kind(found), found, Companions(), {})
-            opened.reshaped = shape is not None
-            return opened
-        with found:
-            return _open_archive(path, found, options, shape)
+        else:
+            with found:
+                opened = _open_archive(path, found, options, shape)
+        if shape is not None:
+            opened.reshaped = True
+        return opened
     except InputError:
         raise
     except DAMAGE as error:
@@ -55,7 +57,7 @@ def open_array(path: Path, options: DataOptions) -> Rows | Dataset:
 
 def _open_archive(path: Path, found: np.lib.npyio.NpzFile, options: DataOptions, shape) -> Rows | Dataset:
     heads, objects = _heads(found)
-    key, part, note = _sample_key(path, heads, objects, options.split)
+    key, part, notes = _sample_key(path, heads, objects, options.split)
     own = {splits.without_part(k): k for k in heads if splits.part_of(k) in (None, part) or part is None}
     own |= {splits.without_part(k): k for k in heads if splits.part_of(k) == part}  # those of the part come first
     check_ram(str(path), sum(member.file_size for member in found.zip.infolist()))
@@ -65,9 +67,9 @@ def _open_archive(path: Path, found: np.lib.npyio.NpzFile, options: DataOptions,
     ranks = {name: len(heads[own_key][0]) for name, own_key in own.items()}
     beside, targets = _beside(found, own, ranks, {key, own.get(column)}, len(array) if array.ndim else 0)
     opened = _opened(path, f"{path}: {key}", column, array, _hidden(objects) | beside, targets)
-    opened.reshaped = shape is not None
-    passed = f"passed over arrays that hold Python objects, which could run code: {', '.join(objects)}"
-    opened.notes = [*opened.notes, *filter(None, [note, passed if objects else ""])]
+    if objects:
+        notes += [f"passed over arrays that hold Python objects, which could run code: {', '.join(objects)}"]
+    opened.notes = [*opened.notes, *notes]
     return opened
 
 
@@ -103,16 +105,6 @@ def _head(found: np.lib.npyio.NpzFile, key: str) -> Head:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(member)
     return shape, dtype
-
-
-def parse_shape(text: str | None) -> tuple[int, ...] | None:
-    """28x28, 32x32x3 or 3x32x32 → numbers."""
-    if text is None:
-        return None
-    words = text.lower().replace("×", "x").split("x")
-    if len(words) not in (2, 3) or not all(word.strip().isdecimal() and int(word) for word in words):
-        raise InputError(f"--shape {text}: give height x width, as 28x28, or with channels, as 32x32x3 or 3x32x32")
-    return tuple(map(int, words))
 
 
 def _shaped(source: str, array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
@@ -166,8 +158,8 @@ def _opened(
 
 def _sample_key(
     path: Path, heads: dict[str, Head], objects: list[str], wanted: str | None
-) -> tuple[str, str | None, str]:
-    """(the array of samples, its part, a note): a usual name of images, else of a column, else the only array with
+) -> tuple[str, str | None, list[str]]:
+    """(the array of samples, its part, notes): a usual name of images, else of a column, else the only array with
     three axes or more, or the only one with two."""
     usual = (*IMAGE_KEYS, *(name for name in COLUMNS if name != "attributes"))
     others = {*LABEL_KEYS, NAMES_KEY, "attributes"}
@@ -185,9 +177,9 @@ def _sample_key(
     parts = by_role[role]
     if set(parts) == {None}:
         splits.refuse(str(path), wanted)
-        return parts[None], None, ""
-    key, note = splits.choose(str(path), parts.values(), wanted)
-    return key, splits.part_of(key), note
+        return parts[None], None, []
+    key, notes = splits.choose(str(path), parts.values(), wanted)
+    return key, splits.part_of(key), notes
 
 
 def _beside(

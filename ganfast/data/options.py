@@ -38,6 +38,12 @@ class DataOptions:
             raise InputError(f"--channels {self.channels}: use 1 (grey) or 3 (RGB)")
 
 
+def by_x(text: str) -> list[int]:
+    """The whole numbers of 128x64; [] where these are not what it holds."""
+    words = [word.strip() for word in text.lower().replace("×", "x").split("x")]
+    return list(map(int, words)) if all(map(str.isdecimal, words)) else []
+
+
 def parse_size(size: int | str | None) -> tuple[int, int] | None:
     """(height, width) in pixels of 64, "64" or "128x64" (width x height).
 
@@ -45,10 +51,10 @@ def parse_size(size: int | str | None) -> tuple[int, int] | None:
     """
     if size is None:
         return None
-    words = str(size).lower().replace("×", "x").split("x")
-    if len(words) > 2 or not all(word.strip().isdecimal() for word in words):
+    numbers = by_x(str(size))
+    if len(numbers) not in (1, 2):
         raise InputError(f"--size {size}: give pixels a side, as 64, or width x height, as 128x64")
-    width, height = int(words[0]), int(words[-1])
+    width, height = numbers[0], numbers[-1]
     short, long = min(width, height), max(width, height)
     if short not in SIZES:
         near = [str(s) for s in ([s for s in SIZES if s < short][-1:] + [s for s in SIZES if s > short][:1])]
@@ -59,6 +65,16 @@ def parse_size(size: int | str | None) -> tuple[int, int] | None:
             f"--size {size}: beside {short} pixels the longer side is a multiple of {short // 4}, {4 * short} at most"
         )
     return height, width
+
+
+def parse_shape(text: str | None) -> tuple[int, ...] | None:
+    """28x28, 32x32x3 or 3x32x32 → numbers."""
+    if text is None:
+        return None
+    numbers = by_x(text)
+    if len(numbers) not in (2, 3) or not all(numbers):
+        raise InputError(f"--shape {text}: give height x width, as 28x28, or with channels, as 32x32x3 or 3x32x32")
+    return tuple(numbers)
 
 
 def size_word(height: int, width: int) -> str:

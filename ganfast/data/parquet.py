@@ -30,9 +30,9 @@ def sets(tree: Tree) -> dict[str, list[str]]:
 
 
 def open_sets(tree: Tree, found: dict[str, list[str]], options: DataOptions) -> "ParquetImages":
-    chosen, note = splits.choose(tree.source, found, options.split)
+    chosen, notes = splits.choose(tree.source, found, options.split)
     rows = ParquetImages(tree, found[chosen])
-    rows.notes += filter(None, [note])
+    rows.notes += notes
     return rows
 
 

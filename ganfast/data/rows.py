@@ -216,7 +216,9 @@ def in_ram(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> tuple[Da
 def on_absent(data: Dataset) -> list[str]:
     """Notes on the columns that a source seemed to have."""
     absent = {name: why for name, why in data.absent.items() if name != "labels" or "attributes" not in data.columns}
-    return [f"without {name}: {why}" for name, why in absent.items() if not _said(absent, name, why)]
+    if absent.get("attributes") == absent.get("labels"):
+        absent.pop("attributes", None)  # labels that cannot be used are neither
+    return [f"without {name}: {why}" for name, why in absent.items()]
 
 
 def on_dark(data: Dataset) -> list[str]:
@@ -232,11 +234,6 @@ def on_dark(data: Dataset) -> list[str]:
                     "bits that are not full? Give bool, or scale them to 0 … 255"
                 )
     return notes
-
-
-def _said(absent: dict[str, str], column: str, why: str) -> bool:
-    """Whether labels are absent for the same reason."""
-    return column == "attributes" and absent.get("labels") == why
 
 
 def check_ram(what: str, size: int) -> None:

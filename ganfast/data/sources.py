@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from ganfast.data import kinds, packed, splits
 from ganfast.data.dataset import Dataset
 from ganfast.data.digits import digits
 from ganfast.data.files import ImageFiles
 from ganfast.data.gaussians import MODES, gaussians
 from ganfast.data.images import Frame, pillows_limit
-from ganfast.data.options import DataOptions, parse_size, size_word
+from ganfast.data.options import DataOptions, data_fields, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
 from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
 from ganfast.errors import InputError
@@ -56,7 +54,7 @@ def open_titled(
             return found, None
         data, kept = in_ram(found, frame, opts.skip_bad, progress)
         data.notes = (*found.notes, *on_absent(data), *on_dark(data))
-        return data, [found.title(k) for k in np.asarray(kept)] if isinstance(found, ImageFiles) else None
+        return data, [found.title(k) for k in kept] if isinstance(found, ImageFiles) else None
 
 
 def pack(source: str, dest: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
@@ -127,8 +125,8 @@ def _named(source: str, opts: DataOptions) -> Rows | Dataset:
 
 def _refuse_change(source: str, found: Dataset, opts: DataOptions) -> None:
     """InputError where an option asks for what a data set that lies ready cannot become."""
-    names = ("size", "channels", "layout", "transpose", "fit", "split", "shape", "skip_unlabelled")
-    asked = [name for name in names if getattr(opts, name) != getattr(DataOptions(), name)]
+    defaults = data_fields(DataOptions())
+    asked = [name for name, value in data_fields(opts).items() if name != "skip_bad" and value != defaults[name]]
     if found.kind == "images":
         channels, *sides = found.shape
         if parse_size(opts.size) in (None, tuple(sides)) and opts.channels in (None, channels):

@@ -25,8 +25,8 @@ def without_part(name: str) -> str:
     return "_".join(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word and word not in BY_WORD)
 
 
-def choose(source: str, names: Iterable[str], wanted: str | None) -> tuple[str, str]:
-    """(one of ``names``, a sentence for the person or ""): the one that --split names, else train, val, test."""
+def choose(source: str, names: Iterable[str], wanted: str | None) -> tuple[str, list[str]]:
+    """(one of ``names``, notes for the person): the one that --split names, else train, val, test."""
     names = list(names)
     if wanted is not None:
         found = [n for n in names if n.lower() == wanted.lower()] or [
@@ -34,13 +34,13 @@ def choose(source: str, names: Iterable[str], wanted: str | None) -> tuple[str, 
         ]
         if len(found) != 1:
             raise InputError(f"{source}: --split {wanted}: its parts are {_listed(names)}; give one of these")
-        return found[0], ""
+        return found[0], []
     if len(names) == 1:
-        return names[0], ""
+        return names[0], []
     for part in WORDS:
         found = [name for name in names if part_of(name) == part]
         if len(found) == 1:
-            return found[0], f"took the part {found[0]} of {_listed(names)} (--split takes another)"
+            return found[0], [f"took the part {found[0]} of {_listed(names)} (--split takes another)"]
         if found:
             break
     raise InputError(f"{source}: holds {_listed(names)}; choose one with --split")

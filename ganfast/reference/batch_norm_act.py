@@ -124,7 +124,7 @@ def through_moments(y, mean, c):
 
 
 def update_running_statistics(running_mean, running_var, batches, momentum, moments, count):
-    """In place: running = (1 − momentum)·running + momentum·batch, with the unbiased variance var·count/(count − 1); batches += 1.
+    """In place: running = (1 − momentum)·running + momentum·batch, of variances var·count/(count − 1); batches += 1.
 
     Each may be None; without a momentum it is 1/batches, the cumulative average. An empty batch is counted, no more.
     """

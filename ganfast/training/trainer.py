@@ -121,12 +121,7 @@ class Trainer:
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
-        self.places = {
-            which: None
-            if isinstance(source, Dataset) or source in BUILT_IN
-            else str(Path(source).expanduser().absolute())
-            for which, source in zip(("data", "data_b"), given)
-        }  # where files lie, whatever the working directory is later
+        self.places = {which: place_of(source) for which, source in zip(("data", "data_b"), given)}
         for source in given:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
@@ -140,8 +135,8 @@ class Trainer:
                     ("size", parse_size(opts.size), tuple(sides), size_word(*sides)),
                 ):
                     if wanted not in (None, own):
-                        given = getattr(opts, name)
-                        raise InputError(f"{name} is {word} in {source.name}, got {given}: leave it out (--{name}).")
+                        got = getattr(opts, name)
+                        raise InputError(f"{name} is {word} in {source.name}, got {got}: leave it out (--{name}).")
             opened.append(source)
         return opened
 
@@ -269,7 +264,7 @@ class Trainer:
 
     def data_notes(self) -> list[str]:
         """What was noticed when the data was read, a sentence each."""
-        return [note for data in self.sources for note in getattr(data, "notes", ())]
+        return [note for data in self.sources for note in data.notes]
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
