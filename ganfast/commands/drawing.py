@@ -86,7 +86,7 @@ class Drawing:
                 raise InputError(f"recipe {self.recipe} makes {what}, which are no pictures: give --npz.")
         if self.shape:
             columns, rows = self.shape
-            height, width = (n * (side + pictures.GAP) for n, side in zip((rows, columns), self.sample_shape[1:]))
+            height, width = pictures.grid_size(rows, columns, *self.sample_shape[1:])
             if height * width > MAX_PIXELS:
                 raise InputError(f"--grid {options.grid} is a picture of {width}×{height} pixels: give a smaller one.")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GRIDS = 16  # pictures over time at most
-LARGE, SMALL = 1056, 640  # pixels a side: the newest and the real ones; those over time
+LARGE, SMALL = 1056, 676  # pixels a side: the newest and the real ones; those over time: ten rows of 32 at 2×
 ENOUGH = 64_000  # bytes up to which a PNG, which loses nothing, is taken
 
 

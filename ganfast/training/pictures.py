@@ -36,6 +36,17 @@ GAP = 2  # pixels between the cells of a grid
 SMALL = 32  # grids of images whose shorter side is this or less are shown at twice their size
 
 
+def enlargement(height: int, width: int) -> int:
+    """How many times its size an image is shown in a grid."""
+    return 2 if min(height, width) <= SMALL else 1
+
+
+def grid_size(rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the picture that ``grid`` makes of images of height × width."""
+    times = enlargement(height, width)
+    return times * (rows * (height + GAP) - GAP), times * (columns * (width + GAP) - GAP)
+
+
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
     """uint8 [B, H, W, C] → one picture, row by row, on mid-grey that shows between the cells; small ones at 2×."""
     count, height, width, channels = images.shape
@@ -44,7 +55,8 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     canvas[:count, :height, :width] = images
     canvas = canvas.reshape(rows, columns, height + GAP, width + GAP, channels).swapaxes(1, 2)
     picture = canvas.reshape(rows * (height + GAP), columns * (width + GAP), channels)[:-GAP, :-GAP]
-    return picture.repeat(2, 0).repeat(2, 1) if min(height, width) <= SMALL else picture
+    times = enlargement(height, width)
+    return picture.repeat(times, 0).repeat(times, 1) if times > 1 else picture
 
 
 def map_of_points(points: np.ndarray, extent: float, side: int = 200) -> np.ndarray:

@@ -110,7 +110,7 @@ def test_a_walk_begins_and_ends_at_its_seeds(trained):
         (["--npz", "--grid", "2x2"], ["--grid and --npz"]),
         (["--show", "--interpolate", "1,2"], ["--interpolate and --show"]),
         (["--batch", "0"], ["--batch", "0"]),
-        (["--seeds", "0-9999999", "--grid", "2000x2000"], ["2000x2000", "36000×36000"]),
+        (["--seeds", "0-9999999", "--grid", "2000x2000"], ["2000x2000", "71996×71996"]),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(argv, words, trained, fails):

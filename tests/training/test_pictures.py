@@ -13,6 +13,7 @@ def test_grid_places_images_row_by_row():
     assert np.array_equal(doubled, picture.repeat(2, 0).repeat(2, 1))
     large = pictures.grid(images.repeat(20, 1).repeat(20, 2), columns=3)
     assert large.shape[:2] == (2 * 40 + pictures.GAP, 3 * (60 + pictures.GAP) - pictures.GAP)
+    assert doubled.shape[:2] == pictures.grid_size(2, 3, 2, 3) and large.shape[:2] == pictures.grid_size(2, 3, 40, 60)
     assert picture.shape == (2 + pictures.GAP + 2, 3 * (3 + pictures.GAP) - pictures.GAP, 1)
     assert picture[:: 2 + pictures.GAP, :: 3 + pictures.GAP, 0].tolist() == [[0, 1, 2], [3, 4, 128]]
 
