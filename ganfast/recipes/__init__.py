@@ -20,9 +20,8 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if isinstance(_found, type) and issubclass(_found, Recipe) and "name" in vars(_found):
             RECIPES[_found.name] = globals()[_found.__name__] = _found
 
-__all__ = [
-    "RECIPES", "Player", "Recipe", "Stage", "Trained", "TwoPlayerGAN", "load", *(_each.__name__ for _each in RECIPES.values())
-]  # fmt: skip
+__all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "TwoPlayerGAN", "load"]
+__all__ += [_each.__name__ for _each in RECIPES.values()]
 
 for _entry in importlib.metadata.entry_points(group="ganfast.recipes"):
     try:
