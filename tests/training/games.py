@@ -28,7 +28,10 @@ FOUR = {
     "began": RECIPES["began"](width=4, latent_dim=6, gain=0.1),
     "cyclegan": RECIPES["cyclegan"](width=4, blocks=1, layers=2, pool=14),
 }
-GAMES = FIVE | FOUR
+CLASSICS = {
+    "f-gan": RECIPES["f-gan"](width=4, latent_dim=6),
+}
+GAMES = FIVE | FOUR | CLASSICS
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
