@@ -29,7 +29,7 @@ FOUR = {
     "cyclegan": RECIPES["cyclegan"](width=4, blocks=1, layers=2, pool=14),
 }
 SMALL = {"width": 4, "latent_dim": 6}
-CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "ns-gp", "dragan", "pacgan")}
+CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "f-gan", "ns-gp", "dragan", "pacgan")}
 GAMES = FIVE | FOUR | CLASSICS
 
 
