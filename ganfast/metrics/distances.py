@@ -105,7 +105,8 @@ def mmd2(x: Tensor, y: Tensor) -> float:
     """Unbiased MMD² of x and y [n, F] with the cubic kernel."""
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+        k = a @ b.T / a.shape[1] + 1
+        return k.square() * k  # as exact as ** 3, many times as fast
 
     n = len(x)
     own = sum(float((k := kernel(a, a)).sum() - k.diagonal().sum()) for a in (x, y))

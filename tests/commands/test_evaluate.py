@@ -164,14 +164,15 @@ def test_labels_that_cannot_be_used_are_one_sentence(fails):
     assert "trained on 4 classes, and b has 2" in message
 
 
-def test_what_takes_long_has_a_bar(monkeypatch, capsys):
+def test_what_takes_long_has_a_bar(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("GANFAST_CACHE", str(tmp_path / "cache"))  # nothing is trained yet
     shown = []
 
     def bar(*args, desc="", delay=0, disable=False, **options):
         shown.append(desc or args[1])
         return tqdm(*args, desc=desc, disable=True, **options) if not args[1:] else tqdm(args[0], disable=True)
 
-    monkeypatch.setattr(evaluate, "tqdm", bar)
-    monkeypatch.setattr("ganfast.metrics.classes.tqdm", bar)
+    for module in ("training.scoring", "metrics.lenet", "metrics.features"):
+        monkeypatch.setattr(f"ganfast.{module}.tqdm", bar)
     assert main(["evaluate", small.dcgan(), "--samples", "300", "--data", "digits"]) == 0
-    assert shown == ["samples", "samples", "classifier"]
+    assert shown == ["samples", "samples", "classifier", "lenet", "lenet"]  # the data's features, and the samples''
