@@ -12,12 +12,14 @@ from ganfast.functional import sigmoid_bce
 from ganfast.reference.wide import wide
 
 
-def discriminator_bce(real_logits: Tensor, fake_logits: Tensor, real_target: float = 1.0) -> Tensor:
-    """−E[t·log σ(D(x)) + (1−t)·log(1−σ(D(x)))] − E[log(1−σ(D(G(z))))], a scalar.
+def discriminator_bce(
+    real_logits: Tensor, fake_logits: Tensor, real_target: float = 1.0, fake_target: float = 0.0
+) -> Tensor:
+    """−E[α·log σ(D(x)) + (1−α)·log(1−σ(D(x)))] − E[β·log σ(D(G(z))) + (1−β)·log(1−σ(D(G(z))))], a scalar.
 
-    ``real_target`` t below 1 is one-sided label smoothing (Salimans et al. 2016, arXiv:1606.03498).
+    ``real_target`` α below 1 is one-sided label smoothing (Salimans et al. 2016, arXiv:1606.03498), ``fake_target`` β.
     """
-    return sigmoid_bce(real_logits, fake_logits, real_target, 0.0)
+    return sigmoid_bce(real_logits, fake_logits, real_target, fake_target)
 
 
 def generator_non_saturating(fake_logits: Tensor) -> Tensor:
