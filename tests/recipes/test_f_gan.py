@@ -41,5 +41,5 @@ def test_accuracies_are_by_the_threshold(divergence, middle):
         x=torch.tensor([0.1, -0.1, 0.2, -0.2]) + middle, normal=torch.zeros, G=lambda z: fake, D=torch.nn.Identity(),
         log=lambda **figures: logged.update(figures),
     )  # fmt: skip
-    loss = FGAN(divergence=divergence).critic(turn)
+    loss = FGAN(divergence=divergence).discriminator(turn)
     assert (logged["accuracy_real"], logged["accuracy_fake"], logged["divergence"]) == (0.5, 0.75, -loss)
