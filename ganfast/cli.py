@@ -229,7 +229,7 @@ def stored_defaults(argv: list[str], recipe_class):
         )
     try:
         options = TrainOptions(**options)
-        recipe = recipe_class(**recipe)
+        recipe = recipe_class.from_options(recipe)
     except TypeError as error:
         raise InputError(f"{path} has options that this version of ganfast does not know ({error}).") from None
     return dataclasses.replace(options, kimg=None, steps=None), recipe, steps

@@ -227,7 +227,7 @@ class Trainer:
     def about(self) -> dict:
         """What a run is, for options.json and the checkpoints."""
         found = {
-            "recipe": {"name": self.recipe.name, **dataclasses.asdict(self.recipe)},
+            "recipe": {"name": self.recipe.name, **self.recipe.options()},
             "options": dataclasses.asdict(self.options) | {"resume": None},
             "total_steps": self.total_steps,
         }
