@@ -71,7 +71,9 @@ def draw(outcomes: list[xy_game.Outcome]) -> list:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("demo xy draws with matplotlib, which is not installed: pip install 'ganfast[demo]'.") from None
+        raise InputError(
+            "demo xy draws with matplotlib, which is not installed: pip install 'ganfast[demo]'."
+        ) from None
     from PIL import Image
 
     side = 1.1 * min(VIEW, max(each.radius.max() for each in outcomes))

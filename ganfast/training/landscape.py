@@ -1,4 +1,4 @@
-"""Points of the plane as a picture: real ones, generated ones, and what the discriminator says of the places between."""
+"""Points of the plane as a picture: real ones, generated ones, and how the discriminator scores the places between."""
 
 import contextlib
 import inspect
@@ -139,9 +139,10 @@ def arrows(gradients: np.ndarray) -> np.ndarray:
         along, side = np.array([across, -up]), np.array([up, across])  # pixels count downwards
         middle = cell * np.array([column + 0.5, row + 0.5])
         reach = along * cell * 0.42 * min(length / longest, 1)
-        tip, head = middle + reach, along * min(8, np.linalg.norm(reach))
+        tip, head = middle + reach, min(8, np.linalg.norm(reach))
+        barbs = [tip - head * along + turn * head / 2 * side for turn in (-1, 1)]
         draw.line([*(middle - reach), *tip], fill=255, width=2)
-        draw.polygon([tuple(tip), *(tuple(tip - head + turn * side * np.linalg.norm(head) / 2) for turn in (-1, 1))], 255)
+        draw.polygon([tuple(corner) for corner in (tip, *barbs)], 255)
     return half(np.asarray(mask, np.float32) / 255)
 
 
