@@ -53,18 +53,16 @@ def parse_grid(text: str) -> tuple[int, int]:
 
 def parse_arithmetic(text: str) -> list[tuple[int, list[int]]]:
     """``1,2,3 - 4-6 + 7`` → [(1, [1, 2, 3]), (−1, [4, 5, 6]), (1, [7])]: signs and groups of seeds."""
-    first, *others = re.split(r"\s([+-])\s", f" {text.strip()} ")
+    first, *others = re.split(r"\s([+-])\s", text)
     terms = [("+", first), *zip(others[::2], others[1::2])]
     try:
         groups = [(1 if sign == "+" else -1, parse_seeds(group)) for sign, group in terms]
-    except InputError as error:
-        raise InputError(
-            f"--arithmetic {text!r}: {error} Groups stand between a + or a - with spaces round it, as in "
-            '"1,2,3 - 4,5,6 + 7,8,9".'
-        ) from None
+    except InputError:
+        groups = []
     if len(groups) < 2:
         raise InputError(
-            f'--arithmetic {text!r} has one group of seeds: give two or more, as in "1,2,3 - 4,5,6 + 7,8,9".'
+            f"--arithmetic {text!r} is not two groups of seeds or more: give seeds as in 1,5,9-12 and, between spaces, "
+            '+ or -, as in "1,2,3 - 4,5,6 + 7,8,9".'
         )
     for _, seeds in groups:
         if (count := sum(map(len, seeds))) > GROUP:
