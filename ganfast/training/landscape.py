@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganfast.nn.mixing import mixes_samples
+from ganfast.training.pictures import counts_of
 
 SIDE = 400  # pixels
 PLACES, ARROWS, LEVELS = 64, 16, 12  # scores and arrows along a side; steps between level lines
@@ -148,9 +149,8 @@ def arrows(gradients: np.ndarray) -> np.ndarray:
 
 def dots(points: np.ndarray, extent: float, radius: int, opacity: float) -> np.ndarray:
     """Share of each pixel [SIDE, SIDE] that discs round points [N, D] cover; one lets through some of what is below."""
-    edges = np.linspace(-extent, extent, SIDE + 1)
-    counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], bins=(edges, edges))
+    counts = torch.from_numpy(counts_of(points, extent, SIDE)).float()
     offsets = torch.arange(-radius, radius + 1)
-    disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2 + 1).float()
-    near = F.conv2d(torch.from_numpy(counts).float()[None, None], disc[None, None], padding=radius)[0, 0].numpy()
+    disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2 + 1).float()  # a square of 3×3 for radius 1
+    near = F.conv2d(counts[None, None], disc[None, None], padding=radius)[0, 0].numpy()
     return 1 - (1 - opacity) ** near
