@@ -1,5 +1,6 @@
 """``ganfast animate``: the pictures that a run has left, one after another."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -45,33 +46,39 @@ class Animate:
         file = self.output or run / "animation.gif"
         if not file.parent.is_dir():
             raise InputError(f"{file.parent} is not a directory: give another file (--output).")
-        first, *others = frames(taken)
-        times = [round(1000 / self.fps)] * len(others) + [LAST]
+        made = frames(taken)
+        first, times = next(made), [round(1000 / self.fps)] * (len(taken) - 1) + [LAST]
         with replacing(file) as partial:
-            first.save(partial, "gif", save_all=True, append_images=others, duration=times, loop=0)
+            first.save(partial, "gif", save_all=True, append_images=made, duration=times, loop=0)
         of = "" if len(taken) == len(found) else f" of {len(found)}"
         print(f"wrote {file}: {len(taken)}{of} pictures, steps {taken[0][0]} to {taken[-1][0]}")
 
 
-def frames(taken: list[tuple[int, Path]]) -> list:
-    """Pillow images of one size, at most SIDE + CAPTION high and SIDE wide, with the step below each."""
+def frames(taken: list[tuple[int, Path]]) -> Iterator:
+    """Pillow images of one size, at most SIDE wide and SIDE + CAPTION high, with the step below each.
+
+    One after another: all of them would take much memory.
+    """
     from PIL import Image, ImageDraw
 
-    read = []
-    for step, path in taken:
-        try:
-            with Image.open(path) as opened:
-                picture = opened.convert("L" if opened.mode == "L" else "RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path} cannot be decoded ({error}): remove it.") from None
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        read.append((step, picture))
-    width, height = (max(picture.size[axis] for _, picture in read) for axis in (0, 1))
-    mode = "RGB" if any(picture.mode == "RGB" for _, picture in read) else "L"
-    found = []
-    for step, picture in read:  # a stage of smaller images is enlarged to the size of the last one
-        frame = Image.new(mode, (width, height + CAPTION), "white")
-        frame.paste(picture.resize((width, height), Image.Resampling.NEAREST))
+    sizes, colours = zip(*[(picture.size, picture.mode != "L") for _, path in taken for picture in [opened(path)]])
+    width, height = (max(sides) for sides in zip(*sizes))
+    for step, path in taken:  # a stage of smaller images is enlarged to the size of the largest
+        picture = opened(path).resize((width, height), Image.Resampling.NEAREST)
+        frame = Image.new("RGB" if any(colours) else "L", (width, height + CAPTION), "white")
+        frame.paste(picture)
         ImageDraw.Draw(frame).text((3, height + 2), f"step {step}", fill="black")
-        found.append(frame)
-    return found
+        yield frame
+
+
+def opened(path: Path):
+    """The picture, no larger than SIDE × SIDE; ``InputError`` where it cannot be decoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("L" if file.mode == "L" else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be decoded ({error}): remove it.") from None
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return picture

@@ -48,7 +48,8 @@ def judges_points(network: nn.Module, device: torch.device) -> bool:
     Not so one that is given labels, packed samples or code, nor one with minibatch discrimination.
     """
     with undisturbed(network, device), torch.no_grad():
-        if mixes_samples(network) or len(inspect.signature(network.forward).parameters) != 1:
+        needed = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty]
+        if mixes_samples(network) or len(needed) != 1:
             return False
         try:
             scores = network(torch.zeros(3, 2, device=device))
