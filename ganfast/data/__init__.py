@@ -17,6 +17,7 @@ from ganfast.data.columns import (
     Images,
     Labels,
     Points,
+    Samples,
     Spec,
     Tokens,
     match,
@@ -28,7 +29,7 @@ from ganfast.data.sampler import Sampler
 
 __all__ = [
     "Attributes", "Audio", "Captions", "Clips", "Column", "DataOptions", "Dataset", "Images", "Labels", "Loader",
-    "Points", "Sampler", "Spec", "Tokens", "match", "open_dataset", "pack",
+    "Points", "Sampler", "Samples", "Spec", "Tokens", "match", "open_dataset", "pack",
 ]  # fmt: skip
 
 

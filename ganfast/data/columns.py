@@ -80,6 +80,12 @@ class Points(Column):
     kind = "points"
 
 
+class Samples(Column):
+    """The first column, of images or points, whichever the data has."""
+
+    kind = "samples"
+
+
 class Labels(Column):
     """int64 [B], classes 0 … K−1."""
 
@@ -126,11 +132,13 @@ def match(recipe: str, columns: dict[str, Column], sources: list) -> dict[str, S
     specs = {}
     for name, column in columns.items():
         data = sources[column.source]
-        if column.column not in data.columns:
+        if column.column == "samples" and data.kind not in ("images", "points"):
+            raise InputError(f"recipe {recipe} needs images or points, and {data.name} holds {data.kind}.")
+        if column.column != "samples" and column.column not in data.columns:
             why = data.absent.get(column.column, "")
             raise InputError(
                 f"recipe {recipe} needs {column.column}, and {data.name} has none{f' ({why})' if why else ''}: "
                 f"{ADVICE[column.column]}."
             )
-        specs[name] = data.spec(column.column)
+        specs[name] = data.spec(data.column_of(column))
     return specs

@@ -6,7 +6,7 @@ import re
 import torch
 from torch import Tensor
 
-from ganfast.data.columns import COLUMNS, Spec
+from ganfast.data.columns import COLUMNS, Column, Spec
 from ganfast.errors import InputError
 
 
@@ -61,6 +61,10 @@ class Dataset:
     def samples(self) -> Tensor:
         """The first column."""
         return next(iter(self.columns.values()))
+
+    def column_of(self, wanted: Column) -> str:
+        """The name here of what a recipe asks for."""
+        return next(iter(self.columns)) if wanted.column == "samples" else wanted.column
 
     @property
     def labels(self) -> Tensor | None:

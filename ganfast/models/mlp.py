@@ -1,6 +1,11 @@
-"""Fully connected networks for points, as the mode-collapse literature draws them (PacGAN, Lin et al. 2018, app. A)."""
+"""Fully connected networks for points and images, as the mode-collapse literature has them (PacGAN, app. A)."""
+
+from collections.abc import Sequence
+from math import prod
 
 from torch import Tensor, nn
+
+Shape = int | Sequence[int]
 
 
 class Maxout(nn.Module):
@@ -24,34 +29,46 @@ def initialize(module: nn.Module, std: float = 0.02) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-class Generator(nn.Module):
-    """z [B, latent_dim] ~ N(0, 1) → points [B, features]: four hidden layers with BatchNorm and ReLU, no biases."""
+def sides(shape: Shape) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
 
-    def __init__(self, features: int = 2, latent_dim: int = 2, width: int = 400):
+
+class Generator(nn.Module):
+    """z [B, latent_dim] ~ N(0, 1) → points [B, D], or images [B, C, H, W] in (−1, 1), by ``shape``.
+
+    Four hidden layers with BatchNorm and ReLU, no biases; ``batch_norm=False``: biases instead.
+    """
+
+    def __init__(self, shape: Shape = 2, latent_dim: int = 2, width: int = 400, batch_norm: bool = True):
         super().__init__()
-        self.config = {"features": features, "latent_dim": latent_dim, "width": width}
+        shape = sides(shape)
+        self.config = {"shape": shape, "latent_dim": latent_dim, "width": width, "batch_norm": batch_norm}
         self.latent_dim = latent_dim
         layers, entering = [], latent_dim
         for _ in range(4):
-            layers += [nn.Linear(entering, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+            layers += [nn.Linear(entering, width, bias=not batch_norm)]
+            layers += [nn.BatchNorm1d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
             entering = width
-        self.layers = nn.Sequential(*layers, nn.Linear(width, features, bias=False))
-        initialize(self)
+        layers += [nn.Linear(width, prod(shape), bias=not batch_norm)]
+        self.layers = nn.Sequential(*layers, *([nn.Tanh(), nn.Unflatten(1, shape)] if len(shape) > 1 else []))
+        initialize(self, 0.02 if batch_norm else width**-0.5)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z)
 
 
 class Discriminator(nn.Module):
-    """points [B, features] → logits [B]: three maxout layers of ``width`` units with five pieces each."""
+    """points [B, D], or images [B, C, H, W] → logits [B]: three maxout layers of ``width`` units, five pieces each."""
 
-    def __init__(self, features: int = 2, width: int = 200):
+    def __init__(self, shape: Shape = 2, width: int = 200):
         super().__init__()
-        self.config = {"features": features, "width": width}
+        shape = sides(shape)
+        self.config = {"shape": shape, "width": width}
         self.layers = nn.Sequential(
-            Maxout(features, width, 5), Maxout(width, width, 5), Maxout(width, width, 5), nn.Linear(width, 1)
-        )
+            *([nn.Flatten()] if len(shape) > 1 else []),
+            Maxout(prod(shape), width, 5), Maxout(width, width, 5), Maxout(width, width, 5), nn.Linear(width, 1),
+        )  # fmt: skip
         initialize(self)
 
-    def forward(self, points: Tensor) -> Tensor:
-        return self.layers(points).flatten()
+    def forward(self, samples: Tensor) -> Tensor:
+        return self.layers(samples).flatten()

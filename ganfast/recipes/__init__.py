@@ -11,6 +11,7 @@ import warnings
 
 from ganfast.recipes.base import Player, Recipe, Stage
 from ganfast.recipes.trained import Trained, load
+from ganfast.recipes.two_player import TwoPlayerGAN
 
 RECIPES: dict[str, type[Recipe]] = {}
 
@@ -19,7 +20,8 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if isinstance(_found, type) and issubclass(_found, Recipe) and "name" in vars(_found):
             RECIPES[_found.name] = globals()[_found.__name__] = _found
 
-__all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "load", *(_each.__name__ for _each in RECIPES.values())]
+__all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "TwoPlayerGAN", "load"]
+__all__ += [_each.__name__ for _each in RECIPES.values()]
 
 for _entry in importlib.metadata.entry_points(group="ganfast.recipes"):
     try:

@@ -4,40 +4,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ganfast.objectives import LOSSES, discriminator_bce
-from ganfast.recipes.base import Player, Recipe, scores, share
+from ganfast.recipes.two_player import TwoPlayerGAN
 
 
 @dataclass(frozen=True, kw_only=True)
-class OriginalGAN(Recipe):
+class OriginalGAN(TwoPlayerGAN):
     """The original game; its recipes only name their networks."""
 
-    telling = ("accuracy_real", "accuracy_fake")
-
-    latent_dim: int = 100
-    """numbers in a latent vector"""
-    width: int = 64
-    """features at the largest resolution; they double with every halving, up to eight times"""
-    d_steps: int = 1
-    """discriminator updates for each generator update"""
     loss: Literal["non-saturating", "minimax"] = "non-saturating"
     """the generator's loss"""
     real_target: float = 1.0
-    """the discriminator's target for real samples; 0.9 is one-sided label smoothing"""
-    merge: bool = False
-    """real and fake are one batch for the discriminator even where its layers mix samples, as BatchNorm does"""
+    """the discriminator's target α for real samples; 0.9 is one-sided label smoothing"""
+    fake_target: float = 0.0
+    """its target β for fake samples; above 0 it keeps a generator where it is (Salimans et al. 2016, section 3.4)"""
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(0 <= self.real_target <= 1, "real_target", "lie in [0, 1]")
+        for name in ("real_target", "fake_target"):
+            self.require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]")
 
-    def players(self):
-        return [Player(("D",), self.discriminator, times=self.d_steps), Player(("G",), self.generator)]
+    def loss_d(self, real, fake):
+        return discriminator_bce(real, fake, self.real_target, self.fake_target)
 
-    def discriminator(self, t):
-        t.fake = t.G(t.normal(self.latent_dim))
-        real, fake = scores(t.D, t.x, t.fake.detach(), self.merge)
-        t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
-        return discriminator_bce(real, fake, self.real_target)
-
-    def generator(self, t):
-        return LOSSES[self.loss](t.D(t.fake))
+    def loss_g(self, fake):
+        return LOSSES[self.loss](fake)

@@ -3,25 +3,19 @@
 from dataclasses import dataclass
 
 from ganfast.objectives import wasserstein
-from ganfast.recipes.base import Player, Recipe, scores
-from ganfast.recipes.dcgan import DCGAN
+from ganfast.recipes.base import Player, scores
+from ganfast.recipes.two_player import TwoPlayerGAN
 
 
 @dataclass(frozen=True, kw_only=True)
-class WGAN(Recipe):
+class WGAN(TwoPlayerGAN):
     """The Wasserstein distance by a critic with clipped weights, on DCGAN's networks (Arjovsky et al. 2017)."""
 
     name = "wgan"
     telling = ("score_real", "score_fake")
 
-    latent_dim: int = 100
-    """numbers in a latent vector"""
-    width: int = 64
-    """features at the largest resolution; they double with every halving, up to eight times"""
     clip: float = 0.01
     """the critic's weights are clipped to [-clip, clip] after each of its updates"""
-    merge: bool = False
-    """real and fake are one batch for the critic even where its layers mix samples, as BatchNorm does"""
     d_steps: int = 5
     """critic updates for each generator update"""
     lr: float = 5e-5
@@ -35,12 +29,13 @@ class WGAN(Recipe):
         super().__post_init__()
         self.require(self.clip > 0, "clip", "be above 0")
 
-    networks = DCGAN.networks
-
     def players(self):
-        return [Player(("D",), self.critic, times=self.d_steps, after=self.clamp), Player(("G",), self.generator)]
+        return [
+            Player(("D",), self.discriminator, times=self.d_steps, after=self.clamp),
+            Player(("G",), self.generator),
+        ]
 
-    def critic(self, t):
+    def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))
         real, fake = scores(t.D, t.x, t.fake.detach(), self.merge)
         t.log(score_real=real.mean(), score_fake=fake.mean())
@@ -50,5 +45,5 @@ class WGAN(Recipe):
         for parameter in t.D.parameters():
             parameter.clamp_(-self.clip, self.clip)
 
-    def generator(self, t):
-        return -t.D(t.fake).mean()
+    def loss_g(self, fake):
+        return -fake.mean()

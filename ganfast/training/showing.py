@@ -41,10 +41,17 @@ class Show:
         dataset = self.sources[source]
         return Sampler(dataset, min(count, len(dataset)), self.seed).next()
 
+    def real(self, count: int) -> Tensor:
+        """The first rows of the recipe's first column."""
+        first = next(iter(self.trained.recipe.columns.values()))
+        return self.data(first.source, count)[self.sources[first.source].column_of(first)]
+
     def reals(self) -> np.ndarray:
         count = POINTS if self.sources[0].kind == "points" else SEEDS
         first = next(iter(self.trained.recipe.columns.values()))
-        return pictures.picture_of(self.data(first.source, count)[first.column], extent=self.extent)
+        return pictures.picture_of(
+            self.data(first.source, count)[self.sources[first.source].column_of(first)], extent=self.extent
+        )
 
     def picture(self) -> np.ndarray:
         kinds = {spec.kind: name for name, spec in self.trained.given.items()}
@@ -103,8 +110,7 @@ class Show:
         return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
 
     def reconstructions(self) -> Tensor:
-        first = next(iter(self.trained.recipe.columns.values()))
-        x = self.data(first.source, COLUMNS)[first.column]
+        x = self.real(COLUMNS)
         with torch.no_grad():
             return torch.cat([x, self.trained.reconstruct(x.to(self.trained.device)).cpu()])
 

@@ -116,7 +116,8 @@ class Step:
         """The turn gets the columns of the k-th batch."""
         batches = [loader.batch(k) for loader in self.state.loaders]
         for name, column in self.state.game.columns.items():
-            setattr(self.turn, name, batches[column.source][column.column])
+            dataset = self.state.loaders[column.source].sampler.dataset
+            setattr(self.turn, name, batches[column.source][dataset.column_of(column)])
 
     def move(self, update: Update) -> Tensor | None:
         """One update of a player; its loss, where it has one."""

@@ -90,8 +90,8 @@ class Trainer:
         self.stages = recipe.stages(self.total_steps)
         self.ends = list(accumulate(stage.steps for stage in self.stages))
         self.total_steps = self.ends[-1]
-        wanted = [dict.fromkeys(c.column for c in recipe.columns.values() if c.source == k)
-                  for k in range(len(self.sources))]  # fmt: skip
+        wanted = [dict.fromkeys(source.column_of(c) for c in recipe.columns.values() if c.source == k)
+                  for k, source in enumerate(self.sources)]  # fmt: skip
         loaders = [
             Loader(Sampler(source, opts.batch, opts.seed + k, opts.flip), per_step, self.device,
                    int(opts.gpu_data_gib * 2**30), self.ranks.share, columns)

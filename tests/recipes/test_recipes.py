@@ -44,7 +44,7 @@ def test_dcgan_has_the_papers_defaults():
 @pytest.mark.parametrize("make", [lambda: GAN(loss="hinge"), lambda: WGANGP(architecture="stylegan")])
 def test_a_word_that_an_option_does_not_have_is_refused(make):
     with pytest.raises(
-        InputError, match=r"must be (non-saturating or minimax, got 'hinge'|dcgan or resnet, got 'styl)"
+        InputError, match=r"must be (non-saturating or minimax, got 'hinge'|dcgan or resnet or mlp, got 'styl)"
     ):
         make()
 
@@ -92,17 +92,17 @@ def test_cyclegan_has_the_keys_of_the_authors_code():
 
 
 CONTRIBUTING = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
-LSGAN = re.search(r"```python\n(.*?)```", CONTRIBUTING.read_text(), re.DOTALL)[1]
+RALSGAN = re.search(r"```python\n(.*?)```", CONTRIBUTING.read_text(), re.DOTALL)[1]
 
 
 def test_a_recipe_of_another_package_is_one_file(tmp_path):
     """Found by its entry point; trained, shown, drawn from and listed from the command line."""
-    (tmp_path / "their_lsgan.py").write_text(LSGAN)
+    (tmp_path / "their_gan.py").write_text(RALSGAN)
     about = tmp_path / "theirs-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
-        "[ganfast.recipes]\nlsgan = their_lsgan:LSGAN\nbroken = their_lsgan:Missing\n"
+        "[ganfast.recipes]\nralsgan = their_gan:RaLSGAN\nbroken = their_gan:Missing\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
 
@@ -111,17 +111,17 @@ def test_a_recipe_of_another_package_is_one_file(tmp_path):
                               capture_output=True, check=True, timeout=300)  # fmt: skip
 
     listed = ganfast("train", "-h")
-    assert "lsgan      Squares in place of logarithms" in listed.stdout
-    assert "recipe broken (their_lsgan:Missing) cannot be loaded" in listed.stderr
-    assert "numbers in a latent vector" in ganfast("train", "lsgan", "-h").stdout
-    ganfast("train", "lsgan", "--data", "digits", "--size", "16", "--batch", "8", "--steps", "4", "--log-every", "1")
-    run = tmp_path / "runs" / "00000-lsgan-digits"
+    assert "ralsgan    Each sample is compared" in listed.stdout
+    assert "recipe broken (their_gan:Missing) cannot be loaded" in listed.stderr
+    assert "numbers in a latent vector" in ganfast("train", "ralsgan", "-h").stdout
+    ganfast("train", "ralsgan", "--data", "digits", "--size", "16", "--batch", "8", "--steps", "4", "--log-every", "1")
+    run = tmp_path / "runs" / "00000-ralsgan-digits"
     assert len((run / "stats.jsonl").read_text().splitlines()) == 4
     ganfast("generate", "--network", str(run), "--seeds", "0-3")
     assert (tmp_path / "generated" / "grid.png").is_file()
     from ganfast import load
 
-    with pytest.raises(InputError, match="of recipe lsgan, which is not installed: install the package that has it"):
+    with pytest.raises(InputError, match="of recipe ralsgan, which is not installed: install the package that has it"):
         load(run)
 
 

@@ -28,7 +28,9 @@ FOUR = {
     "began": RECIPES["began"](width=4, latent_dim=6, gain=0.1),
     "cyclegan": RECIPES["cyclegan"](width=4, blocks=1, layers=2, pool=14),
 }
-GAMES = FIVE | FOUR
+SMALL = {"width": 4, "latent_dim": 6}
+CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "f-gan", "ns-gp", "dragan", "pacgan")}
+GAMES = FIVE | FOUR | CLASSICS
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
@@ -45,7 +47,7 @@ def points(count=50) -> Dataset:
 def sources_of(recipe: Recipe) -> list[Dataset]:
     """Data sets that fit ``recipe``."""
     count = 1 + max(column.source for column in recipe.columns.values())
-    if any(column.kind == "points" for column in recipe.columns.values()):
+    if getattr(recipe, "architecture", "") == "mlp":
         return [points()]
     return [images(seed=k) for k in range(count)]
 
@@ -119,7 +121,7 @@ def make(
     kind = WideLoader if double else Loader
     loaders = [
         kind(Sampler(data, batch, 3 + k, flip), batches_per_step(recipe.players()), device, resident, share,
-             dict.fromkeys(c.column for c in recipe.columns.values() if c.source == k))
+             dict.fromkeys(data.column_of(c) for c in recipe.columns.values() if c.source == k))
         for k, data in enumerate(sources)
     ]  # fmt: skip
     layout = place or (lambda network: network.double() if double else network)
