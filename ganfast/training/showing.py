@@ -80,8 +80,7 @@ class Show:
 
     @functools.cached_property
     def real_points(self) -> np.ndarray:
-        first = next(iter(self.trained.recipe.columns.values()))
-        return self.data(first.source, POINTS)[first.column].float().numpy()
+        return self.real(POINTS).float().numpy()
 
     def conditions(self, kinds: dict[str, str]) -> Tensor:
         """[rows · COLUMNS, ...]: a row for each class, then one for each code of the recipe's own."""
