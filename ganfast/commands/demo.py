@@ -16,8 +16,7 @@ MOST = 2000  # steps: √2 to that power is still a number
 
 @dataclass(kw_only=True)
 class XYGame:
-    """Two players, min over x and max over y of x·y, by simultaneous and alternating gradient steps, by averaging
-    and by extragradient: a table, xy.png and xy.gif."""
+    """Min over x, max over y of x·y by gradient steps, averaging and extragradient: a table, xy.png and xy.gif."""
 
     rate: float = 0.1
     """the step size α of both players, above 0 and below 1"""

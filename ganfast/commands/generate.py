@@ -33,8 +33,7 @@ class Generate:
     interpolate_grid: str | None = None
     """four seeds, as 3,7,19,42: an 8x8 grid between them, with theirs in the corners"""
     arithmetic: str | None = None
-    """mean latents of groups of seeds added and subtracted, as "1,2,3 - 4,5,6 + 7,8,9": the groups, their means, the
-    result amid eight near it"""
+    """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     npz: bool = False
     """one samples.npz: images uint8 [N, H, W, C] (or points fp32 [N, D]), seeds and labels int64 [N]"""
     truncation: float | None = None
