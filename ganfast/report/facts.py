@@ -113,8 +113,7 @@ def read(run: Path) -> Facts:
         raise InputError(f"{run} is not a directory: give a run directory, as runs/00000-dcgan-digits.")
     facts = Facts(run, time.time())
     facts.checkpoints = checkpoints(run)
-    named = [(re.fullmatch(r"fakes-(\d+)\.png", path.name), path) for path in run.glob("fakes-*.png")]
-    facts.pictures = sorted((int(match[1]), path) for match, path in named if match)
+    facts.pictures = pictures(run)
     written = any((run / name).exists() for name in ("options.json", "stats.jsonl", "log.txt"))
     if not (facts.checkpoints or facts.pictures or written):
         raise InputError(f"{run} holds no run: give a run directory, as runs/00000-dcgan-digits.")
@@ -140,6 +139,12 @@ def read(run: Path) -> Facts:
     facts.missing += [f"{each.path.name} {each.sound}." for each in facts.checkpoints if each.sound not in ("", "yes")]
     facts.missing += [f"{path.name} was set aside when the run was resumed." for path in run.glob("damaged-*")]
     return facts
+
+
+def pictures(run: Path) -> list[tuple[int, Path]]:
+    """(step, fakes-STEP.png), oldest first."""
+    named = [(re.fullmatch(r"fakes-(\d+)\.png", path.name), path) for path in run.glob("fakes-*.png")]
+    return sorted((int(match[1]), path) for match, path in named if match)
 
 
 def read_about(facts: Facts) -> None:

@@ -158,7 +158,7 @@ class Trainer:
         self.trained = Trained(
             self.state.game, self.specs, self.state.averages, (recipe, self.total_steps, stage)
         ).eval()  # fmt: skip
-        self.show = Show(self.trained, self.sources, opts.seed)
+        self.show = Show(self.trained, self.sources, opts.seed, self.state.networks)
         self.update = Step(
             self.state, opts.lr_decay, self.total_steps, self.ranks.average,
             lambda rows: gather(rows).flatten(0, 1),

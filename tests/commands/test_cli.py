@@ -35,11 +35,14 @@ def test_help_names_every_command(capsys):
         out = capsys.readouterr().out
         assert all(command in out for command in COMMANDS) and "dcgan" in out
     assert main(["train", "-h"]) == 0 and main(["data", "-h"]) == 0 and main(["info", "-h"]) == 0
+    assert main(["demo", "-h"]) == 0
 
 
 @pytest.mark.parametrize(
-    "argv", [["train", "dcgan"], ["train", "gan"], ["generate"], ["export"], ["evaluate"], ["report"], ["data", "pack"]]
-)
+    "argv",
+    [["train", "dcgan"], ["train", "gan"], ["generate"], ["export"], ["evaluate"], ["report"], ["animate"],
+     ["data", "pack"], ["demo", "xy"]],
+)  # fmt: skip
 def test_every_option_is_explained(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*argv, "-h"])
