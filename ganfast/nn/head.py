@@ -1,0 +1,120 @@
+"""The head of a discriminator, the last layer with weights: what is put beside it, and what it reads."""
+
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ganfast.nn.conv import FusedConv
+from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
+
+
+def head_of(network: nn.Module) -> str:
+    """The name of the layer that makes the scores: of all Linear and convolution layers the last one registered.
+
+    One of ganfast's convolutions is a layer as a whole. Raises ValueError where there is none.
+    """
+    found, fused = None, None
+    for name, layer in network.named_modules():
+        if isinstance(layer, (nn.Linear, _ConvNd, FusedConv)) and not (fused is not None and name == fused):
+            found, fused = name, f"{name}.conv".lstrip(".") if isinstance(layer, FusedConv) else None
+    if found is None:
+        raise ValueError(f"network: {type(network).__name__} has no Linear and no convolution, needs one that scores")
+    return found
+
+
+class MinibatchFeatures(nn.Module):
+    """head(h) + W·o(h): a linear or convolutional head that reads statistics of the batch, too, beside its input h.
+
+    So it is as if o were appended to h; at every position, where the scores are a map. ``statistics`` appends its
+    ``count`` numbers to h. W, [features of the scores, count], is 0 at first: training begins as it would without.
+    """
+
+    mixes_samples = True
+
+    def __init__(self, head: nn.Module, statistics: nn.Module, count: int):
+        super().__init__()
+        self.head, self.statistics = head, statistics
+        weight = _weighted(head).weight
+        self.weight = nn.Parameter(weight.new_zeros(_outputs(head), count, requires_grad=False))
+
+    def forward(self, h: Tensor) -> Tensor:
+        scores = self.head(h)
+        if isinstance(self.statistics, MinibatchStddev):
+            maps = h if h.dim() == 4 else h[:, :, None, None]
+            o = self.statistics(maps)[:, maps.shape[1] :, 0, 0]  # alike at all positions
+        else:
+            if h.dim() > 2 and scores.shape[2:].numel() != 1:
+                raise ValueError(
+                    f"h: got {tuple(h.shape)}, of which the head makes scores at {scores.shape[2:].numel()} positions; "
+                    'minibatch discrimination needs a head that covers h: take kind="stddev"'
+                )
+            o = self.statistics(h.flatten(1))[:, self.statistics.in_features :]
+        more = F.linear(o, self.weight)
+        return scores + more.view(*more.shape, *[1] * (scores.dim() - 2))
+
+
+def with_minibatch_features(
+    network: nn.Module, kind: str = "discrimination", num_kernels: int = 100, kernel_dim: int = 5, group_size: int = 4
+) -> nn.Module:
+    """Lets the head of a discriminator see the batch (:class:`MinibatchFeatures`, in its place); gives the network.
+
+    kind    "discrimination": h, flattened, through :class:`MinibatchDiscrimination` of ``num_kernels`` kernels of
+            ``kernel_dim`` dimensions, 100 of 5 in the paper; the head is a Linear, or its kernel covers h. "stddev":
+            the one number of :class:`MinibatchStddev` over groups of ``group_size``
+
+    Raises ValueError for another kind, and for a head that is no affine map (it normalises or has an activation).
+    Salimans et al. 2016, section 3.2, arXiv:1606.03498; Karras et al. 2018, section 3, arXiv:1710.10196.
+    """
+    name = head_of(network)
+    head = network.get_submodule(name)
+    if isinstance(head, FusedConv) and (head.bn is not None or head.activation is not None):
+        raise ValueError(f"network: its last layer, {name}, has a BatchNorm or an activation, needs to be affine")
+    weight = _weighted(head).weight
+    if kind == "discrimination":
+        statistics, count = MinibatchDiscrimination(_inputs(head), num_kernels, kernel_dim), num_kernels
+    elif kind == "stddev":
+        statistics, count = MinibatchStddev(group_size), 1
+    else:
+        raise ValueError(f'kind: got {kind!r}, needs "discrimination" or "stddev"')
+    made = MinibatchFeatures(head, statistics.to(weight.device, weight.dtype), count).train(head.training)
+    if not name:
+        return made
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, made)
+    return network
+
+
+def features_of(network: nn.Module, *inputs: Tensor):
+    """(scores, features) of a call of a discriminator: features is what its head reads, [B, …], with its gradient.
+
+    For feature matching, ‖E f(x) − E f(G(z))‖² (Salimans et al. 2016, section 3.1, arXiv:1606.03498). A hook is on the
+    head during the call. The rows of a reference batch (:func:`virtual_batch_norm`) are not among the features.
+    """
+    found = []
+    handle = network.get_submodule(head_of(network)).register_forward_pre_hook(lambda _, given: found.append(given[0]))
+    try:
+        scores = network(*inputs)
+    finally:
+        handle.remove()
+    if not found:
+        raise ValueError(f"network: {type(network).__name__} did not call its last layer, {head_of(network)}")
+    return scores, found[-1][getattr(network, "reference_rows", 0) :]
+
+
+def _weighted(head):
+    """The layer of torch that has the weight."""
+    return head.conv if isinstance(head, FusedConv) else head
+
+
+def _outputs(head) -> int:
+    layer = _weighted(head)
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _inputs(head) -> int:
+    """Numbers of a sample of h."""
+    layer = _weighted(head)
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels * prod(layer.kernel_size)
