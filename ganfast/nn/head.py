@@ -90,17 +90,27 @@ def with_minibatch_features(
 def features_of(network: nn.Module, *inputs: Tensor):
     """(scores, features) of a call of a discriminator: features is what its head reads, [B, …], with its gradient.
 
-    For feature matching, ‖E f(x) − E f(G(z))‖² (Salimans et al. 2016, section 3.1, arXiv:1606.03498). A hook is on the
-    head during the call. The rows of a reference batch (:func:`virtual_batch_norm`) are not among the features.
+    For feature matching, ‖E f(x) − E f(G(z))‖² (Salimans et al. 2016, section 3.1, arXiv:1606.03498). The rows of a
+    reference batch (:func:`virtual_batch_norm`) are not among them. torch.compile takes it whole. Raises ValueError
+    where the network is a head alone, or does not call its head.
     """
-    found = []
-    handle = network.get_submodule(head_of(network)).register_forward_pre_hook(lambda _, given: found.append(given[0]))
+    parent, _, child = head_of(network).rpartition(".")
+    if not child:
+        raise ValueError(f"network: {type(network).__name__} is one layer, needs some below it that make features")
+    layers, found = network.get_submodule(parent)._modules, []
+    head = layers[child]
+
+    def read(h):
+        found.append(h)
+        return head(h)
+
+    layers[child] = read  # a hook would do, but torch.compile does not take its registration
     try:
         scores = network(*inputs)
     finally:
-        handle.remove()
+        layers[child] = head
     if not found:
-        raise ValueError(f"network: {type(network).__name__} did not call its last layer, {head_of(network)}")
+        raise ValueError(f"network: {type(network).__name__} did not call {child}, the last of its layers with weights")
     return scores, found[-1][getattr(network, "reference_rows", 0) :]
 
 
