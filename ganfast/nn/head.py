@@ -29,7 +29,8 @@ class MinibatchFeatures(nn.Module):
     """head(h) + W·o(h): a linear or convolutional head that reads statistics of the batch, too, beside its input h.
 
     So it is as if o were appended to h; at every position, where the scores are a map. ``statistics`` appends its
-    ``count`` numbers to h. W, [features of the scores, count], is 0 at first: training begins as it would without.
+    ``count`` numbers to h. W, [features of the scores, count], is N(0, 0.02²) less its mean at first, 0 where count is
+    1: what all o have in common, up to B each of minibatch discrimination, has no part in the scores then.
     """
 
     mixes_samples = True
@@ -38,7 +39,9 @@ class MinibatchFeatures(nn.Module):
         super().__init__()
         self.head, self.statistics = head, statistics
         weight = _weighted(head).weight
-        self.weight = nn.Parameter(weight.new_zeros(_outputs(head), count, requires_grad=False))
+        self.weight = nn.Parameter(torch.empty(_outputs(head), count, device=weight.device, dtype=weight.dtype))
+        with torch.no_grad():
+            self.weight.normal_(0, 0.02).sub_(self.weight.mean(1, keepdim=True))
 
     def forward(self, h: Tensor) -> Tensor:
         scores = self.head(h)

@@ -341,14 +341,24 @@ def _(r, input, **kwargs):
     return linear.Keep(lambda x: x.clone(**kwargs), views=False), [input]
 
 
+def _full(value, beside):
+    """A number as a tensor of the dtype of what stands beside it."""
+    if _number(value) and isinstance(beside, Tensor):
+        return torch.full((), value, dtype=beside.dtype, device=beside.device)
+    return value
+
+
 @rule("where")
 def _(r, condition, input, other):
-    input, other = (
-        torch.full((), value, dtype=beside.dtype, device=beside.device)
-        if _number(value) and isinstance(beside, Tensor)
-        else value
-        for value, beside in ((input, other), (other, input))
-    )
+    return _where(r, condition, _full(input, other), _full(other, input))
+
+
+@rule("masked_fill")
+def _(r, input, mask, value):
+    return _where(r, ~mask, input, _full(value, input))
+
+
+def _where(r, condition, input, other):
     if (
         r.live(condition)
         or not isinstance(input, Tensor)
@@ -357,11 +367,6 @@ def _(r, condition, input, other):
     ):
         return None
     return LinearMap(lambda a, b: torch.where(condition, a, b), merges=False), [input, other]
-
-
-@composite("masked_fill")
-def _(input, mask, value):
-    return torch.where(mask, value, input)
 
 
 @rule("amax")

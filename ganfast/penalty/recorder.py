@@ -259,8 +259,6 @@ class _Recorder(TorchFunctionMode):
     def _native(self, function, args, kwargs, target):
         """By torch and its autograd, with a leaf for what depends on x."""
         if self.tape.start:
-            if function in functions.RANDOM:
-                raise NotMergedError("its forward draws random numbers")
             raise NotMergedError(f"{functions.name_of(function)} has no rule, or lets samples see each other")
         result = function(*self._mapped(args, self._leaf), **self._mapped(kwargs, self._leaf))
         if target is None:

@@ -34,7 +34,10 @@ def test_it_is_a_head_on_features_with_the_statistics_appended(network_and_sampl
     assert not gnn.mixes_samples(network)
     assert gnn.with_minibatch_features(network, kind, num_kernels=7, kernel_dim=2) is network
     made = next(m for m in network.modules() if isinstance(m, gnn.MinibatchFeatures))
-    assert gnn.mixes_samples(network) and torch.equal(network(x), plain)  # W is 0 at first
+    assert gnn.mixes_samples(network)
+    torch.testing.assert_close(made.weight.sum(1), torch.zeros_like(made.weight[:, 0]))  # no offset at first
+    if kind == "stddev":
+        assert torch.equal(network(x), plain)
     nn.init.normal_(made.weight)
     if kind == "discrimination":
         appended = made.statistics(h.flatten(1))
@@ -56,8 +59,8 @@ def test_it_is_a_head_on_features_with_the_statistics_appended(network_and_sampl
 
 def test_training_finds_the_statistics():
     """Collapsed fakes, each of them as real as any: only the batch tells."""
-    network = gnn.with_minibatch_features(mlp.Discriminator(2, 16), num_kernels=8)
-    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    network = gnn.with_minibatch_features(mlp.Discriminator(2, 100))
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
     for _ in range(60):
         real = torch.randn(64, 2)
         fake = torch.randn(1, 2).expand(64, -1)
@@ -65,7 +68,7 @@ def test_training_finds_the_statistics():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(loss) < 0.5  # a discriminator of single points stays at 2·ln 2 = 1.39
+    assert float(loss.detach()) < 0.5  # a discriminator of single points stays at 2·ln 2 = 1.39
 
 
 @pytest.mark.parametrize("normed", [False, True], ids=["plain", "spectral norm"])
@@ -80,10 +83,14 @@ def test_features(network_and_samples, normed):
     h.mean(0).square().sum().backward()
     below = [p.grad is not None for p in network.parameters()]
     assert sum(below) == len(below) - (2 if layer.bias is not None else 1)  # all but the head's own
+    assert isinstance(network.get_submodule(gnn.head.head_of(network)), nn.Module)
+
+
+def test_both_compile_whole():
+    network, x = gnn.spectral_norm(dcgan.Discriminator(16, 3, 4)).eval(), torch.randn(5, 3, 16, 16)
     compiled = torch.compile(lambda x: gnn.features_of(network, x), backend="eager", fullgraph=True)
     for _ in range(2):
-        torch.testing.assert_close(compiled(x), (scores, h))
-    assert isinstance(network.get_submodule(gnn.head.head_of(network)), nn.Module)
+        torch.testing.assert_close(compiled(x), gnn.features_of(network, x))
 
 
 def test_features_are_without_the_reference_batch():
@@ -93,7 +100,9 @@ def test_features_are_without_the_reference_batch():
     assert scores.shape == (5,) and h.shape == (5, 8, 4, 4)
 
 
-@pytest.mark.parametrize("module", [nn.Linear(3, 1), nn.Sequential(nn.Conv2d(3, 1, 3))], ids=["alone", "in a Sequential"])
+@pytest.mark.parametrize(
+    "module", [nn.Linear(3, 1), nn.Sequential(nn.Conv2d(3, 1, 3))], ids=["alone", "in a Sequential"]
+)
 def test_a_head_alone(module):
     made = gnn.with_minibatch_features(module, num_kernels=2)
     x = torch.randn(4, 3) if isinstance(module, nn.Linear) else torch.randn(4, 3, 3, 3)
@@ -105,7 +114,9 @@ def test_refusals():
     patches = gnn.with_minibatch_features(nn.Sequential(nn.Conv2d(3, 1, 3)))
     with pytest.raises(ValueError, match=r"scores at 4 positions; minibatch discrimination needs a head that covers h"):
         patches(torch.randn(2, 3, 4, 4))
-    assert gnn.with_minibatch_features(nn.Sequential(nn.Conv2d(3, 1, 3)), "stddev")(torch.randn(2, 3, 4, 4)).shape[2] == 2
+    assert (
+        gnn.with_minibatch_features(nn.Sequential(nn.Conv2d(3, 1, 3)), "stddev")(torch.randn(2, 3, 4, 4)).shape[2] == 2
+    )
     with pytest.raises(ValueError, match="has no Linear and no convolution"):
         gnn.features_of(nn.Sequential(nn.ReLU()), torch.randn(2, 3))
     with pytest.raises(ValueError, match="is one layer"):
@@ -127,7 +138,7 @@ def test_spectral_norm_bounds_every_weight_and_leaves_norms(network_and_samples)
     layers = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     for layer in layers:
         assert len(layer.parametrizations.weight) == 1
-        assert float(torch.linalg.matrix_norm(layer.weight.flatten(1), 2)) == pytest.approx(1, rel=0.02)
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, rel=0.02)
     assert not [m for m in norms if nn.utils.parametrize.is_parametrized(m)]
 
     network.eval()
@@ -138,7 +149,6 @@ def test_spectral_norm_bounds_every_weight_and_leaves_norms(network_and_samples)
     torch.testing.assert_close(other(x), wanted)
     network.load_state_dict(other.state_dict())
     torch.testing.assert_close(network(x), wanted)
-    torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), wanted)
 
 
 def test_a_weight_of_zeros_gets_a_direction():

@@ -31,7 +31,9 @@ CRITICS = {
     "InstanceNoise first": lambda: nn.Sequential(gnn.InstanceNoise(0.3), conv_critic()),
     "InstanceNoise in a hook": lambda: hooked(gnn.InstanceNoise(0.3)),
     "virtual batch norm": with_reference,
-    "stddev at the head": lambda: gnn.with_minibatch_features(dcgan.Discriminator(16, 3, 2, batch_norm=False), "stddev"),
+    "stddev at the head": lambda: gnn.with_minibatch_features(
+        dcgan.Discriminator(16, 3, 2, batch_norm=False), "stddev"
+    ),
 }
 
 
@@ -159,7 +161,9 @@ FIXED = {
     "masked_fill_": lambda x: (2 * x).masked_fill_(MASK, -1),
     "times a mask": lambda x: x * MASK.to(x.dtype),
     "roll": lambda x: x.roll((1, 2), (2, 3)),
-    "grid_sample": lambda x: F.grid_sample(x, F.affine_grid(THETA, (5, 4, 6, 6), align_corners=False), "nearest"),
+    "grid_sample": lambda x: F.grid_sample(
+        x, F.affine_grid(THETA, (5, 4, 6, 6), align_corners=False), "nearest", align_corners=False
+    ),
     "grid_sample, bilinear": lambda x: F.grid_sample(x, GRID, align_corners=False),
 }
 
