@@ -111,7 +111,10 @@ class InstanceNoise(nn.Module):
             self.decay.copy_((1 - torch.as_tensor(count) / steps).clamp(min=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + torch.randn_like(x) * (self.std * self.decay) if self.training else x
+        if not self.training:
+            return x
+        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device)  # the same numbers in either order in memory
+        return x + noise * (self.std * self.decay)
 
     def extra_repr(self):
         return f"std={self.std}"

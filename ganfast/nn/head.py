@@ -2,6 +2,7 @@
 
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -28,7 +29,8 @@ class MinibatchFeatures(nn.Module):
     """head(h) + W·o(h): a linear or convolutional head that reads statistics of the batch, too, beside its input h.
 
     So it is as if o were appended to h; at every position, where the scores are a map. ``statistics`` appends its
-    ``count`` numbers to h. W, [features of the scores, count], is 0 at first: training begins as it would without.
+    ``count`` numbers to h. W, [features of the scores, count], is N(0, 0.02²) less its mean at first, 0 where count is
+    1: what all o have in common, up to B each of minibatch discrimination, has no part in the scores then.
     """
 
     mixes_samples = True
@@ -37,7 +39,9 @@ class MinibatchFeatures(nn.Module):
         super().__init__()
         self.head, self.statistics = head, statistics
         weight = _weighted(head).weight
-        self.weight = nn.Parameter(weight.new_zeros(_outputs(head), count, requires_grad=False))
+        self.weight = nn.Parameter(torch.empty(_outputs(head), count, device=weight.device, dtype=weight.dtype))
+        with torch.no_grad():
+            self.weight.normal_(0, 0.02).sub_(self.weight.mean(1, keepdim=True))
 
     def forward(self, h: Tensor) -> Tensor:
         scores = self.head(h)
@@ -89,17 +93,27 @@ def with_minibatch_features(
 def features_of(network: nn.Module, *inputs: Tensor):
     """(scores, features) of a call of a discriminator: features is what its head reads, [B, …], with its gradient.
 
-    For feature matching, ‖E f(x) − E f(G(z))‖² (Salimans et al. 2016, section 3.1, arXiv:1606.03498). A hook is on the
-    head during the call. The rows of a reference batch (:func:`virtual_batch_norm`) are not among the features.
+    For feature matching, ‖E f(x) − E f(G(z))‖² (Salimans et al. 2016, section 3.1, arXiv:1606.03498). The rows of a
+    reference batch (:func:`virtual_batch_norm`) are not among them. torch.compile takes it whole. Raises ValueError
+    where the network is a head alone, or does not call its head.
     """
-    found = []
-    handle = network.get_submodule(head_of(network)).register_forward_pre_hook(lambda _, given: found.append(given[0]))
+    parent, _, child = head_of(network).rpartition(".")
+    if not child:
+        raise ValueError(f"network: {type(network).__name__} is one layer, needs some below it that make features")
+    layers, found = network.get_submodule(parent)._modules, []
+    head = layers[child]
+
+    def read(h):
+        found.append(h)
+        return head(h)
+
+    layers[child] = read  # a hook would do, but torch.compile does not take its registration
     try:
         scores = network(*inputs)
     finally:
-        handle.remove()
+        layers[child] = head
     if not found:
-        raise ValueError(f"network: {type(network).__name__} did not call its last layer, {head_of(network)}")
+        raise ValueError(f"network: {type(network).__name__} did not call {child}, the last of its layers with weights")
     return scores, found[-1][getattr(network, "reference_rows", 0) :]
 
 

@@ -58,7 +58,9 @@ def virtual_batch_norm(network: nn.Module, *reference: Tensor) -> nn.Module:
     Raises ValueError where there is no BatchNorm, it was converted before, or the reference does not fit.
     """
     if hasattr(network, "reference_rows"):
-        raise ValueError("network: is converted already; write to its buffers reference_0, … for another reference")
+        raise ValueError(
+            "network: is converted already; give it another reference by way of its buffers reference_0, …"
+        )
     found = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
     found = [(parent, name, child) for parent, name, child in found if isinstance(child, _BatchNorm)]
     if not found:
