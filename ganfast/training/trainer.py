@@ -152,7 +152,7 @@ class Trainer:
         self.trained = Trained(
             self.state.game, self.specs, self.state.averages, (recipe, self.total_steps, stage)
         ).eval()  # fmt: skip
-        self.show = Show(self.trained, self.sources, opts.seed)
+        self.show = Show(self.trained, self.sources, opts.seed, self.state.networks)
         self.update = Step(
             self.state, opts.lr_decay, self.total_steps, self.ranks.average,
             lambda rows: gather(rows).flatten(0, 1),
@@ -221,7 +221,7 @@ class Trainer:
     def about(self) -> dict:
         """What a run is, for options.json and the checkpoints."""
         found = {
-            "recipe": {"name": self.recipe.name, **dataclasses.asdict(self.recipe)},
+            "recipe": {"name": self.recipe.name, **self.recipe.options()},
             "options": dataclasses.asdict(self.options) | {"resume": None},
             "total_steps": self.total_steps,
         }

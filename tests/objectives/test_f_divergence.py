@@ -187,3 +187,11 @@ def test_half_scores_are_summed_in_fp32(dtype):
     real, fake = torch.full((2, 3), 300.0, dtype=dtype)
     loss = discriminator_f(DIVERGENCES["pearson-chi2"], real, fake)  # 300²/4 is above fp16's range
     assert loss.dtype == torch.float32 and loss.item() == 300**2 / 4
+
+
+def test_the_bounded_divergences_saturate_and_the_alternative_does_not():
+    sure = torch.tensor([-20.0], dtype=torch.float64)  # the critic is sure that it is fake
+    for name in ("squared-hellinger", "jensen-shannon", "gan"):
+        row = DIVERGENCES[name]
+        assert derivative(lambda v: generator_f_minimax(row, v), sure).abs() < 1e-8  # noqa: B023
+        assert derivative(lambda v: generator_f_non_saturating(row, v), sure).abs() > 0.99  # noqa: B023
