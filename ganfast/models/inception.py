@@ -42,9 +42,8 @@ class Block(nn.Module):
             channels = inputs
             for name, *how in chain:
                 for each in name.split():
-                    setattr(
-                        self, each, Conv(channels, how[0], SPLIT[each[-1]]) if " " in name else Conv(channels, *how)
-                    )
+                    split = [how[0], SPLIT[each[-1]]] if " " in name else how
+                    setattr(self, each, Conv(channels, *split))
                 channels = how[0]
         if pooled:
             self.branch_pool = Conv(inputs, pooled)
@@ -130,7 +129,7 @@ class InceptionV3(nn.Module):
 
 
 def as_tensorflow(images: Tensor, side: int) -> Tensor:
-    """Bilinear to side×side as TensorFlow 1 without align_corners: pixel k is taken at k · (old / side), no antialias."""
+    """Bilinear to side×side as TensorFlow 1 without align_corners: pixel k lies at k · (old / side), no antialias."""
     for axis in (2, 3):
         old = images.shape[axis]
         at = torch.arange(side, device=images.device, dtype=torch.float32) * (old / side)
