@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ganfast.data import Dataset
 from ganfast.data.gaussians import MODES
+from ganfast.data.options import data_fields
 from ganfast.data.sources import open_base
 from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
@@ -21,6 +22,7 @@ from ganfast.metrics.features import Network
 from ganfast.metrics.stacked import SAMPLES as STACKED
 from ganfast.recipes import Trained
 from ganfast.training import sampling
+from ganfast.training.options import TrainOptions
 
 SAMPLES = 2500  # of PacGAN's protocol on points, and enough for a Fréchet distance over few features
 PART = 256  # samples at once; a multiple of sampling.BLOCK, so that a seed's sample has the same bits
@@ -71,14 +73,14 @@ def judge(
     return Judge(STACKED if word.startswith(PREFIX) else SAMPLES, reports, network)
 
 
-def check_given(trained: Trained) -> None:
-    """``InputError`` where a run cannot draw samples of its recipe from seeds alone."""
-    kinds = [spec.kind for spec in trained.given.values() if spec.kind not in ("labels", "attributes")]
-    if kinds:
+def of_run(options: TrainOptions, data: Dataset, trained: Trained) -> Judge:
+    """What scores a run while it trains; ``InputError`` where its samples are not drawn from seeds alone."""
+    for kind in [spec.kind for spec in trained.given.values() if spec.kind not in ("labels", "attributes")]:
         raise InputError(
-            f"--score-every: recipe {trained.recipe.name} is given {kinds[0]}, and scores are of samples drawn from "
+            f"--score-every: recipe {trained.recipe.name} is given {kind}, and scores are of samples drawn from "
             "latents: leave it out."
         )
+    return judge(options.data, data, options.features, trained.device, **data_fields(options))
 
 
 def draw(trained: Trained, count: int, progress: bool = True) -> Tensor:

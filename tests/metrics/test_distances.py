@@ -72,6 +72,15 @@ def test_kernel_distance_is_unbiased_and_repeatable():
     assert distances.kernel_distance(*halves[:2], 5, 50) == distances.kernel_distance(*halves[:2], 5, 50)
 
 
+def test_kernel_distance_of_many_rows_is_that_of_few(real, fake):
+    """Two subsets of 100 rows are computed one by one, of the rows that they hold alone in one."""
+    one_by_one = distances.kernel_distance(real, fake, 2, 100)
+    random = np.random.RandomState(distances.SEED)
+    y, x = zip(*[[random.choice(n, 100, replace=False) for n in (1200, 1500)] for _ in range(2)])
+    by_hand = [distances.kernel_distance(real[i], fake[j])[0] for i, j in zip(x, y)]
+    assert one_by_one == pytest.approx((np.mean(by_hand), np.std(by_hand)), rel=1e-9)
+
+
 def test_inception_scores_of_the_extremes():
     sure = torch.eye(4).repeat(50, 1)
     assert distances.inception_score(sure, splits=1)[0] == pytest.approx(4)
