@@ -22,17 +22,17 @@ from ganfast.models.vit import DINOv2
 
 BATCH = 64  # images at once
 VITS = {384: ("dinov2-vits", 12), 768: ("dinov2-vitb", 12), 1024: ("dinov2-vitl", 24)}  # width → name, blocks
-# a key of the file that tells the network → its name, what makes it of the file's tensors
+# a key of the file that tells the network → its name and class
 KNOWN = {
-    "Mixed_7c.branch_pool.conv.weight": ("inception", lambda tensors: InceptionV3()),
-    "features.18.0.weight": ("mobilenet", lambda tensors: MobileNetV2()),
-    "fire9.conv3x3_2.weight": ("squeezenet", lambda tensors: SqueezeNet()),
+    "Mixed_7c.branch_pool.conv.weight": ("inception", InceptionV3),
+    "features.18.0.weight": ("mobilenet", MobileNetV2),
+    "fire9.conv3x3_2.weight": ("squeezenet", SqueezeNet),
 }
 
 
 @dataclass(frozen=True)
 class Network:
-    """``module``: images [B, C, H, W] in [−1, 1] → (features [B, F], logits [B, K] or None); ``weights``: their hash."""
+    """``module``: images [B, C, H, W] in [−1, 1] → (features [B, F], logits [B, K] or None); ``weights``: a hash."""
 
     name: str
     module: nn.Module
@@ -77,28 +77,27 @@ def published(path: str | Path, device: str | torch.device = "cpu") -> Network:
     pytorch-fid and torch-fidelity have it), MobileNetV2 (torchvision), SqueezeNet 1.0 (the published Caffe model) or
     DINOv2 ViT-S, -B or -L/14 (Meta). Raises InputError where it is none of these.
     """
-    with torch.random.fork_rng(devices=[]):  # weights that are replaced
-        return built(path, read(Path(path).expanduser())).to(device)
+    return built(path, read(Path(path).expanduser())).to(device)
 
 
 def built(path: str | Path, tensors: dict[str, Tensor]) -> Network:
     """The network that the names of ``tensors`` tell."""
     width = tensors["cls_token"].shape[-1] if "cls_token" in tensors else None
+    found = [KNOWN[key] for key in KNOWN if key in tensors]
     if width in VITS:
         name, depth = VITS[width]
-        module = DINOv2(width, depth)
-    else:
-        found = [how for known, how in KNOWN.items() if known in tensors]
-        if not found:
-            raise InputError(
-                f"--features {path}: holds no network that is known here ({', '.join(list(tensors)[:3])}, …): give "
-                "weights of Inception-v3 (as pytorch-fid names them), MobileNetV2, SqueezeNet 1.0 or DINOv2 ViT-S/B/L."
-            )
-        name, make = found[0]
-        module = make(tensors)
+        found = [(name, lambda: DINOv2(width, depth))]
+    if not found:
+        raise InputError(
+            f"--features {path}: holds no network that is known here ({', '.join(list(tensors)[:3])}, …): give "
+            "weights of Inception-v3 (as pytorch-fid names them), MobileNetV2, SqueezeNet 1.0 or DINOv2 ViT-S/B/L."
+        )
+    name, make = found[0]
+    with torch.device("meta"):  # draws no random numbers for weights that are replaced
+        module = make()
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     try:
-        module.load_state_dict(tensors)
+        module.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"--features {path}: does not fit {name} ({reason}): give the published file.") from None
@@ -139,7 +138,7 @@ def extract(network: Network, batches: Iterator[Tensor], count: int, progress: b
     bar = tqdm(total=count, desc=network.name, unit="img", delay=1, leave=False, disable=not progress)
     with torch.no_grad(), bar:
         for images in batches:
-            found, logits = network.module(images.to(network.device))
+            found, logits = network.module(images.to(network.device, memory_format=torch.channels_last))
             features.append(found.float())
             probabilities.append(found.new_zeros(len(found), 0) if logits is None else logits.float().softmax(1))
             bar.update(len(images))

@@ -77,7 +77,7 @@ class DINOv2(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def positions(self) -> Tensor:
-        """[1, 1 + (SIDE / PATCH)², width]: bicubic, by a factor that is larger by 0.1 patches, as Meta's code has it."""
+        """[1, 1 + (SIDE / PATCH)², width]: bicubic, by a factor larger by 0.1 patches, as in Meta's code."""
         own, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:].unflatten(1, (TRAINED, TRAINED)).permute(0, 3, 1, 2)
         factor = (SIDE // PATCH + 0.1) / TRAINED
         small = F.interpolate(grid, scale_factor=(factor, factor), mode="bicubic")

@@ -160,6 +160,9 @@ class Monitor:
             axes.plot(steps, values, marker=".", label=name, linewidth=1)
             if None not in floors:
                 axes.plot(steps, floors, "--", label="real images", linewidth=1)
+            shown = [*values, *(floor for floor in floors if floor is not None)]
+            if 0 < 30 * min(shown) < max(shown):
+                axes.set_yscale("log")
             axes.legend(loc="upper right")
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")

@@ -240,7 +240,7 @@ def of_job(outdir: Path, total_steps: int) -> Path | None:
 
 
 def cut_stats(source: Path, target: Path, step: int) -> None:
-    """Rows of ``source``/stats.jsonl and its scores up to ``step`` become ``target``'s: what came after is done again."""
+    """Rows of ``source``/stats.jsonl and its scores up to ``step`` become ``target``'s: later ones are done again."""
     for file in (source / "stats.jsonl", *source.glob("metric-*.jsonl")):
         kept = [row for row in read_rows(file) if (row.get("step") or 0) <= step]
         replace_text(target / file.name, "".join(json.dumps(row) + "\n" for row in kept))

@@ -54,7 +54,8 @@ def judge(
             raise InputError(f"--features {weights}: {word} is points, and feature networks see images: leave it out.")
         return Judge(SAMPLES, lambda samples: {"modes": mode_report(samples, *MODES[name])})
     if weights:
-        network = functools.cache(lambda found=features.published(weights, device): found)
+        published = features.published(weights, device)
+        network = lambda: published  # noqa: E731
     elif not word.startswith(PREFIX):
         check_classes(data, data.shape)
         network = functools.cache(lambda: features.of_data(data, device, progress))
