@@ -48,7 +48,7 @@ class Network:
         return next(self.module.parameters()).device
 
     def to(self, device: str | torch.device) -> "Network":
-        self.module.to(device)
+        self.module.to(device, memory_format=torch.channels_last)  # takes half of the time on a CPU
         return self
 
 
