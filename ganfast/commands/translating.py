@@ -17,7 +17,7 @@ from ganfast.commands.generate import LATENT_SPACE, Generate
 from ganfast.commands.outputs import SAMPLES, Outputs, refuse_as_data
 from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
-from ganfast.data.sources import BUILT_IN, open_titled
+from ganfast.data.sources import exists, open_titled
 from ganfast.errors import InputError
 from ganfast.recipes import Trained
 from ganfast.training import pictures, sampling
@@ -131,7 +131,7 @@ def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str]
     channels, *sides = shape
     if source.startswith("gaussians:"):
         raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
-    if not source or not (source in BUILT_IN or Path(source).expanduser().exists()):
+    if not source or not exists(source):
         raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
     own = channels if channels in (1, 3) else None
     data, titles = open_titled(source, size=size_word(*sides), channels=own, skip_bad=skip_bad)
