@@ -84,7 +84,7 @@ def test_stacked_images_are_three_of_the_source():
 
 
 def test_what_cannot_be_stacked_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="^/nowhere: no such file"):
+    with pytest.raises(InputError, match=r"^/nowhere: no such file"):
         open_dataset("stacked:/nowhere")
     np.savez(tmp_path / "a.npz", images=np.zeros((4, 16, 16), np.uint8))
     with pytest.raises(InputError, match="stacked:a: needs grey images with labels"):

@@ -92,7 +92,7 @@ def test_precision_falls_with_fakes_off_the_data_and_recall_with_modes_that_are_
 
 def test_density_of_equal_distributions_is_one():
     density, coverage = distances.density_coverage(torch.randn(1000, 3), torch.randn(1000, 3))
-    assert density == pytest.approx(1, abs=0.1) and coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # Naeem et al., eq. 9
+    assert density == pytest.approx(1, abs=0.1) and coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # their eq. 9
 
 
 def test_copies_are_told_from_samples():
