@@ -1,10 +1,16 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and the folder of what can be made again."""
 
 import contextlib
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $GANFAST_CACHE, by default ~/.cache/ganfast."""
+    folder = os.environ.get("GANFAST_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "ganfast"
 
 
 @contextlib.contextmanager

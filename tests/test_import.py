@@ -40,9 +40,10 @@ BELOW = {
     "objectives": {"errors", "functional", "penalty", "reference"},
     "models": {"errors", "files", "nn", "functional", "reference"},
     "recipes": {"errors", "data", "functional", "models", "nn", "objectives", "penalty"},
-    "metrics": {"errors", "data", "models"},
+    "metrics": {"errors", "files", "data", "models"},
     "terminal": set(),
-    "training": {"errors", "files", "data", "graphs", "models", "nn", "ops", "recipes", "terminal", "__version__"},
+    "training": {"errors", "files", "data", "graphs", "metrics", "models", "nn", "ops", "recipes", "terminal"}
+    | {"__version__"},
     "report": {"errors", "files", "recipes", "training", "__version__"},
     "commands": {"errors", "files", "data", "models", "recipes", "training", "metrics", "report"},
     "cli": {"errors", "data", "models", "recipes", "terminal", "training", "metrics", "ops", "commands", "__version__"},

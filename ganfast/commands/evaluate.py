@@ -1,8 +1,5 @@
 """``ganfast evaluate``: scores, which stay in the run directory."""
 
-import dataclasses
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,18 +7,21 @@ from typing import Annotated
 import torch
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 
 from ganfast import metrics
 from ganfast.commands import network
 from ganfast.commands.outputs import refuse_as_data
-from ganfast.data import Column, Dataset, gaussians, open_dataset
+from ganfast.data import Column, Dataset, open_dataset
 from ganfast.data.options import DataOptions, data_fields, size_word
+from ganfast.data.sources import exists
+from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
+from ganfast.metrics.lenet import normalise
 from ganfast.recipes import Trained
-from ganfast.training import checkpoint, run_directory, sampling
+from ganfast.training import checkpoint, pictures, run_directory, sampling, scoring
+from ganfast.training.scoring import draw
 
-PART = 256  # samples at once; a multiple of sampling.BLOCK, so that a seed's sample has the same bits
+SHOWN = 16  # samples in neighbours.png
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,12 @@ class Compared:
     """a run directory, one of its checkpoints, or a generator.safetensors"""
     data: str | None = None
     """what to compare with; by default the data that the run was trained on"""
-    samples: int = 2500
-    """how many to generate, of each class in turn where the recipe is given labels"""
+    samples: int | None = None
+    """how many to generate, of each class in turn where there are labels; by default 2500, of stacked:* 26000"""
+    features: str | None = None
+    """weights of Inception-v3, MobileNetV2, SqueezeNet or DINOv2 to compare by; by default a trained classifier's"""
+    neighbours: bool = False
+    """draw the training images that are nearest to some samples into neighbours.png of the run"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -53,7 +57,7 @@ class Evaluate(DataOptions, Compared):
         return Evaluate(network=self.network, data=run_directory.data_of(about), **reading)
 
     def run(self) -> None:
-        if self.samples < 1:
+        if self.samples is not None and self.samples < 1:
             raise InputError(f"--samples must be at least 1, got {self.samples}.")
         if not self.network.exists():
             raise InputError(f"{self.network} is not there: give a run directory or a generator.safetensors.")
@@ -65,73 +69,76 @@ class Evaluate(DataOptions, Compared):
             )
         if self.data is None:
             raise InputError(f"{self.network} is a generator without its run: name the data to compare with (--data).")
-        metric, scores = self.scores(trained)
-        print(scores)
-        self.keep(metric, scores, trained.about.get("step"))
+        if self.neighbours and run_directory.of(self.network) is None:
+            raise InputError(f"--neighbours: {self.network} is a generator without its run: give a run directory.")
+        self.compare(trained)
 
-    def scores(self, trained: Trained) -> tuple[str, metrics.ModeReport | metrics.ClassReport]:
-        """The metric that fits the data, and what it says; the data is checked before samples are drawn."""
+    def compare(self, trained: Trained) -> None:
+        """Print the scores that fit the data and keep them; the data is checked before samples are drawn."""
         shape = tuple(draw(trained, 1).shape[1:])
-        family, _, name = self.data.partition(":")
-        if family == "gaussians" and name in gaussians.MODES:
-            if len(shape) != 1:
-                raise InputError(
-                    f"--data {self.data} is points, and this generator makes images: give the data it was trained on."
-                )
-            return "modes", metrics.mode_report(draw(trained, self.samples), *gaussians.MODES[name])
         refuse_as_data(self.data, "--data")
+        points = self.data.startswith("gaussians:")
+        if points and len(shape) != 1:
+            raise InputError(
+                f"--data {self.data} is points, and this generator makes images: give the data it was trained on."
+            )
         data = self.open(shape)
-        metrics.check_classes(data, shape)
-        classes = labels_of_data(trained, data, self.samples)
-        return "classes", metrics.class_report(data, draw(trained, self.samples), classes, progress=True)
+        exact, reading = self.samples is not None, data_fields(self) | {"size": self.size or size_of(shape)}
+        judge = scoring.judge(self.data, data, self.features, trained.device, True, exact, **reading)
+        metrics.check_shape(data, shape)
+        if self.neighbours and judge.network is None:
+            raise InputError(f"--neighbours: {self.data} needs the weights of a feature network (--features).")
+        labelled = data.kind == "images" and data.labels is not None and not self.data.startswith(PREFIX)
+        classes = labels_of_data(trained, data, self.samples or judge.samples) if labelled else None
+        samples = draw(trained, self.samples or judge.samples)
+        if labelled and len(data.labels.unique()) > 1:
+            self.keep("classes", metrics.class_report(data, samples, classes, progress=True), trained, len(samples))
+        for metric, report in judge.reports(samples).items():
+            self.keep(metric, report, trained, len(samples))
+        if self.neighbours:
+            self.draw_neighbours(data, samples[:SHOWN], judge)
+
+    def draw_neighbours(self, data: Dataset, samples: Tensor, judge: scoring.Judge) -> None:
+        """neighbours.png: a row of samples, and below each its nearest training images by pixels and by features."""
+        found = metrics.neighbours(data, samples, judge.network(), progress=True)
+        real = [normalise(data.samples[rows]) for rows, _ in (found.pixels, found.features)]
+        file = run_directory.of(self.network) / "neighbours.png"
+        pictures.write_png(file, pictures.picture_of(torch.cat([samples, *real]), len(samples)))
+        print(f"{found}\nsamples, and below them their nearest by pixels and by features: {file}")
 
     def open(self, shape: tuple[int, ...]) -> Dataset:
         """The data, in the size and with the channels of samples where no option says otherwise."""
         options = data_fields(self)
         if len(shape) == 3:
-            options["size"] = options["size"] or size_word(*shape[1:])
+            options["size"] = options["size"] or size_of(shape)
             options["channels"] = options["channels"] or (shape[0] if shape[0] in (1, 3) else None)
         try:
             return open_dataset(self.data, **options)
         except InputError as error:
             run = run_directory.of(self.network)
             about = run_directory.read_options(run) if run else {}
-            if Path(self.data).expanduser().exists() or self.data != about.get("options", {}).get("data"):
+            if exists(self.data) or self.data != about.get("options", {}).get("data"):
                 raise
             place = about.get("data", {}).get("source") or self.data
             raise InputError(
                 f"{self.data} is not there, and {self.network} had its data from {place}: say where it is (--data)."
             ) from error
 
-    def keep(self, metric: str, scores, step: str | None) -> None:
-        """A line in metric-<metric>.jsonl of the run, where the generator is one's."""
+    def keep(self, metric: str, report, trained: Trained, samples: int) -> None:
+        """Print a report, and where the generator is a run's keep it there, with the step."""
+        print(report)
         run = run_directory.of(self.network)
         if run is None:
             return
+        step = trained.about.get("step")
         if (self.network / checkpoint.MANIFEST).is_file():
             step = checkpoint.read_manifest(self.network).get("step")
-        about = {
-            "metric": metric,
-            "data": self.data,
-            "samples": self.samples,
-            "step": None if step is None else int(step),
-        }
-        row = {**about, "time": time.strftime("%Y-%m-%d %H:%M:%S"), **dataclasses.asdict(scores)}
-        file = run / f"metric-{metric}.jsonl"
-        with open(file, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")
+        file = scoring.keep(run, metric, report, self.data, samples, None if step is None else int(step))
         print(f"kept in {file}")
 
 
-def draw(trained: Trained, count: int) -> Tensor:
-    """Samples of the seeds 0 … count − 1, under a progress bar where it takes longer than a second."""
-    parts = []
-    with tqdm(total=count, desc="samples", unit="sample", unit_scale=True, delay=1, leave=False) as bar:
-        for start in range(0, count, PART):
-            seeds = range(start, min(start + PART, count))
-            parts.append(sampling.sample(trained, seeds, None, sampling.fill(trained, seeds)))
-            bar.update(len(seeds))
-    return torch.cat(parts)
+def size_of(shape: tuple[int, ...]) -> str | None:
+    return size_word(*shape[1:]) if len(shape) == 3 else None
 
 
 def labels_of_data(trained: Trained, data: Dataset, count: int) -> Tensor | None:

@@ -123,11 +123,15 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
         yield found, settle(found, opts)
 
 
+def open_base(source: str, **options) -> Dataset:
+    """The grey images that ``source``, ``stacked:SRC``, stacks; options as in open_dataset."""
+    if options.get("channels") not in (None, 3):
+        raise InputError(f"{source}: --channels {options['channels']}: stacked images have 3; leave the option out")
+    return open_dataset(source.removeprefix(PREFIX), **(options | {"channels": 1}))
+
+
 def _stacked(source: str, opts: DataOptions) -> Dataset:
-    """Three grey images of the inner source as one, read with the options of ``opts``."""
-    if opts.channels not in (None, 3):
-        raise InputError(f"{source}: --channels {opts.channels}: stacked images have 3; leave the option out")
-    base = open_dataset(source.removeprefix(PREFIX), **(data_fields(opts) | {"channels": 1}))
+    base = open_base(source, **data_fields(opts))
     check_ram(source, 3 * ROWS * base.samples[0].numel())
     return stacked(base)
 

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
+from torch import Tensor
 
 from ganfast.data import Dataset
 from ganfast.errors import InputError
+from ganfast.metrics.lenet import fitted, normalise, probabilities
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,22 @@ def check_classes(data: Dataset, shape: tuple[int, ...]) -> None:
     """``InputError`` where no classifier can learn from ``data`` to judge samples of ``shape``."""
     if data.kind != "images" or data.labels is None:
         why = f" ({data.absent['labels']})" if "labels" in data.absent else ""
-        raise InputError(f"{data.name} has no labelled images{why}: give labelled images to evaluate against (--data).")
-    if tuple(shape) != data.shape:
-        raise InputError(f"the generator makes samples of {tuple(shape)}, {data.name} holds {data.shape}.")
+        raise InputError(
+            f"{data.name} has no labelled images{why}: give labelled images to evaluate against (--data), or the "
+            "weights of a feature network (--features)."
+        )
+    check_shape(data, shape)
     if len(data.labels.unique()) < 2:
         count = f"{len(data)} image{'s' if len(data) > 1 else ''}"
         raise InputError(
             f"{data.name} has {count} of one class, and a classifier needs two: give more classes (--data)."
         )
+
+
+def check_shape(data: Dataset, shape: tuple[int, ...]) -> None:
+    """``InputError`` where samples of ``shape`` are not of the shape of ``data``."""
+    if tuple(shape) != data.shape:
+        raise InputError(f"the generator makes samples of {tuple(shape)}, {data.name} holds {data.shape}.")
 
 
 def class_report(
@@ -65,22 +72,21 @@ def class_report(
 ) -> ClassReport:
     """Train a LeNet-like classifier on four fifths of ``data``, judge the last fifth and ``fakes`` [N, C, H, W].
 
+    It is kept in the cache folder, so that it is trained once.
+
     ``classes`` int64 [N] are those that the samples were made of, where the recipe is given them. ``data`` needs
     labels of two classes or more; images are compared in [−1, 1] as the generator makes them. Repeatable by ``seed``.
     """
     check_classes(data, fakes.shape[1:])
     if classes is not None and tuple(classes.shape) != (len(fakes),):
         raise InputError(f"classes: got {list(classes.shape)}, needs one for each of the {len(fakes)} samples.")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:12_000]  # enough, and seconds
-    held_out = max(len(order) // 5, 1)
-    images, labels = normalise(data.samples[order]), data.labels[order]
-    classifier = train(images[held_out:], labels[held_out:], data.num_classes, steps, seed, progress)
-    real = probabilities(classifier, images[:held_out])
-    fake = probabilities(classifier, fakes.cpu())
+    fit = fitted(data, steps, seed=seed, progress=progress)
+    real = probabilities(fit.network, normalise(data.samples[fit.held_out]))
+    fake = probabilities(fit.network, fakes.cpu())
     real_shares = torch.bincount(data.labels, minlength=data.num_classes) / len(data)
     fake_shares = torch.bincount(fake.argmax(1), minlength=data.num_classes) / len(fake)
     return ClassReport(
-        accuracy=float((real.argmax(1) == labels[:held_out]).float().mean()),
+        accuracy=fit.accuracy,
         real_shares=tuple(real_shares.tolist()),
         fake_shares=tuple(fake_shares.tolist()),
         real_confidence=float(real.amax(1).mean()),
@@ -88,32 +94,3 @@ def class_report(
         distance=float((real_shares - fake_shares).abs().sum() / 2),
         agreement=None if classes is None else float((fake.argmax(1) == classes.cpu()).float().mean()),
     )
-
-
-def normalise(samples: Tensor) -> Tensor:
-    """uint8 [N, H, W, C] → fp32 [N, C, H, W] in [−1, 1]."""
-    return samples.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def train(images: Tensor, labels: Tensor, classes: int, steps: int, seed: int, progress: bool) -> nn.Module:
-    """Adam on batches of 128 for ``steps`` steps, leaving the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        channels = images.shape[1]
-        classifier = nn.Sequential(
-            nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(4), nn.Flatten(),
-            nn.Linear(512, 128), nn.ReLU(), nn.Dropout(0.25), nn.Linear(128, classes),
-        )  # fmt: skip
-        optimizer = torch.optim.Adam(classifier.parameters(), 2e-3)
-        for _ in tqdm(range(steps), "classifier", unit="step", delay=1, leave=False, disable=not progress):
-            rows = torch.randint(len(images), (128,))
-            optimizer.zero_grad()
-            F.cross_entropy(classifier(images[rows]), labels[rows]).backward()
-            optimizer.step()
-    return classifier.eval()
-
-
-@torch.no_grad()
-def probabilities(classifier: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([classifier(part).softmax(1) for part in images.split(512)])

@@ -91,25 +91,38 @@ def kernel_distance(real: Tensor, fake: Tensor, subsets: int = 100, size: int = 
         raise InputError(f"subsets {subsets}, size {size}: give 1 and 2 at least.")
     size = min(size, len(real), len(fake))
     random = np.random.RandomState(SEED)
-    found = []
-    for _ in range(subsets):  # torch-fidelity draws of the generated samples first
-        y = fake[torch.from_numpy(random.choice(len(fake), size, replace=False))]
-        x = real[torch.from_numpy(random.choice(len(real), size, replace=False))]
-        found.append(mmd2(x, y))
-        if size == len(real) == len(fake):  # every subset is the whole
-            break
-    return float(np.mean(found)), float(np.std(found))
+    drawn = [[], []]
+    for _ in range(1 if size == len(real) == len(fake) else subsets):  # else every subset is the whole
+        for rows, side in zip(drawn, (fake, real)):  # torch-fidelity draws of the generated samples first
+            rows.append(torch.from_numpy(random.choice(len(side), size, replace=False)))
+    y, x = (torch.stack(rows).to(real.device) for rows in drawn)  # [subsets, size]
+    own = sums(real, x, real, x, True) + sums(fake, y, fake, y, True)
+    found = own / (size * (size - 1)) - 2 * sums(real, x, fake, y) / size**2
+    return float(found.mean()), float(found.std(correction=0))
 
 
-def mmd2(x: Tensor, y: Tensor) -> float:
-    """Unbiased MMD² of x and y [n, F] with the cubic kernel."""
+def sums(a: Tensor, rows: Tensor, b: Tensor, others: Tensor, of_one: bool = False) -> Tensor:
+    """[S]: the sums of the kernel over each subset's ``rows`` of ``a`` times its ``others`` of ``b``, int64 [S, size].
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+    Without the diagonal where both are ``of_one`` set. Few rows have the kernel computed once for all subsets.
+    """
+    if len(a) * len(b) > rows.numel() * others.shape[1]:
+        found = torch.stack([kernel(a[i], b[j]).sum() for i, j in zip(rows, others)])
+    else:
+        chosen, partners = (a.new_zeros(len(at), n).scatter_(1, at, 1) for at, n in ((rows, len(a)), (others, len(b))))
+        found = a.new_zeros(len(rows))
+        for part in torch.arange(len(a), device=a.device).split(max(BLOCK // len(b), 1)):
+            found += (chosen[:, part] @ kernel(a[part], b) * partners).sum(1)
+    if of_one:
+        squares = a.square().sum(1) / a.shape[1] + 1
+        found -= squares.pow(3)[rows].sum(1)
+    return found
 
-    n = len(x)
-    own = sum(float((k := kernel(a, a)).sum() - k.diagonal().sum()) for a in (x, y))
-    return own / (n * (n - 1)) - 2 * float(kernel(x, y).mean())
+
+def kernel(a: Tensor, b: Tensor) -> Tensor:
+    """(x·y/F + 1)³ of rows of a [n, F] and b [m, F]."""
+    k = a @ b.T / a.shape[1] + 1
+    return k.square() * k
 
 
 # -- Inception Score ---------------------------------------------------------------------------------------------------

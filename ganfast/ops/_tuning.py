@@ -11,7 +11,6 @@ or not writable it costs time, never a result, and is told of once.
 import contextlib
 import functools
 import json
-import os
 import statistics
 import time
 import warnings
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ganfast.files import replacing
+from ganfast.files import cache_folder, replacing
 
 REPEATS = 5
 _known: dict[tuple[str, tuple], str] = {}  # (environment, key) → choice
@@ -194,8 +193,7 @@ def _time_of_device(candidate) -> float:
 
 
 def path() -> Path:
-    folder = os.environ.get("GANFAST_CACHE")
-    return (Path(folder) if folder else Path.home() / ".cache" / "ganfast") / "tuning.json"
+    return cache_folder() / "tuning.json"
 
 
 def table() -> list[tuple]:

@@ -9,7 +9,7 @@ from ganfast.report import images, tables
 from ganfast.report.charts import COLOURS, Line, bars, chart
 from ganfast.report.facts import Facts
 from ganfast.report.tables import number, rounded, text, words
-from ganfast.training.figures import families
+from ganfast.training.figures import families, headline
 
 # figures of the engine: the title of their chart, and the label of each; the recipe's are drawn by families
 ENGINE = {
@@ -29,6 +29,11 @@ SCORES = {
     "total": "Modes of the data",
     "high_quality": "High-quality samples, share",
     "reverse_kl": "Reverse KL, nats",
+    "kl": "KL of generated from real modes, nats",
+    "floor_modes": "Modes that as many real images recover",
+    "floor_kl": "KL of as many real images, nats",
+    "real": "Real images that were compared with",
+    "floor_samples": "Real images in each half of the floor",
 }
 ABOUT_SCORES = ("metric", "step", "data", "samples", "time")
 
@@ -139,15 +144,44 @@ def score_cards(metric: str, rows: list[dict]) -> list[str]:
         forms[name].format(rounded(value) if name != "step" else text(value)) for name, value in said.items()
     )
     table = tables.of_values({SCORES.get(name, words(name)): rounded(value) for name, value in numbers.items()})
+    values, floors = numbers_of(newest.get("values")), numbers_of(newest.get("floors"))
+    if values:
+        beside = [{"score": name, "generated": n, "real images": floors.get(name)} for name, n in values.items()]
+        table = tables.of_rows(["score", "generated", "real images"], beside) + table
+    numbers = values or numbers
     earlier = ""
     if len(rows) > 1:
         summary = f"<summary>All {len(rows)} evaluations</summary>"
-        earlier = f"<details>{summary}{tables.of_rows(['step', *numbers], images.spread(rows, 16))}</details>"
+        past = [{**row, **numbers_of(row.get("values"))} for row in images.spread(rows, 16)]
+        earlier = f"<details>{summary}{tables.of_rows(['step', *numbers], past)}</details>"
     cards = [f'<div><h3>{escape(words(metric))}</h3><p class="note">{escape(about)}</p>{table}{earlier}</div>']
     real, fake = (shares(newest.get(name)) for name in ("real_shares", "fake_shares"))
     if len(real) == len(fake) > 0:
         cards.append(bars("Shares of the classes", [("real", real), ("generated", fake)]))
-    return cards
+    return cards + over_time(rows)
+
+
+def over_time(rows: list[dict]) -> list[str]:
+    """The curve of the score that a report names first, beside that of real images, where it has two steps or more."""
+    points: dict[float, tuple] = {}
+    for row in rows:
+        head = headline({**row, "values": numbers_of(row.get("values")), "floors": numbers_of(row.get("floors"))})
+        if head and reading.is_number(row.get("step")) and reading.is_number(head[1]):
+            points[row["step"]] = head
+    if len(points) < 2:
+        return []
+    steps = sorted(points)
+    name = points[steps[-1]][0]
+    lines = [Line("generated", steps, [points[step][1] for step in steps])]
+    floors = [points[step][2] for step in steps]
+    if all(map(reading.is_number, floors)):
+        lines.append(Line("real images", steps, floors))
+    return [chart(SCORES.get(name, words(name)), lines)]
+
+
+def numbers_of(value) -> dict[str, float]:
+    """The numbers by name in ``value``; nothing where it is no such table."""
+    return {name: n for name, n in value.items() if reading.is_number(n)} if isinstance(value, dict) else {}
 
 
 def shares(value) -> list[float]:

@@ -1,6 +1,7 @@
 """What a person sees of a run: progress bar, log.txt, stats.jsonl, TensorBoard events and losses.png."""
 
 import contextlib
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from ganfast.files import flush, replacing
 from ganfast.terminal import Watched
 from ganfast.training import run_directory
-from ganfast.training.figures import families
+from ganfast.training.figures import families, headline
 
 TIMES = ("images_per_second", "step_ms", "data_wait_ms", "gpu_memory_mb", "rollbacks")  # are not in losses.png
 
@@ -115,6 +116,14 @@ class Monitor:
         if self.events:
             self.events.add_histogram(f"gradient_norms/{network}", np.asarray(norms), step)
 
+    def score(self, step: int, report) -> None:
+        """A line and a scalar of TensorBoard: what the curve of a report, a dataclass, shows."""
+        name, value, floor = headline(dataclasses.asdict(report))
+        self.say(f"Step {step}: {name} {value:.4g}" + (f" (real images {floor:.4g})" if floor is not None else ""))
+        if self.events:
+            self.events.add_scalar(f"scores/{name}", value, step)
+        self.began = time.perf_counter()
+
     def picture(self, step: int, picture) -> None:
         """uint8 [H, W, C] for TensorBoard."""
         if self.events and picture.shape[2] in (1, 3):
@@ -135,13 +144,25 @@ class Monitor:
             return
         names = dict.fromkeys(name for row in rows for name in row if name not in ("step", "images"))
         parts = families(name for name in names if not name.startswith(TIMES))
-        figure = Figure(figsize=(8, 2.7 * len(parts)), layout="constrained")
+        scores = run_directory.read_scores(self.run)
+        count = len(parts) + len(scores)
+        figure = Figure(figsize=(8, 2.7 * count), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False)[:, 0]
+        panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
         for axes, members in zip(panels, parts.values()):
             for name in members:  # a lazy player's figures are in some rows only
                 points = [(row["step"], row[name]) for row in rows if name in row]
                 axes.plot(*zip(*points), label=name.replace("_", " "), linewidth=1)
+            axes.legend(loc="upper right")
+            axes.grid(alpha=0.3)
+        for axes, (name, points) in zip(panels[len(parts) :], scores.items()):
+            steps, values, floors = zip(*points)
+            axes.plot(steps, values, marker=".", label=name, linewidth=1)
+            if None not in floors:
+                axes.plot(steps, floors, "--", label="real images", linewidth=1)
+            shown = [*values, *(floor for floor in floors if floor is not None)]
+            if 0 < 30 * min(shown) < max(shown):
+                axes.set_yscale("log")
             axes.legend(loc="upper right")
             axes.grid(alpha=0.3)
         panels[-1].set_xlabel("step")
@@ -187,6 +208,9 @@ class NoMonitor:
         pass
 
     def gradient_norms(self, step: int, network: str, norms) -> None:
+        pass
+
+    def score(self, step: int, report) -> None:
         pass
 
     def picture(self, step: int, picture) -> None:

@@ -91,6 +91,10 @@ class SavingGroup:
     """steps between two rows of stats.jsonl"""
     keep: int = 3
     """how many checkpoints are kept; older ones are deleted"""
+    score_every: int = 0
+    """steps between two scores of the averaged networks, as of evaluate, kept in metric-*.jsonl; 0: none"""
+    features: str | None = None
+    """with --score-every: weights of a published network to score images by, as of evaluate"""
 
 
 GROUPS = {"data": DataGroup, "run": RunGroup, "optimisation": OptimisationGroup, "device": DeviceGroup,
@@ -103,7 +107,7 @@ class TrainOptions(SavingGroup, DeviceGroup, OptimisationGroup, RunGroup, DataGr
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("data", "data_b", "outdir", "resume"):  # words, as options.json has them
+        for name in ("data", "data_b", "outdir", "resume", "features"):  # words, as options.json has them
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.kimg is not None and self.steps is not None:
@@ -112,6 +116,10 @@ class TrainOptions(SavingGroup, DeviceGroup, OptimisationGroup, RunGroup, DataGr
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0, got {value} (--{name.replace('_', '-')}).")
+        if self.score_every < 0:
+            raise InputError(f"score_every must be 0 or more, got {self.score_every} (--score-every).")
+        if self.features and not self.score_every:
+            raise InputError("features are what scores compare: give --score-every as well, or leave --features out.")
         if not self.gpu_data_gib >= 0:
             raise InputError(f"gpu_data_gib must be 0 or more, got {self.gpu_data_gib} (--gpu-data-gib).")
         if not 0 <= self.ema_decay < 1:
@@ -168,6 +176,8 @@ MAY_CHANGE = {
     "sample_every",
     "checkpoint_every",
     "keep",
+    "score_every",
+    "features",
     "on_nan",
     "resume",
     "skip_bad",

@@ -20,6 +20,7 @@ from ganfast.errors import InputError
 from ganfast.files import flush, replacing
 from ganfast.training import checkpoint
 from ganfast.training.distributed import job
+from ganfast.training.figures import headline
 
 PATIENCE = 2.0  # seconds for a process that was just killed to die
 
@@ -201,7 +202,7 @@ def data_of(about: dict) -> str | None:
 def empty(run: Path) -> None:
     """Remove what a run that had no checkpoint wrote, but its log."""
     named = [run / name for name in ("stats.jsonl", "losses.png", "reals.png", "generator.safetensors")]
-    for file in (*named, *run.glob("fakes*.png")):
+    for file in (*named, *run.glob("fakes*.png"), *run.glob("metric-*.jsonl")):
         file.unlink(missing_ok=True)
     shutil.rmtree(run / "tensorboard", ignore_errors=True)
 
@@ -239,9 +240,10 @@ def of_job(outdir: Path, total_steps: int) -> Path | None:
 
 
 def cut_stats(source: Path, target: Path, step: int) -> None:
-    """Rows of ``source``/stats.jsonl up to ``step`` become ``target``'s: what came after a checkpoint is done again."""
-    kept = [line for line in read_stats(source) if line["step"] <= step]
-    replace_text(target / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    """Rows of ``source``/stats.jsonl and its scores up to ``step`` become ``target``'s: later ones are done again."""
+    for file in (source / "stats.jsonl", *source.glob("metric-*.jsonl")):
+        kept = [row for row in read_rows(file) if (row.get("step") or 0) <= step]
+        replace_text(target / file.name, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -251,8 +253,23 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def read_stats(run: Path) -> list[dict]:
-    """The rows of stats.jsonl; a last line that a killed process left half written is dropped."""
-    file = run / "stats.jsonl"
+    """The rows of stats.jsonl."""
+    return read_rows(run / "stats.jsonl")
+
+
+def read_scores(run: Path) -> dict[str, list[tuple[int, float, float | None]]]:
+    """Score → (step, value, floor) by step, of the scores that ``headline`` names; of equal steps the newest."""
+    found: dict[str, dict[int, tuple]] = {}
+    for file in sorted(run.glob("metric-*.jsonl")):
+        for row in read_rows(file):
+            head = headline(row)
+            if head and row.get("step") is not None:
+                found.setdefault(head[0], {})[row["step"]] = (row["step"], *head[1:])
+    return {name: [points[step] for step in sorted(points)] for name, points in found.items()}
+
+
+def read_rows(file: Path) -> list[dict]:
+    """The rows of a .jsonl file; a last line that a killed process left half written is dropped."""
     rows = []
     for line in file.read_text().splitlines() if file.is_file() else []:
         try:

@@ -19,7 +19,7 @@ from ganfast.nn import synchronize
 from ganfast.nn.ranks import gather
 from ganfast.recipes import Recipe, Trained
 from ganfast.recipes.base import batches_per_step
-from ganfast.training import checkpoint, faults, pictures, run_directory, sampling
+from ganfast.training import checkpoint, faults, pictures, run_directory, sampling, scoring
 from ganfast.training.cuda_graph import CUDAGraphs
 from ganfast.training.distributed import Ranks
 from ganfast.training.monitor import Monitor, NoMonitor
@@ -94,6 +94,7 @@ class Trainer:
         self.state = RunState(loaders, precision, opts.seed, opts.ema_decay, self.place)
         torch.manual_seed(opts.seed)
         self.begin_stage(0)
+        self.judge = scoring.of_run(opts, self.sources[0], self.trained) if opts.score_every else None
         torch.manual_seed(opts.seed + self.ranks.rank)  # what networks draw in training, such as dropout
         self.random = checkpoint.rng_state()  # taken up by train(), whatever drew numbers in between
         self.failed = False
@@ -354,7 +355,8 @@ class Trainer:
         """What is due after this step: a row of numbers, a picture, a checkpoint."""
         opts, rollback = self.options, self.options.on_nan == "rollback"
         due = {name: self.step % every == 0 for name, every in
-               (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every))}  # fmt: skip
+               (("row", opts.log_every), ("sample", opts.sample_every), ("save", opts.checkpoint_every),
+                ("score", opts.score_every or math.inf))}  # fmt: skip
         if due["row"]:
             self.write_rows(monitor, wait=rollback)  # where it goes back must not depend on the device's pace
             self.rows.append(self.take_row())
@@ -364,6 +366,8 @@ class Trainer:
             return  # finish() does the rest
         if due["sample"]:
             self.sample(monitor)
+        if due["score"]:
+            self.score(monitor)
         if due["save"]:
             self.save(monitor)
             monitor.plot()
@@ -393,9 +397,10 @@ class Trainer:
     def finish(self, monitor) -> None:
         """The last checkpoint, after all else, so that who has it has all; and where everything lies."""
         self.settle(monitor)
-        monitor.plot()
         if self.step == self.total_steps:
             self.sample(monitor)
+            self.score(monitor)
+        monitor.plot()
         saved = self.save(monitor)
         if self.step < self.total_steps:
             monitor.say(
@@ -435,6 +440,15 @@ class Trainer:
         monitor.picture(self.step, picture)
         for name, gradients in self.state.gradients.items():
             monitor.gradient_norms(self.step, name, torch.stack([view.norm() for view in gradients.views]).cpu())
+
+    def score(self, monitor) -> None:
+        """Rows of metric-*.jsonl: scores of the averaged networks, which draw from no random state of the run's."""
+        if self.judge is None or not self.ranks.first:
+            return
+        samples = scoring.draw(self.trained, self.judge.samples, progress=False)
+        for metric, report in self.judge.reports(samples).items():
+            scoring.keep(self.run, metric, report, self.options.data, len(samples), self.step)
+            monitor.score(self.step, report)
 
     def save(self, monitor) -> Path:
         """A complete checkpoint."""

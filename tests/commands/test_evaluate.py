@@ -7,12 +7,16 @@ import pytest
 from commands import small
 from commands.tiny import TINY
 from PIL import Image
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from ganfast.cli import main
 from ganfast.commands import evaluate
 from ganfast.data.columns import Spec
-from ganfast.recipes import CGAN
+from ganfast.data.stacked import stacked
+from ganfast.metrics import lenet
+from ganfast.models.squeezenet import SqueezeNet
+from ganfast.recipes import CGAN, DCGAN
 
 
 @pytest.fixture
@@ -164,14 +168,90 @@ def test_labels_that_cannot_be_used_are_one_sentence(fails):
     assert "trained on 4 classes, and b has 2" in message
 
 
-def test_what_takes_long_has_a_bar(monkeypatch, capsys):
+def test_what_takes_long_has_a_bar(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("GANFAST_CACHE", str(tmp_path / "cache"))  # nothing is trained yet
     shown = []
 
     def bar(*args, desc="", delay=0, disable=False, **options):
         shown.append(desc or args[1])
         return tqdm(*args, desc=desc, disable=True, **options) if not args[1:] else tqdm(args[0], disable=True)
 
-    monkeypatch.setattr(evaluate, "tqdm", bar)
-    monkeypatch.setattr("ganfast.metrics.classes.tqdm", bar)
+    for module in ("training.scoring", "metrics.lenet", "metrics.features"):
+        monkeypatch.setattr(f"ganfast.{module}.tqdm", bar)
     assert main(["evaluate", small.dcgan(), "--samples", "300", "--data", "digits"]) == 0
-    assert shown == ["samples", "samples", "classifier"]
+    assert shown == ["samples", "samples", "classifier", "lenet", "lenet"]  # the data's features, and the samples''
+
+
+# -- scores over features ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory):
+    """The file of a feature network that has learnt nothing."""
+    file = tmp_path_factory.mktemp("weights") / "squeezenet.safetensors"
+    save_file(SqueezeNet().state_dict(), file)
+    return str(file)
+
+
+def unlabelled(count: int) -> str:
+    random = np.random.default_rng(0)
+    np.savez("plain.npz", images=random.integers(0, 256, (count, 16, 16), np.uint8))
+    return "plain.npz"
+
+
+def test_features_of_the_classifier_are_compared_and_kept(run, capsys):
+    assert main(["evaluate", str(run), "--samples", "40"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("share, real") < out.index("features of lenet: 40 generated and 40 real images")
+    assert f"kept in {run}/metric-lenet.jsonl" in out
+    (row,) = [json.loads(line) for line in (run / "metric-lenet.jsonl").read_text().splitlines()]
+    assert row["metric"] == row["network"] == "lenet" and row["step"] == 2 and row["samples"] == row["real"] == 40
+    assert row["values"]["frechet-lenet"] > row["floors"]["frechet-lenet"] > 0
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "frechet-lenet" in page and "Real images" in page
+
+
+def test_images_without_labels_need_a_network(squeezenet, fails, capsys):
+    message = fails("evaluate", small.dcgan(), "--samples", "8", "--data", unlabelled(20))
+    assert "plain has no labelled images: give labelled images" in message and "(--features)" in message
+    assert main(["evaluate", small.dcgan(), "--samples", "8", "--data", "plain.npz", "--features", squeezenet]) == 0
+    out = capsys.readouterr().out
+    assert "features of squeezenet: 8 generated and 8 real images" in out and "kid-squeezenet" in out
+    assert "class " not in out and "kept in" not in out
+
+
+def test_one_class_is_enough_for_a_network(squeezenet, capsys):
+    np.savez("a.npz", images=np.zeros((8, 16, 16), np.uint8), labels=np.full(8, 4))
+    assert main(["evaluate", small.dcgan(), "--samples", "4", "--data", "a.npz", "--features", squeezenet]) == 0
+    assert "frechet-squeezenet" in capsys.readouterr().out
+
+
+def test_features_that_cannot_be_used(squeezenet, fails):
+    message = fails("evaluate", small.dcgan(), "--data", "digits", "--features", "nowhere.pth")
+    assert "--features nowhere.pth is not there" in message
+    message = fails("evaluate", small.gan(), "--data", "gaussians:ring8", "--features", squeezenet)
+    assert "gaussians:ring8 is points, and feature networks see images" in message
+
+
+def test_neighbours_are_drawn_in_the_run(run, fails, capsys):
+    assert main(["evaluate", str(run), "--samples", "40", "--neighbours"]) == 0
+    assert f"nearest by pixels and by features: {run}/neighbours.png" in capsys.readouterr().out
+    with Image.open(run / "neighbours.png") as picture:
+        assert picture.size == (2 * (16 * 18 - 2), 2 * (3 * 18 - 2))
+    assert "--neighbours: " in fails("evaluate", small.dcgan(), "--data", "digits", "--neighbours")
+
+
+def test_modes_of_stacked_digits(monkeypatch, fails, capsys):
+    learn = lenet.learn
+    monkeypatch.setattr(lenet, "learn", lambda net, data, rows, steps, progress: learn(net, data, rows, 20, progress))
+    monkeypatch.setattr("ganfast.data.sources.stacked", lambda base: stacked(base, rows=100))
+    rgb = Spec("images", (3, 16, 16))
+    small.saved(DCGAN(width=2, latent_dim=4), "run/generator.safetensors", x=rgb)
+    Path("run/options.json").write_text("{}")
+    assert main(["evaluate", "run", "--data", "stacked:digits", "--samples", "50"]) == 0
+    out = capsys.readouterr().out
+    assert "modes recovered " in out and "of 1000 (real images: " in out and "metric-stacked.jsonl" in out
+    (row,) = [json.loads(line) for line in Path("run/metric-stacked.jsonl").read_text().splitlines()]
+    assert row["samples"] == 50 and 1 <= row["modes"] <= 50 and row["kl"] > 0
+    assert "needs the weights" in fails("evaluate", "run", "--data", "stacked:digits", "--neighbours")

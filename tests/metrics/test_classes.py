@@ -4,7 +4,7 @@ import torch
 from ganfast.data import open_dataset
 from ganfast.errors import InputError
 from ganfast.metrics import class_report
-from ganfast.metrics.classes import normalise
+from ganfast.metrics.lenet import normalise
 
 
 @pytest.fixture(scope="module")

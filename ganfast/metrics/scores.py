@@ -1,0 +1,115 @@
+"""The scores of a set of samples over the features of one network, each beside what real data scores against itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ganfast.data import Dataset
+from ganfast.errors import InputError
+from ganfast.metrics import cache, distances, features
+from ganfast.metrics.classes import check_shape
+from ganfast.metrics.features import Network
+
+VERSION = 1  # of what is cached
+FEW = 20  # samples on each side that the normal approximation of C_T needs
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """``values`` of ``samples`` generated images against ``real`` ones; ``floors``: of real images in their place.
+
+    The floor compares two disjoint halves of ``floor_samples`` real images each. Names say the network.
+    """
+
+    network: str
+    samples: int
+    real: int
+    floor_samples: int
+    values: dict[str, float]
+    floors: dict[str, float]
+
+    def __str__(self):
+        width = max(map(len, self.values))
+        rows = [
+            f"{name:<{width}} {value:>12.4g}" + (f" {self.floors[name]:>12.4g}" if name in self.floors else "")
+            for name, value in self.values.items()
+        ]
+        sizes = f"{self.samples} generated and {self.real} real images"
+        floor = f"real against real: {self.floor_samples} and {self.floor_samples}" if self.floors else "no floor"
+        return "\n".join([f"features of {self.network}: {sizes} ({floor})", f"{'':<{width}}    generated         real",
+                          *rows])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Real:
+    """What scores need of the data: features and probabilities of two halves, the second unseen by the first."""
+
+    halves: tuple[Tensor, Tensor]
+    probabilities: Tensor
+    floors: dict[str, float]
+
+
+def usable(data: Dataset, samples: int) -> int:
+    """How many of ``samples`` may be compared with as many real images and leave as many for the floor."""
+    return min(samples, max(len(data) // 2, 1))
+
+
+def score_report(data: Dataset, fakes: Tensor, network: Network, progress: bool = False) -> ScoreReport:
+    """Scores of ``fakes`` [N, C, H, W] in [−1, 1] against ``data``, and those of real images in their place.
+
+    Where ``data`` has 2 N rows or more, N of them, drawn by a fixed seed, are compared with, and N others are the
+    floor: equal sizes, as all Fréchet distances are biased by them. With fewer rows than that all are compared with,
+    as published FIDs do, and the floor is of halves; it is then too high. What too few rows cannot give is left out.
+    Real features are computed once for a network and a size, and kept in the cache folder.
+    """
+    if data.kind != "images":
+        raise InputError(f"{data.name} holds {data.kind}, and feature networks see images: leave --features out.")
+    check_shape(data, fakes.shape[1:])
+    half = usable(data, len(fakes))
+    real = of_real(data, half, network, progress)
+    a, b = real.halves
+    against = a if half == len(fakes) else torch.cat([a, b])
+    found, probabilities = features.of_images(network, fakes, progress)
+    values = computed(network, against, found, probabilities)
+    floors = {name: floor for name, floor in real.floors.items() if name in values}
+    if min(len(a), len(b), len(found)) >= FEW:
+        share, score = distances.copying(a, b, found)
+        values |= {f"nearer-{network.name}": share, f"copying-{network.name}": score}
+        floors |= {f"nearer-{network.name}": 0.5, f"copying-{network.name}": 0.0}
+    if not values:
+        raise InputError(f"{data.name} has {len(data)} image{'s' * (len(data) > 1)}, too few for any score: give more.")
+    return ScoreReport(network.name, len(found), len(against), half if real.floors else 0, values, floors)
+
+
+def of_real(data: Dataset, half: int, network: Network, progress: bool = False) -> Real:
+    """Features of 2·``half`` rows of ``data``, or of all of fewer, from the cache where it has them."""
+    name = f"real-{network.name}-{cache.key(VERSION, data.fingerprint(), network.weights, half)}"
+    if (kept := cache.read(name)) is None:
+        rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[: 2 * half]
+        found, probabilities = features.of_rows(network, data, rows, progress)
+        a, b = found.tensor_split([half])
+        floors = computed(network, a, b, probabilities[half:]) if len(b) else {}
+        kept = {"features": found, "probabilities": probabilities}, floors
+        cache.write(name, *kept)
+    tensors, floors = kept
+    found, probabilities = (tensors[name].to(network.device) for name in ("features", "probabilities"))
+    return Real((found[:half], found[half:]), probabilities, floors)
+
+
+def computed(network: Network, real: Tensor, fake: Tensor, probabilities: Tensor) -> dict[str, float]:
+    """All scores that so many rows allow, by name; ``probabilities`` are those of ``fake``."""
+    found = {}
+
+    def add(names: str, least: int, function: Callable[[], tuple[float, ...]]) -> None:
+        if min(len(real), len(fake)) >= least:
+            found.update(zip([name.replace("*", network.name) for name in names.split()], function()))
+
+    add(network.frechet, 2, lambda: (distances.frechet(real, fake),))
+    add("kid-* kid-*-std", 2, lambda: distances.kernel_distance(real, fake))
+    if probabilities.shape[1]:
+        add("is-*", 2, lambda: distances.inception_score(probabilities))
+    add("precision-* recall-*", 4, lambda: distances.precision_recall(real, fake))
+    add("density-* coverage-*", 6, lambda: distances.density_coverage(real, fake))
+    return found
