@@ -37,7 +37,7 @@ class Unrolled(OriginalGAN):
         if not self.unroll:
             return super().generator(t)
         ahead = unroll(t.critic, lambda critic: self.answer(critic, t), self.unroll, self.unroll_lr)
-        return self.loss_g(ahead(t.fake))
+        return -self.answer(ahead, t) if self.loss == "minimax" else self.loss_g(ahead(t.fake))
 
     def answer(self, critic, t):
         """The discriminator's loss on this batch, as a function of the generator too."""

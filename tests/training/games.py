@@ -30,7 +30,14 @@ FOUR = {
 }
 SMALL = {"width": 4, "latent_dim": 6}
 CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "f-gan", "ns-gp", "dragan", "pacgan")}
-GAMES = FIVE | FOUR | CLASSICS
+BOOSTED = RECIPES["adagan"](**SMALL).stages(30)  # M between the generators
+EQUILIBRIA = {
+    "unrolled": RECIPES["unrolled"](**SMALL, unroll=2),
+    "adagan": BOOSTED[2].game,
+    "adagan judge": BOOSTED[3].game,
+    "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
+}
+GAMES = FIVE | FOUR | CLASSICS | EQUILIBRIA
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
