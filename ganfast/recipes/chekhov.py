@@ -12,7 +12,7 @@ from ganfast.recipes.original import OriginalGAN
 
 @dataclass(frozen=True, kw_only=True)
 class Chekhov(OriginalGAN):
-    """Each network plays against the other and its earlier states: follow the regularised leader (Grnarova et al. 2017).
+    """Each network plays against all that the other has been: follow the regularised leader (Grnarova et al. 2017).
 
     The paper's heuristic for deep networks: gradient steps on the mean of the losses, and a queue of states further and
     further apart. As in its experiments, samples come from the newest generator.

@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 
+import torch
+
 from ganfast.objectives import unroll
 from ganfast.penalty.critics import uncompiled
 from ganfast.recipes.base import scores
@@ -17,7 +19,7 @@ class Unrolled(OriginalGAN):
 
     unroll: int = 5
     """updates k of the discriminator that the generator looks ahead, on the batch at hand; 0 is the original game"""
-    unroll_lr: float = 0.1
+    unroll_lr: float = 1e-4
     """learning rate η of these updates, which are plain gradient descent"""
 
     def __post_init__(self):
@@ -36,9 +38,10 @@ class Unrolled(OriginalGAN):
     def generator(self, t):
         if not self.unroll:
             return super().generator(t)
-        ahead = unroll(t.critic, lambda critic: self.answer(critic, t), self.unroll, self.unroll_lr)
-        return -self.answer(ahead, t) if self.loss == "minimax" else self.loss_g(ahead(t.fake))
+        with torch.autocast(t.x.device.type, enabled=False):  # products of second derivatives leave fp16's range
+            ahead = unroll(t.critic, lambda critic: self.answer(critic, t), self.unroll, self.unroll_lr)
+            return -self.answer(ahead, t) if self.loss == "minimax" else self.loss_g(ahead(t.fake.to(t.x.dtype)))
 
     def answer(self, critic, t):
         """The discriminator's loss on this batch, as a function of the generator too."""
-        return self.loss_d(*scores(critic, t.x, t.fake, self.merge))
+        return self.loss_d(*scores(critic, t.x, t.fake.to(t.x.dtype), self.merge))

@@ -14,7 +14,6 @@ from ganfast.errors import InputError
 from ganfast.models.mixture import choice, mixture
 from ganfast.models.snapshots import Snapshots
 from ganfast.objectives import boosting_weights, discriminator_bce, generator_minimax, generator_non_saturating, unroll
-from ganfast.recipes import Trained
 
 SMALL = {"width": 4, "latent_dim": 6}
 
@@ -29,7 +28,10 @@ def assert_equal(one, other):
 
 def test_unrolled_without_steps_is_the_original_game():
     for loss in ("non-saturating", "minimax"):
-        plain, unrolled = make(RECIPES["dcgan"](**SMALL, loss=loss)), make(RECIPES["unrolled"](**SMALL, unroll=0, loss=loss))
+        plain, unrolled = (
+            make(RECIPES["dcgan"](**SMALL, loss=loss)),
+            make(RECIPES["unrolled"](**SMALL, unroll=0, loss=loss)),
+        )
         assert play(plain, 4) == play(unrolled, 4)
         for name, network in plain.state.networks.items():
             assert_equal(network.state_dict().values(), unrolled.state.networks[name].state_dict().values())
@@ -278,3 +280,84 @@ def test_impossible_fields_are_named(name, fields):
 
 
 # -- many paths to equilibrium -----------------------------------------------------------------------------------------
+
+
+STD = 0.1
+
+
+def jensen_shannon(distance: float, std: float) -> float:
+    """Of N(0, std²) and N(distance, std²) on a line, in nats, by quadrature."""
+    x = torch.linspace(-8 * std, distance + 8 * std, 200_001, dtype=torch.float64)
+    normal = torch.distributions.Normal
+    logs = torch.stack([normal(float(m), std).log_prob(x) for m in (0, distance)])
+    middle = logs.logsumexp(0) - math.log(2)
+    return 0.5 * sum(torch.trapezoid(each.exp() * (each - middle), x) for each in logs).item()
+
+
+def play_on_a_line(name, start, steps=200, **fields):
+    """The mean m of a generator z·STD + m that a recipe trains on data N(0, STD²), after each step."""
+
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = nn.Parameter(torch.tensor([start]))
+
+        def forward(self, z):
+            return z[:, :1] * STD + self.mean
+
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1), nn.Flatten(0))
+    recipe = RECIPES[name](latent_dim=1, **fields)
+    generator, t = Line(), Turn()
+    t.G, t.D = generator, critic
+    players = recipe.players()
+    optimizers = [torch.optim.Adam(net.parameters(), 2e-2, betas=(0.0, 0.9)) for net in (critic, generator)]
+    means = []
+    for _ in range(steps):
+        t.x = torch.randn(64, 1) * STD
+        for player, optimizer in zip(players, optimizers):
+            optimizer.zero_grad()
+            player.loss(t).backward()
+            optimizer.step()
+        means.append(generator.mean.item())
+    return means
+
+
+class Turn:
+    """As much of ``t`` as two players need."""
+
+    def normal(self, n):
+        return torch.randn(64, n)
+
+    def uniform(self):
+        return torch.rand(64)
+
+    def log(self, **figures):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("dcgan", {}),
+        ("ns-gp", {"penalty_weight": 0.05}),  # 10, on a line, keeps a slope from turning round: that leads through 0
+    ],
+)
+def test_games_find_data_that_their_divergence_does_not_see(name, fields):
+    """Fedus et al. 2018, section 3: supports that do not meet, so that no divergence falls on the way."""
+    seen = [jensen_shannon(distance, STD) for distance in (0.0, 0.2, 1.0, 1.5, 2.0)]
+    assert seen[0] == pytest.approx(0, abs=1e-9) and 0.1 < seen[1] < 0.6
+    assert all(math.log(2) - value < 1e-5 for value in seen[2:])  # constant: its gradient is 0
+    means = play_on_a_line(name, 2.0, **fields)
+    assert means[0] > 1.9 and max(abs(mean) for mean in means[-50:]) < 0.5
+
+
+def test_the_best_discriminator_gives_the_minimax_loss_no_gradient_there():
+    """D* = p/(p + q) of the two Gaussians, in closed form, as a divergence has it; the other loss still moves."""
+    for distance, gone in ((0.1, False), (1.0, True), (4.0, True)):
+        mean = torch.tensor(distance, dtype=torch.float64, requires_grad=True)
+        fake = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * STD + mean
+        logits = (-(fake.square()) + (fake - distance).square()) / (2 * STD**2)  # log p − log q at a fixed q
+        slopes = [torch.autograd.grad(loss(logits), mean, retain_graph=True)[0].abs()
+                  for loss in (generator_minimax, generator_non_saturating)]  # fmt: skip
+        assert (slopes[0] < 1e-8) == gone and slopes[1] > 0.1
