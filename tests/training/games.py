@@ -42,7 +42,14 @@ REMEDIED = {
     "remedied": RECIPES["dcgan"](**SMALL, remedies=WITHOUT_DRAWS),
     "augmented": RECIPES["dcgan"](**SMALL, remedies=WITH_DRAWS),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED
+BOOSTED = RECIPES["adagan"](**SMALL).stages(30)  # M between the generators
+EQUILIBRIA = {
+    "unrolled": RECIPES["unrolled"](**SMALL, unroll=2),
+    "adagan": BOOSTED[2].game,
+    "adagan judge": BOOSTED[3].game,
+    "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
+}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
