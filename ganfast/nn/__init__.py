@@ -7,7 +7,7 @@ The convolutions' state_dict keys are those of torch's own layers under ``conv.`
 from ganfast.nn.augment import Augment, InstanceNoise
 from ganfast.nn.chain import FusedSequential
 from ganfast.nn.conv import ConvAct2d, ConvTransposeBNReLU2d
-from ganfast.nn.head import MinibatchFeatures, features_of, with_minibatch_features
+from ganfast.nn.head import MinibatchFeatures, features_of, keep_features, with_minibatch_features
 from ganfast.nn.loss import BCEWithLogitsGANLoss
 from ganfast.nn.minibatch import MinibatchDiscrimination, MinibatchStddev
 from ganfast.nn.mixing import mixes_samples
@@ -29,6 +29,7 @@ __all__ = [
     "VirtualBatchNorm",
     "features_of",
     "gather",
+    "keep_features",
     "mixes_samples",
     "ranks",
     "spectral_norm",

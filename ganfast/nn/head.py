@@ -90,31 +90,46 @@ def with_minibatch_features(
     return network
 
 
+def keep_features(network: nn.Module) -> nn.Module:
+    """The head of a network, which is ready for :func:`features_of` from now on, under torch.compile too.
+
+    torch.compile does not see a hook that comes after it; this one does nothing in other calls. Raises ValueError where
+    the network is a head alone.
+    """
+    name = head_of(network)
+    if not name:
+        raise ValueError(f"network: {type(network).__name__} is one layer, needs some below it that make features")
+    head = network.get_submodule(name)
+    if not hasattr(head, "reads"):
+        head.reads, head.features = False, None
+        head.register_forward_pre_hook(_keep)
+    return head
+
+
+def _keep(head, inputs):
+    if head.reads:
+        head.features = inputs[0]
+
+
 def features_of(network: nn.Module, *inputs: Tensor):
     """(scores, features) of a call of a discriminator: features is what its head reads, [B, …], with its gradient.
 
     For feature matching, ‖E f(x) − E f(G(z))‖² (Salimans et al. 2016, section 3.1, arXiv:1606.03498). The rows of a
-    reference batch (:func:`virtual_batch_norm`) are not among them. torch.compile takes it whole. Raises ValueError
-    where the network is a head alone, or does not call its head.
+    reference batch (:func:`virtual_batch_norm`) are not among them. A network that is compiled needs
+    :func:`keep_features` before. Raises ValueError where the network is a head alone, or does not call its head.
     """
-    parent, _, child = head_of(network).rpartition(".")
-    if not child:
-        raise ValueError(f"network: {type(network).__name__} is one layer, needs some below it that make features")
-    layers, found = network.get_submodule(parent)._modules, []
-    head = layers[child]
-
-    def read(h):
-        found.append(h)
-        return head(h)
-
-    layers[child] = read  # a hook would do, but torch.compile does not take its registration
+    head = keep_features(network)
+    head.reads = True
     try:
         scores = network(*inputs)
+        features = head.features
     finally:
-        layers[child] = head
-    if not found:
-        raise ValueError(f"network: {type(network).__name__} did not call {child}, the last of its layers with weights")
-    return scores, found[-1][getattr(network, "reference_rows", 0) :]
+        head.reads, head.features = False, None
+    if features is None:
+        raise ValueError(
+            f"network: {type(network).__name__} did not call {head_of(network)}, its last layer with weights"
+        )
+    return scores, features[getattr(network, "reference_rows", 0) :]
 
 
 def _weighted(head):

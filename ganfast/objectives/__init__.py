@@ -12,6 +12,7 @@ from ganfast.objectives.adversarial import (
     least_squares,
     wasserstein,
 )
+from ganfast.objectives.boosting import boosting_weights
 from ganfast.objectives.energy import discriminator_energy, generator_energy, pulling_away
 from ganfast.objectives.f_divergence import (
     DIVERGENCES,
@@ -21,11 +22,13 @@ from ganfast.objectives.f_divergence import (
     generator_f_non_saturating,
 )
 from ganfast.objectives.relativistic import relativistic_average, relativistic_pairing
+from ganfast.objectives.unrolled import unroll
 
 __all__ = [
     "DIVERGENCES",
     "LOSSES",
     "Divergence",
+    "boosting_weights",
     "discriminator_bce",
     "discriminator_energy",
     "discriminator_f",
@@ -42,5 +45,6 @@ __all__ = [
     "pulling_away",
     "relativistic_average",
     "relativistic_pairing",
+    "unroll",
     "wasserstein",
 ]

@@ -19,6 +19,7 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
     for _found in vars(importlib.import_module(f"{__name__}.{_module}")).values():
         if isinstance(_found, type) and issubclass(_found, Recipe) and "name" in vars(_found):
             RECIPES[_found.name] = globals()[_found.__name__] = _found
+RECIPES = dict(sorted(RECIPES.items()))
 
 __all__ = ["RECIPES", "Player", "Recipe", "Stage", "Trained", "TwoPlayerGAN", "load"]
 __all__ += [_each.__name__ for _each in RECIPES.values()]

@@ -111,17 +111,16 @@ class Recipe:
 
     def check_remedies(self) -> None:
         """``InputError`` for those that do nothing here."""
-        on = self.remedies.given
-        refused = {}
         if not self.judges:
-            refused["has no discriminator of samples alone"] = on(*OF_JUDGES)
-        if self.given or not self.latent_dim:
-            refused["has no generator of latents alone"] = on("virtual_batch_norm")
+            self.refuse_remedies("has no discriminator of samples alone", *OF_JUDGES)
+        if self.given or not self.latent_dim or "G" not in self.averaged:
+            self.refuse_remedies("has no generator of latents alone", "virtual_batch_norm")
         if not getattr(self, "match_features", None):
-            refused["does not match features"] = on("feature_matching")
-        for why, names in refused.items():
-            for name in names:
-                raise InputError(f"recipe {self.name} {why}: leave out --{name.replace('_', '-')}.")
+            self.refuse_remedies("does not match features", "feature_matching")
+
+    def refuse_remedies(self, why: str, *names: str) -> None:
+        for name in self.remedies.given(*names):
+            raise InputError(f"recipe {self.name} {why}: leave out --{name.replace('_', '-')}.")
 
     def options(self) -> dict:
         """All fields and those of the remedies by name, as files have them; ``from_options`` is the way back."""

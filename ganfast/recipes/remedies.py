@@ -63,6 +63,8 @@ class Remedies:
                 gnn.spectral_norm(networks[name])
             if self.minibatch != "none":
                 gnn.with_minibatch_features(networks[name], self.minibatch)
+            if self.feature_matching:
+                gnn.keep_features(networks[name])
         if self.virtual_batch_norm:
             gnn.virtual_batch_norm(networks["G"], torch.randn(self.virtual_batch_norm, latent_dim))
 

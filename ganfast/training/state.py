@@ -53,7 +53,8 @@ class RunState:
     def begin(self, game: Recipe, specs: Mapping[str, Spec], stage: int = 0) -> None:
         """Build the networks of ``game``, from torch's global generator, and what trains them.
 
-        What networks of a stage before have under the same names is carried over.
+        What networks of a stage before have under the same names is carried over; one that is not trained any more
+        goes on as its average, which is what was shown and saved.
         """
         self.game, self.specs, self.stage = game, specs, stage
         before = self.networks, self.averages
@@ -66,6 +67,7 @@ class RunState:
         remedies = game.remedies
         remedies.attached_to(self.networks, game.judges, self.count)
         carry_over(before[0], self.networks)
+        carry_over({name: net for name, net in before[1].items() if name not in trained}, self.networks)
         self.averages = {n: copy.deepcopy(self.networks[n]).eval().requires_grad_(False) for n in game.averaged}
         carry_over(before[1], self.averages)
         self.ema = [Average(self.averages[name], self.networks[name], self.ema_decay) for name in self.averages]

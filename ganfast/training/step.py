@@ -196,7 +196,10 @@ class Apart:
     """A network that is compiled by itself, also when a compiled function calls it."""
 
     def __init__(self, network: nn.Module):
-        self.network, self.compiled = network, torch.compile(network, dynamic=False)
+        self.network = network
+        self.compiled = torch.compile(
+            lambda *inputs, **named: network(*inputs, **named), dynamic=False
+        )  # hooks included
         self.call = torch.compiler.disable(self.compiled, recursive=False)
 
     def __call__(self, *inputs, **named):

@@ -1,5 +1,7 @@
 """Every recipe in small, with data for it, and steps of it: what the tests of the engine share."""
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -31,12 +33,23 @@ FOUR = {
 }
 SMALL = {"width": 4, "latent_dim": 6}
 CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "hinge", "f-gan", "ns-gp", "dragan", "pacgan", "ebgan")}
-EVERYTHING = Remedies(
-    augment="color,translation,cutout", instance_noise=0.1, spectral_norm=True, minibatch="discrimination",
-    virtual_batch_norm=3, feature_matching=True, historical_averaging=0.01, clip_gradients=0.5, lr_d=1e-3,
+WITHOUT_DRAWS = Remedies(
+    spectral_norm=True, minibatch="discrimination", virtual_batch_norm=3, feature_matching=True,
+    historical_averaging=0.01, clip_gradients=0.5, lr_d=1e-3,
 )  # fmt: skip
-REMEDIED = {"remedied": RECIPES["dcgan"](**SMALL, remedies=EVERYTHING)}
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED
+WITH_DRAWS = dataclasses.replace(WITHOUT_DRAWS, augment="color,translation,cutout", instance_noise=0.1)
+REMEDIED = {
+    "remedied": RECIPES["dcgan"](**SMALL, remedies=WITHOUT_DRAWS),
+    "augmented": RECIPES["dcgan"](**SMALL, remedies=WITH_DRAWS),
+}
+BOOSTED = RECIPES["adagan"](**SMALL).stages(30)  # M between the generators
+EQUILIBRIA = {
+    "unrolled": RECIPES["unrolled"](**SMALL, unroll=2),
+    "adagan": BOOSTED[2].game,
+    "adagan judge": BOOSTED[3].game,
+    "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
+}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:

@@ -125,7 +125,8 @@ def test_an_update_makes_gradients_for_the_networks_of_its_player_alone(name, mo
     step()
     assert all(of in player.trains for player, of in seen)
     found = {of for _, of in seen}
-    assert found == {*step.state.networks} or ("gp" in name and found == {"G"})  # its critic may fill .grad itself
+    trained = {of for player in step.state.players for of in player.trains}
+    assert found == trained or ("gp" in name and found == {"G"})  # its critic may fill .grad itself
 
 
 class Sure(nn.Module):
@@ -205,16 +206,19 @@ def test_an_update_that_overflows_in_fp16_is_left_out_and_the_scale_falls():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("inductor")
-@pytest.mark.parametrize("name", ["dcgan", "wgan-gp", *FOUR])
+@pytest.mark.parametrize("name", ["dcgan", "wgan-gp", *FOUR, "remedied", "unrolled", "chekhov"])
 def test_compiled_steps_have_the_figures_of_eager_ones(name, monkeypatch):
     """In fp64, where 20 steps differ by rounding alone; many convolutions only as far as inductor, which takes long."""
-    if name in ("cgan", "began", "cyclegan"):
+    if name not in ("dcgan", "wgan-gp", "infogan"):
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     torch.set_default_dtype(torch.float64)
+    rows = []
     try:
         eager, compiled = (make(GAMES[name], double=True) for _ in range(2))
         compiled.compile()
-        rows = play(compiled, 20), play(eager, 20)
+        for step in (compiled, eager):
+            torch.manual_seed(0)  # what losses draw of torch's own generator
+            rows.append(play(step, 20))
     finally:
         torch.set_default_dtype(torch.float32)
         torch.compiler.reset()
