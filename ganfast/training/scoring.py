@@ -62,10 +62,12 @@ def judge(
     else:
         network = None
 
+    base = functools.cache(lambda: open_base(word, progress=progress, **reading))
+
     def reports(samples: Tensor) -> dict[str, Report]:
         found = {}
         if word.startswith(PREFIX):
-            found["stacked"] = stacked_report(open_base(word, **reading), samples, progress=progress)
+            found["stacked"] = stacked_report(base(), samples, progress=progress)
         if network:
             compared = samples if exact else samples[: usable(data, len(samples))]
             found[network().name] = score_report(data, compared, network(), progress)
