@@ -204,7 +204,8 @@ def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float
     ``share`` is that of pairs (fake, held-out sample) whose fake is the nearer one, 0.5 where the generator draws from
     the distribution. C_T (Meehan et al. 2020, arXiv:2004.05675, with one cell) is the Mann-Whitney statistic of the
     distances to the nearest neighbours as a z-score, negative where fakes are nearer: below −3 they are copies, far
-    above 3 they lie off the data. For a set of which ``held_out`` was trained on as well, half of the copies are of
+    above 3 they lie off the data. Samples that crowd in a dense region are near to it without being copies: below −3
+    means something only where coverage and recall are near their floors. For a set of which ``held_out`` was trained on as well, half of the copies are of
     ``train`` and are found, the other half are like ``held_out``.
     """
     train = checked("train", train, 1)
