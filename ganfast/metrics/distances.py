@@ -205,8 +205,8 @@ def copying(train: Tensor, held_out: Tensor, fake: Tensor) -> tuple[float, float
     the distribution. C_T (Meehan et al. 2020, arXiv:2004.05675, with one cell) is the Mann-Whitney statistic of the
     distances to the nearest neighbours as a z-score, negative where fakes are nearer: below −3 they are copies, far
     above 3 they lie off the data. Samples that crowd in a dense region are near to it without being copies: below −3
-    means something only where coverage and recall are near their floors. For a set of which ``held_out`` was trained on as well, half of the copies are of
-    ``train`` and are found, the other half are like ``held_out``.
+    means something only where coverage and recall are near their floors. Where the generator was trained on
+    ``held_out`` as well, its copies of ``train`` are found, those of ``held_out`` look like held-out samples.
     """
     train = checked("train", train, 1)
     held_out = checked("held_out", held_out, 1, train.shape[1])
