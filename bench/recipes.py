@@ -74,9 +74,9 @@ def measure(name: str, folder: Path) -> dict:
     seconds = cpu_seconds() - began
     run = max((folder / "runs").glob(f"*-{name}-digits"))
     ganfast("evaluate", str(run), "--samples", "898", cwd=folder)
-    rows = {
-        each: json.loads((run / f"metric-{each}.jsonl").read_text().splitlines()[-1]) for each in ("lenet", "classes")
-    }
+    scores, classes = (
+        json.loads((run / f"metric-{each}.jsonl").read_text().splitlines()[-1]) for each in ("lenet", "classes")
+    )
     keep_picture(name, run / "fakes.png")
     return {
         "command": " ".join(["ganfast", *words]),
