@@ -1,4 +1,4 @@
-"""The command line: ``ganfast train | generate | export | evaluate | report | data | info``.
+"""The command line: ``ganfast train | generate | export | evaluate | report | animate | data | demo | info``.
 
 Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
 """
@@ -28,7 +28,9 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
+  ganfast animate RUN                a film of a run's samples over its steps
   ganfast data pack SRC DEST         decode a data set once, into one file
+  ganfast demo xy                    a game of two players, and how it is won
   ganfast info                       versions, devices, the operators' backends
 
 `ganfast COMMAND -h` lists the options of a command.
@@ -229,7 +231,7 @@ def stored_defaults(argv: list[str], recipe_class):
         )
     try:
         options = TrainOptions(**options)
-        recipe = recipe_class(**recipe)
+        recipe = recipe_class.from_options(recipe)
     except TypeError as error:
         raise InputError(f"{path} has options that this version of ganfast does not know ({error}).") from None
     return dataclasses.replace(options, kimg=None, steps=None), recipe, steps
@@ -265,6 +267,12 @@ def report(argv: list[str]) -> None:
     read_options(Report, argv, "ganfast report").run()
 
 
+def animate(argv: list[str]) -> None:
+    from ganfast.commands.animate import Animate
+
+    read_options(Animate, argv, "ganfast animate").run()
+
+
 def data(argv: list[str]) -> None:
     from ganfast.commands.pack import Pack
 
@@ -272,6 +280,15 @@ def data(argv: list[str]) -> None:
         print("ganfast data pack SRC DEST    decode a data set once, into one file")
         return
     read_options(Pack, argv[1:], "ganfast data pack").run()
+
+
+def demo(argv: list[str]) -> None:
+    from ganfast.commands.demo import XYGame
+
+    if choose(argv[0] if argv else "-h", {"xy": XYGame}, "demo") is None:
+        print("ganfast demo xy    min over x, max over y of x·y: why gradient steps turn in circles, and what helps")
+        return
+    read_options(XYGame, argv[1:], "ganfast demo xy").run()
 
 
 # -- info ------------------------------------------------------------------------------------------------------------
@@ -345,7 +362,9 @@ COMMANDS = {
     "export": export,
     "evaluate": evaluate,
     "report": report,
+    "animate": animate,
     "data": data,
+    "demo": demo,
     "info": info,
 }
 

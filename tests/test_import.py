@@ -37,7 +37,7 @@ BELOW = {
     "fuse": {"errors", "nn", "functional", "ops"},
     "graphs": {"errors", "ops"},
     "penalty": {"activations", "errors", "nn", "functional", "ops", "reference"},
-    "objectives": {"errors", "functional", "penalty"},
+    "objectives": {"errors", "functional", "penalty", "reference"},
     "models": {"errors", "files", "nn", "functional", "reference"},
     "recipes": {"errors", "data", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "data", "models"},

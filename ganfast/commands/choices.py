@@ -1,8 +1,12 @@
 """What a person writes for seeds, classes and a grid."""
 
 import difflib
+import re
+from itertools import chain
 
 from ganfast.errors import InputError
+
+GROUP = 16  # seeds in a group of --arithmetic: each is shown
 
 
 def parse_seeds(text: str) -> list[range]:
@@ -45,3 +49,22 @@ def parse_grid(text: str) -> tuple[int, int]:
     if not (x and columns.isdecimal() and rows.isdecimal() and int(columns) and int(rows)):
         raise InputError(f"--grid {text!r} is not a grid: give columns x rows, as in 8x8.")
     return int(columns), int(rows)
+
+
+def parse_arithmetic(text: str) -> list[tuple[int, list[int]]]:
+    """``1,2,3 - 4-6 + 7`` → [(1, [1, 2, 3]), (−1, [4, 5, 6]), (1, [7])]: signs and groups of seeds."""
+    first, *others = re.split(r"\s([+-])\s", text)
+    terms = [("+", first), *zip(others[::2], others[1::2])]
+    try:
+        groups = [(1 if sign == "+" else -1, parse_seeds(group)) for sign, group in terms]
+    except InputError:
+        groups = []
+    if len(groups) < 2:
+        raise InputError(
+            f"--arithmetic {text!r} is not two groups of seeds or more: give seeds as in 1,5,9-12 and, between spaces, "
+            '+ or -, as in "1,2,3 - 4,5,6 + 7,8,9".'
+        )
+    for _, seeds in groups:
+        if (count := sum(map(len, seeds))) > GROUP:
+            raise InputError(f"--arithmetic {text!r} has a group of {count} seeds: give at most {GROUP}.")
+    return [(sign, [*chain(*seeds)]) for sign, seeds in groups]

@@ -3,25 +3,21 @@
 import zipfile
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ganfast.commands import network
+from ganfast.commands import latent_space, network
 from ganfast.commands.choices import parse_classes, parse_grid, parse_seeds
+from ganfast.commands.generate import LATENT_SPACE, Generate
 from ganfast.commands.outputs import SAMPLES, Outputs
 from ganfast.errors import InputError
 from ganfast.files import replacing
 from ganfast.recipes import Trained
 from ganfast.training import pictures, sampling
 
-if TYPE_CHECKING:
-    from ganfast.commands.generate import Generate
-
-FRAMES = 16  # from one seed to the next
 FEW = 16  # classes that are all shown when nobody names some
 SHOWN = 256  # images in grid.png beside the pictures of single seeds
 MAPPED = 10_000  # points in points.png
@@ -33,16 +29,15 @@ Pair = tuple[int, int]  # class (0 where there are none) and seed
 class Drawing:
     """What is to be made, checked before anything is written."""
 
-    def __init__(self, options: "Generate", trained: Trained):
+    def __init__(self, options: Generate, trained: Trained):
         self.options, self.trained, self.recipe = options, trained, trained.recipe.name
         self.label = network.conditions(trained).get("labels")
         self.of_labels = trained.given[self.label].classes if self.label else 0
         if not self.label:
             options.refuse(f"recipe {self.recipe} is not given labels", "classes")
         if not trained.latent_dim:
-            options.refuse(f"recipe {self.recipe} draws no latents", "seeds", "interpolate", "truncation")
+            options.refuse(f"recipe {self.recipe} draws no latents", "seeds", *LATENT_SPACE, "truncation")
         self.shape = parse_grid(options.grid) if options.grid else None  # columns, rows
-        self.corners = list(chain(*parse_seeds(options.interpolate))) if options.interpolate else []
         self.classes, self.seeds = self.chosen()
         self.per_class = sum(map(len, self.seeds))
         self.count = self.per_class * (len(self.classes) if self.classes else 1)
@@ -64,7 +59,7 @@ class Drawing:
             if options.classes is not None
             else None
         )
-        alone = not (options.seeds or options.grid or options.npz or options.interpolate)
+        alone = not any(getattr(options, name) for name in ("seeds", "grid", "npz", *LATENT_SPACE))
         if classes is None and alone and 0 < self.of_labels <= FEW:
             classes = list(range(self.of_labels))
         if options.seeds:
@@ -81,7 +76,7 @@ class Drawing:
         if not self.of_images:
             what = "points" if self.of_points else f"samples of {'×'.join(map(str, self.sample_shape))}"
             why = f"it shows images, and recipe {self.recipe} makes {what}"
-            options.refuse(why, "grid", "interpolate", "show")
+            options.refuse(why, "grid", *LATENT_SPACE, "show")
             if not self.of_points and not options.npz:
                 raise InputError(f"recipe {self.recipe} makes {what}, which are no pictures: give --npz.")
         if self.shape:
@@ -123,8 +118,8 @@ class Drawing:
         """(the files by the names that Outputs knows, what writes them and says which)."""
         if self.options.npz:
             return ("samples.npz",), self.archive
-        if self.corners:
-            return ("interpolation.png", "interpolation.gif"), self.interpolation
+        if between := latent_space.plan(self):
+            return between
         if self.of_points:
             return ("points.npy", "points.png")[: self.sample_shape[0]], self.points  # one coordinate makes no map
         return (("grid.png",), self.grid) if self.shape else ((SAMPLES, "grid.png"), self.singles)
@@ -223,25 +218,6 @@ class Drawing:
         if self.classes:
             of = f"{self.per_class} seeds in each of {len(self.classes)} classes"
         return f"{file} with the {' and '.join([name, *filter('labels'.__eq__, numbers)])} of {of}"
-
-    def interpolation(self, out: Outputs) -> str:
-        """interpolation.png, a row from each seed to the next, and interpolation.gif; class by class."""
-        classes = self.classes or [self.corners[0] % max(self.of_labels, 1)]
-        rows = []
-        with tqdm(total=len(classes) * (len(self.corners) - 1), unit="leg", delay=1, leave=False) as bar:
-            for k in classes:
-                for tensors in sampling.walk(self.trained, self.corners, self.options.truncation, FRAMES):
-                    if self.label:
-                        tensors[self.label] = torch.full((FRAMES,), k)
-                    rows.append(pictures.to_uint8(sampling.decode(self.trained, tensors)))
-                    bar.update()
-        images = np.concatenate(rows)
-        strip, film = out.path("interpolation.png"), out.path("interpolation.gif")
-        pictures.write_png(strip, pictures.grid(images, FRAMES))
-        first, *others = map(pictures.to_image, images)
-        with replacing(film) as partial:
-            first.save(partial, "gif", save_all=True, append_images=others, duration=60, loop=0)
-        return f"{strip} and {film}"
 
 
 def as_fp32(samples: Tensor) -> np.ndarray:

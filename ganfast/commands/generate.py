@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from ganfast.commands import network
-from ganfast.commands.choices import parse_grid, parse_seeds
+from ganfast.commands.choices import parse_arithmetic, parse_grid, parse_seeds
 from ganfast.commands.outputs import Outputs
 from ganfast.errors import InputError
+
+LATENT_SPACE = ("interpolate", "interpolate_grid", "arithmetic")  # options that choose latents beside those of seeds
 
 
 @dataclass(kw_only=True)
@@ -28,6 +30,10 @@ class Generate:
     """columns x rows of one picture, as 8x8; by default every sample has a file of its own beside the grid"""
     interpolate: str | None = None
     """walk through the latents of these seeds, as 3,7,19,3: a strip, and a GIF"""
+    interpolate_grid: str | None = None
+    """four seeds, as 3,7,19,42: an 8x8 grid between them, with theirs in the corners"""
+    arithmetic: str | None = None
+    """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     npz: bool = False
     """one samples.npz: images uint8 [N, H, W, C] (or points fp32 [N, D]), seeds and labels int64 [N]"""
     truncation: float | None = None
@@ -61,17 +67,21 @@ class Generate:
 
     def check(self) -> None:
         """What can be known without the network."""
-        kinds = [f"--{name}" for name in ("input", "grid", "interpolate", "npz", "show") if getattr(self, name)]
+        kinds = [flag(name) for name in ("input", "grid", *LATENT_SPACE, "npz", "show") if getattr(self, name)]
         if len(kinds) > 1 and kinds != ["--input", "--show"]:
             raise InputError(f"{' and '.join(kinds)} make different things: give one of them.")
         if self.batch < 1:
             raise InputError(f"--batch must be at least 1, got {self.batch}.")
         if self.skip_bad and self.input is None:
             raise InputError("--skip-bad leaves out files of --input, and there is no --input: leave it out.")
-        for text in (self.seeds, self.interpolate):
+        for text in (self.seeds, self.interpolate, self.interpolate_grid):
             parse_seeds("0" if text is None else text)
         if self.interpolate and sum(map(len, parse_seeds(self.interpolate))) < 2:
             raise InputError("--interpolate needs two seeds or more, as in 3,7,19.")
+        if self.interpolate_grid and sum(map(len, parse_seeds(self.interpolate_grid))) != 4:
+            raise InputError(f"--interpolate-grid {self.interpolate_grid}: needs four seeds, as in 3,7,19,42.")
+        if self.arithmetic is not None:
+            parse_arithmetic(self.arithmetic)
         if self.grid is not None:
             parse_grid(self.grid)
 
@@ -80,4 +90,9 @@ class Generate:
         for name in names:
             if (value := getattr(self, name)) not in (None, False):
                 said = "" if value is True else f" {value}"
-                raise InputError(f"--{name}{said}: {why}: leave it out.")
+                raise InputError(f"{flag(name)}{said}: {why}: leave it out.")
+
+
+def flag(name: str) -> str:
+    """The option of a field."""
+    return "--" + name.replace("_", "-")

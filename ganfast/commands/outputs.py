@@ -8,7 +8,10 @@ from pathlib import Path
 from ganfast.errors import InputError
 
 SAMPLES = "samples"  # the folder with a picture for each sample, and nothing else
-FILES = ("grid.png", "samples.npz", "points.npy", "points.png", "interpolation.png", "interpolation.gif")
+FILES = (
+    "grid.png", "samples.npz", "points.npy", "points.png", "interpolation.png", "interpolation.gif",
+    "interpolation-grid.png", "arithmetic.png",
+)  # fmt: skip
 RECORD = ".generated"  # the names of all files that were written, as JSON, one a line
 
 

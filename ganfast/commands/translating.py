@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,16 +13,14 @@ from ganfast import models
 from ganfast.commands import network
 from ganfast.commands.choices import parse_classes, parse_seeds
 from ganfast.commands.drawing import FEW, SHOWN
+from ganfast.commands.generate import LATENT_SPACE, Generate
 from ganfast.commands.outputs import SAMPLES, Outputs, refuse_as_data
 from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
-from ganfast.data.sources import BUILT_IN, open_titled
+from ganfast.data.sources import exists, open_titled
 from ganfast.errors import InputError
 from ganfast.recipes import Trained
 from ganfast.training import pictures, sampling
-
-if TYPE_CHECKING:
-    from ganfast.commands.generate import Generate
 
 ARRAYS = (".npy", ".npz", ".safetensors")  # data sets in one file, whose rows have no names
 ACROSS = 8  # images in a row of the grid, about
@@ -32,7 +29,7 @@ ACROSS = 8  # images in a row of the grid, about
 class Translating:
     """One output per picture of --input (and per seed and class, where the recipe has them), checked before writing."""
 
-    def __init__(self, options: "Generate", trained: Trained):
+    def __init__(self, options: Generate, trained: Trained):
         self.options, self.trained, recipe = options, trained, trained.recipe.name
         kinds = network.conditions(trained)
         self.given, self.label = kinds.get("images"), kinds.get("labels")
@@ -40,7 +37,7 @@ class Translating:
             options.refuse(f"recipe {recipe} draws its samples, it neither translates nor reconstructs", "input")
         if options.input is None:
             raise InputError(f"recipe {recipe} is given images: name a picture, a folder or a zip of them (--input).")
-        options.refuse("it does not go with images that are given (--input)", "grid", "interpolate", "npz")
+        options.refuse("it does not go with images that are given (--input)", "grid", *LATENT_SPACE, "npz")
         if self.given is None:
             options.refuse("it draws samples, and --input reconstructs", "seeds", "classes", "truncation")
         if not trained.latent_dim:
@@ -134,7 +131,7 @@ def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str]
     channels, *sides = shape
     if source.startswith("gaussians:"):
         raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
-    if not source or not (source in BUILT_IN or Path(source).expanduser().exists()):
+    if not source or not exists(source):
         raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
     own = channels if channels in (1, 3) else None
     data, titles = open_titled(source, size=size_word(*sides), channels=own, skip_bad=skip_bad)

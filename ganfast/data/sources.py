@@ -14,19 +14,37 @@ from ganfast.data.gaussians import MODES, gaussians
 from ganfast.data.images import Frame, pillows_limit
 from ganfast.data.options import DataOptions, data_fields, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
-from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
+from ganfast.data.rows import Rows, check_ram, in_ram, on_absent, on_dark, settle
+from ganfast.data.stacked import PREFIX, ROWS, stacked
 from ganfast.errors import InputError
 
 BUILT_IN = ("digits", *(f"gaussians:{name}" for name in MODES))
+
+
+def place_of(source: str) -> str | None:
+    """Where the files of a source lie, whatever the working directory is later; None of what has none."""
+    if source in BUILT_IN:
+        return None
+    if source.startswith(PREFIX):
+        place = place_of(source.removeprefix(PREFIX))
+        return place and PREFIX + place
+    return str(Path(source).expanduser().absolute())
+
+
+def exists(source: str) -> bool:
+    """Whether a source is built in or has files that are there."""
+    source = source.removeprefix(PREFIX)
+    return source in BUILT_IN or Path(source).expanduser().exists()
 
 
 def open_dataset(source: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
     """Open a data set; images are decoded into memory unless they lie packed or as uint8 arrays of the right size.
 
     Args:
-        source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; a folder, .zip or .tar of images; IDX, CIFAR,
-            parquet, .npy or .npz files, or a folder of them; a packed .safetensors file; docs/data.md has all. A
-            built-in name comes first: write ``./digits`` for a folder of that name.
+        source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; ``stacked:SRC`` (three grey images of SRC as the
+            channels of one); a folder, .zip or .tar of images; IDX, CIFAR, parquet, .npy or .npz files, or a folder of
+            them; a packed .safetensors file; docs/data.md has all. A built-in name comes first: write ``./digits`` for
+            a folder of that name.
         targets: a second folder or archive with the images' partners, at the same paths up to the suffix.
         progress: show a bar on a terminal.
         options: the fields of ``ganfast.data.DataOptions``: size, channels, fit, split, layout, …
@@ -79,6 +97,11 @@ def pack(source: str, dest: str, targets: str | None = None, progress: bool = Tr
 def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tuple[Rows | Dataset, Frame | None]]:
     """The source with its size and channels settled; its files are closed afterwards."""
     check_layout(opts.layout, targets)
+    if os.fspath(source).startswith(PREFIX):
+        if targets is not None:
+            raise InputError(f"{source}: stacked images have no partners; give a folder or zip of images")
+        yield _stacked(source, opts), None
+        return
     with warnings.catch_warnings(), pillows_limit(), ExitStack() as files:
         warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked here
         found = _find(source, opts, files)
@@ -98,6 +121,15 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
         if opts.transpose:
             found.transpose()
         yield found, settle(found, opts)
+
+
+def _stacked(source: str, opts: DataOptions) -> Dataset:
+    """Three grey images of the inner source as one, read with the options of ``opts``."""
+    if opts.channels not in (None, 3):
+        raise InputError(f"{source}: --channels {opts.channels}: stacked images have 3; leave the option out")
+    base = open_dataset(source.removeprefix(PREFIX), **(data_fields(opts) | {"channels": 1}))
+    check_ram(source, 3 * ROWS * base.samples[0].numel())
+    return stacked(base)
 
 
 def _find(source: str, opts: DataOptions, files: ExitStack) -> Rows | Dataset:

@@ -3,19 +3,44 @@
 from ganfast.objectives.adversarial import (
     LOSSES,
     discriminator_bce,
+    discriminator_hinge,
+    discriminator_least_squares,
+    generator_hinge,
+    generator_least_squares,
     generator_minimax,
     generator_non_saturating,
     least_squares,
-    relativistic_pairing,
     wasserstein,
 )
+from ganfast.objectives.energy import discriminator_energy, generator_energy, pulling_away
+from ganfast.objectives.f_divergence import (
+    DIVERGENCES,
+    Divergence,
+    discriminator_f,
+    generator_f_minimax,
+    generator_f_non_saturating,
+)
+from ganfast.objectives.relativistic import relativistic_average, relativistic_pairing
 
 __all__ = [
+    "DIVERGENCES",
     "LOSSES",
+    "Divergence",
     "discriminator_bce",
+    "discriminator_energy",
+    "discriminator_f",
+    "discriminator_hinge",
+    "discriminator_least_squares",
+    "generator_energy",
+    "generator_f_minimax",
+    "generator_f_non_saturating",
+    "generator_hinge",
+    "generator_least_squares",
     "generator_minimax",
     "generator_non_saturating",
     "least_squares",
+    "pulling_away",
+    "relativistic_average",
     "relativistic_pairing",
     "wasserstein",
 ]

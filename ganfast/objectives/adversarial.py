@@ -1,8 +1,15 @@
-"""Losses of the two networks; those of Goodfellow et al. 2014 (arXiv:1406.2661) are of logits, finite for every one."""
+"""Losses of scores or logits of any shape.
 
+Those of logits (Goodfellow et al. 2014, arXiv:1406.2661) are finite for every one, and one operator for both sides.
+The others are plain PyTorch: docs/kernels/sigmoid_bce.md has what operators of their own would save.
+"""
+
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ganfast.functional import sigmoid_bce
+from ganfast.reference.wide import wide
 
 
 def discriminator_bce(
@@ -31,16 +38,36 @@ def wasserstein(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
 
 def least_squares(scores: Tensor, target: float) -> Tensor:
-    """E[(D − target)²], a scalar: one side of least-squares GAN (Mao et al. 2017, arXiv:1611.04076)."""
-    return (scores - target).square().mean()
+    """E[(D − target)²], a scalar: one side of least-squares GAN, without its ½ (Mao et al. 2017, arXiv:1611.04076)."""
+    scores = wide(scores)
+    return F.mse_loss(scores, torch.full_like(scores, target))  # its backward is one launch, that of a square three
 
 
-def relativistic_pairing(better: Tensor, worse: Tensor) -> Tensor:
-    """E[softplus(worse − better)], a scalar, over pairs of scores [B] (Jolicoeur-Martineau 2018, arXiv:1807.00734).
+def discriminator_least_squares(real_scores: Tensor, fake_scores: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """½·E[(D(x) − b)²] + ½·E[(D(G(z)) − a)²], a scalar (Mao et al. 2017, arXiv:1611.04076).
 
-    The discriminator's has its scores of real as ``better`` and of fake as ``worse``; the generator's the other way.
+    ``a`` is the target of fake and ``b`` that of real samples; the optimum is D* = (b·p + a·q)/(p + q). The defaults
+    are the paper's 0-1 coding; a = −1, b = 1 with the generator's c = 0 minimise Pearson's χ² of p + q and 2q.
     """
-    return sigmoid_bce(better - worse, None, 1.0)
+    return 0.5 * (least_squares(real_scores, b) + least_squares(fake_scores, a))
+
+
+def generator_least_squares(fake_scores: Tensor, c: float = 1.0) -> Tensor:
+    """½·E[(D(G(z)) − c)²], a scalar; ``c`` is what G wants D to say of its samples (Mao et al. 2017)."""
+    return 0.5 * least_squares(fake_scores, c)
+
+
+def discriminator_hinge(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[max(0, 1 − D(x))] + E[max(0, 1 + D(G(z)))], a scalar: the maximum margin; the optimum is D* = sign(p − q).
+
+    Geometric GAN (Lim and Ye 2017, arXiv:1705.02894); with spectral norm, Miyato et al. 2018 (arXiv:1802.05957).
+    """
+    return (1 - wide(real_scores)).relu().mean() + (1 + wide(fake_scores)).relu().mean()
+
+
+def generator_hinge(fake_scores: Tensor) -> Tensor:
+    """−E[D(G(z))], a scalar: the generator's side of ``discriminator_hinge``."""
+    return -wide(fake_scores).mean()
 
 
 # the generator's side, by the name the command line gives it

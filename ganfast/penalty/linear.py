@@ -224,10 +224,10 @@ class Cat(Rule):
 class Pad(Rule):
     """A constant around, as ``torch.nn.functional.pad`` does."""
 
-    fresh = merges = True
+    fresh = True
 
-    def __init__(self, pad, value=None):
-        self.pad, self.value = list(pad), value
+    def __init__(self, pad, value=None, merges=True):
+        self.pad, self.value, self.merges = list(pad), value, merges
 
     def forward(self, run, values, weights, overwrite):
         return F.pad(values[0], self.pad, value=self.value), None

@@ -285,5 +285,5 @@ def _(r, input, grid, *args, **kwargs):
 @rule(F.pad)
 def _(r, input, pad, mode="constant", value=None):
     if mode == "constant":
-        return (linear.Pad(pad, value), [input]) if len(pad) < 2 * input.dim() else None
+        return linear.Pad(pad, value, not any(pad[2 * input.dim() - 2 :])), [input]
     return LinearMap(lambda x: F.pad(x, pad, mode, value)), [input]

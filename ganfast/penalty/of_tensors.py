@@ -226,10 +226,34 @@ def _simple(index) -> bool:
     return index is None or index is Ellipsis or isinstance(index, slice) or type(index) is int
 
 
+def _places(r, index) -> bool:
+    """Whether an index is a tensor of places that do not depend on x."""
+    return isinstance(index, Tensor) and not index.is_floating_point() and not r.live(index)
+
+
 @rule(Tensor.__getitem__)
 def _(r, input, index):
     parts = index if isinstance(index, tuple) else (index,)
-    return (linear.Part(parts), [input]) if all(map(_simple, parts)) and parts else None
+    if parts and all(map(_simple, parts)):
+        return linear.Part(parts), [input]
+    if not all(_simple(part) or _places(r, part) for part in parts):
+        return None
+    return LinearMap(lambda x: x[index], merges=False), [input]
+
+
+@rule("gather")
+def _(r, input, dim, index, *, sparse_grad=False):
+    return LinearMap(lambda x: x.gather(dim, index), merges=False), [input]
+
+
+@rule("take_along_dim")
+def _(r, input, indices, dim=None):
+    return LinearMap(lambda x: x.take_along_dim(indices, dim), merges=False), [input]
+
+
+@rule("index_select")
+def _(r, input, dim, index):
+    return LinearMap(lambda x: x.index_select(dim, index), merges=dim % input.dim() > 0), [input]
 
 
 @rule("narrow")
@@ -317,8 +341,24 @@ def _(r, input, **kwargs):
     return linear.Keep(lambda x: x.clone(**kwargs), views=False), [input]
 
 
+def _full(value, beside):
+    """A number as a tensor of the dtype of what stands beside it."""
+    if _number(value) and isinstance(beside, Tensor):
+        return torch.full((), value, dtype=beside.dtype, device=beside.device)
+    return value
+
+
 @rule("where")
 def _(r, condition, input, other):
+    return _where(r, condition, _full(input, other), _full(other, input))
+
+
+@rule("masked_fill")
+def _(r, input, mask, value):
+    return _where(r, ~mask, input, _full(value, input))
+
+
+def _where(r, condition, input, other):
     if (
         r.live(condition)
         or not isinstance(input, Tensor)

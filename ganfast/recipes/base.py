@@ -1,5 +1,6 @@
 """What a recipe says of a GAN: its data, its networks, its players and their losses, and how it samples."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ganfast.data.columns import Column, Images, Spec
 from ganfast.errors import InputError, check_choices
 from ganfast.nn import mixes_samples
+from ganfast.recipes.remedies import OF_JUDGES, Remedies
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -82,6 +84,8 @@ class Recipe:
     """the default of --batch"""
     latent_dim: ClassVar[int] = 0
     """numbers in a latent vector z; 0 where nothing is drawn"""
+    judges: ClassVar[tuple[str, ...]] = ()
+    """the networks whose first argument is samples and whose result is scores: what remedies change"""
 
     lr: float = 2e-4
     """Adam's learning rate"""
@@ -89,9 +93,11 @@ class Recipe:
     """Adam's decay rate of the first moment"""
     beta2: float = 0.999
     """Adam's decay rate of the second moment"""
+    remedies: Remedies = Remedies()
 
     def __post_init__(self):
         check_choices(self)
+        self.check_remedies()
         for name in ("d_steps", "latent_dim", "width"):  # where a recipe has them
             self.require(vars(self).get(name, 1) >= 1, name, "be at least 1")
         self.require(self.lr > 0, "lr", "be above 0")
@@ -102,6 +108,38 @@ class Recipe:
         """``InputError`` that names an option where a condition on it does not hold."""
         if not holds:
             raise InputError(f"{name} must {what}, got {getattr(self, name)} (--{name.replace('_', '-')}).")
+
+    def check_remedies(self) -> None:
+        """``InputError`` for those that do nothing here."""
+        on = self.remedies.given
+        refused = {}
+        if not self.judges:
+            refused["has no discriminator of samples alone"] = on(*OF_JUDGES)
+        if self.given or not self.latent_dim:
+            refused["has no generator of latents alone"] = on("virtual_batch_norm")
+        if not getattr(self, "match_features", None):
+            refused["does not match features"] = on("feature_matching")
+        for why, names in refused.items():
+            for name in names:
+                raise InputError(f"recipe {self.name} {why}: leave out --{name.replace('_', '-')}.")
+
+    def options(self) -> dict:
+        """All fields and those of the remedies by name, as files have them; ``from_options`` is the way back."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "remedies"}
+        return own | dataclasses.asdict(self.remedies)
+
+    @classmethod
+    def from_options(cls, options: Mapping) -> "Recipe":
+        """TypeError for a name that it does not have."""
+        names = {field.name for field in dataclasses.fields(Remedies)}
+        remedies = Remedies(**{name: value for name, value in options.items() if name in names})
+        return cls(**{name: value for name, value in options.items() if name not in names}, remedies=remedies)
+
+    def build(self, data: Mapping[str, Spec]) -> dict[str, nn.Module]:
+        """The networks with what remedies change in them."""
+        networks = self.networks(data)
+        self.remedies.built_in(networks, self.judges, self.latent_dim)
+        return networks
 
     # -- what a recipe says ------------------------------------------------------------------------------------------
 

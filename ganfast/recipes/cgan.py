@@ -17,6 +17,7 @@ class CGAN(OriginalGAN):
     name = "cgan"
     columns = {"x": Images(), "y": Labels()}
     given = {"y": Labels()}
+    match_features = None
 
     def networks(self, data):
         (channels, *size), classes = data["x"].shape, data["y"].classes

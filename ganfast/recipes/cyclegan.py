@@ -21,6 +21,7 @@ class CycleGAN(Recipe):
     name = "cyclegan"
     columns = {"a": Images(), "b": Images(source=1)}
     averaged = ("G_ab", "G_ba")
+    judges = ("D_a", "D_b")
     telling = ("cycle",)
     lr_decay = "late-linear"
     batch = 1

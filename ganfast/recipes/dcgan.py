@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ganfast.data.columns import Images
 from ganfast.recipes.original import OriginalGAN
 
 
@@ -10,3 +11,4 @@ class DCGAN(OriginalGAN):
     """Strided convolutions with BatchNorm; images of 16…256 pixels a side, square or not (Radford et al. 2015)."""
 
     name = "dcgan"
+    columns = {"x": Images()}

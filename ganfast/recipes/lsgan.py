@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ganfast.objectives import least_squares
+from ganfast.objectives import discriminator_least_squares, generator_least_squares
 from ganfast.recipes.two_player import TwoPlayerGAN
 
 
@@ -28,7 +28,7 @@ class LSGAN(TwoPlayerGAN):
         return (self.a + self.b) / 2
 
     def loss_d(self, real, fake):
-        return (least_squares(real, self.b) + least_squares(fake, self.a)) / 2
+        return discriminator_least_squares(real, fake, self.a, self.b)
 
     def loss_g(self, fake):
-        return least_squares(fake, self.c) / 2
+        return generator_least_squares(fake, self.c)

@@ -120,7 +120,7 @@ def describe(trained: Trained) -> dict[str, str]:
     """What a file says of how to build ``trained``."""
     recipe, steps, stage = trained.origin
     built = {
-        "fields": dataclasses.asdict(recipe),
+        "fields": recipe.options(),
         "columns": {name: spec.to_json() for name, spec in trained.specs.items()},
         "steps": steps,
         "stage": stage,
@@ -177,12 +177,12 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu", direction:
 
 def build(recipe_class: type[Recipe], built: dict) -> Trained:
     """A Trained with the weights that its networks begin with, from what :func:`describe` wrote."""
-    recipe = recipe_class(**built["fields"])
+    recipe = recipe_class.from_options(built["fields"])
     steps, stage = int(built["steps"]), int(built["stage"])
     game = recipe.stages(steps)[stage].game
     specs = {name: Spec.from_json(spec) for name, spec in built["columns"].items()}
     with torch.random.fork_rng(devices=[]):
-        networks = game.networks(specs)
+        networks = game.build(specs)
     return Trained(game, specs, {each: networks[each] for each in game.averaged}, (recipe, steps, stage))
 
 

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from ganfast.data.columns import Samples
 from ganfast.models import unconditional
+from ganfast.nn import features_of
 from ganfast.recipes.base import Player, Recipe, scores, share
 
 
@@ -15,6 +17,7 @@ class TwoPlayerGAN(Recipe):
     """G makes samples from latents, D scores real and fake ones."""
 
     columns = {"x": Samples()}
+    judges = ("D",)
     telling = ("accuracy_real", "accuracy_fake")
     norm: ClassVar[bool] = True
     """D has normalisation layers"""
@@ -38,7 +41,12 @@ class TwoPlayerGAN(Recipe):
         return {"G": generator, "D": unconditional.discriminator(shape, self.width, self.architecture, self.norm)}
 
     def players(self):
-        return [Player(("D",), self.discriminator, times=self.d_steps), Player(("G",), self.generator)]
+        return self.pair()
+
+    def pair(self, **of_d) -> list[Player]:
+        """Both players; ``of_d``: further arguments of the discriminator's."""
+        generator = self.match_features if self.remedies.feature_matching else self.generator
+        return [Player(("D",), self.discriminator, times=self.d_steps, **of_d), Player(("G",), generator)]
 
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))
@@ -48,6 +56,12 @@ class TwoPlayerGAN(Recipe):
 
     def generator(self, t):
         return self.loss_g(t.D(t.fake))
+
+    def match_features(self, t):
+        """‖E f(x) − E f(G(z))‖², f the input of D's last layer (Salimans et al. 2016, section 3.1)."""
+        with torch.no_grad():
+            wanted = features_of(t.D, t.x)[1].flatten(1).mean(0)
+        return (features_of(t.D, t.fake)[1].flatten(1).mean(0) - wanted).square().sum()
 
     def loss_d(self, real: Tensor, fake: Tensor) -> Tensor:
         """Of the discriminator, from its scores [B]."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ganfast.objectives import wasserstein
-from ganfast.recipes.base import Player, scores
+from ganfast.recipes.base import scores
 from ganfast.recipes.two_player import TwoPlayerGAN
 
 
@@ -30,10 +30,7 @@ class WGAN(TwoPlayerGAN):
         self.require(self.clip > 0, "clip", "be above 0")
 
     def players(self):
-        return [
-            Player(("D",), self.discriminator, times=self.d_steps, after=self.clamp),
-            Player(("G",), self.generator),
-        ]
+        return self.pair(after=self.clamp)
 
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from ganfast import penalty
-from ganfast.recipes.base import Player
 from ganfast.recipes.two_player import TwoPlayerGAN
 
 
@@ -36,10 +35,7 @@ class WGANGP(TwoPlayerGAN):
         return self.architecture == "resnet"  # LayerNorm: BatchNorm would mix samples
 
     def players(self):
-        return [
-            Player(("D",), self.discriminator, times=self.d_steps, own_gradients=True),
-            Player(("G",), self.generator),
-        ]
+        return self.pair(own_gradients=True)
 
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))

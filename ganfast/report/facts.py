@@ -66,9 +66,14 @@ class Facts:
         """The recipe with its options; None where it is not installed or was another."""
         fields = {name: value for name, value in self.part("recipe").items() if name != "name"}
         try:
-            return RECIPES[self.recipe_name](**fields)
+            return RECIPES[self.recipe_name].from_options(fields)
         except (KeyError, TypeError, ValueError):
             return None
+
+    @property
+    def recipe_defaults(self) -> dict | None:
+        """The recipe's options by default; None where it is not installed."""
+        return RECIPES[self.recipe_name]().options() if self.recipe_name in RECIPES else None
 
     @property
     def given(self) -> dict[str, object]:
@@ -108,8 +113,7 @@ def read(run: Path) -> Facts:
         raise InputError(f"{run} is not a directory: give a run directory, as runs/00000-dcgan-digits.")
     facts = Facts(run, time.time())
     facts.checkpoints = checkpoints(run)
-    named = [(re.fullmatch(r"fakes-(\d+)\.png", path.name), path) for path in run.glob("fakes-*.png")]
-    facts.pictures = sorted((int(match[1]), path) for match, path in named if match)
+    facts.pictures = pictures(run)
     written = any((run / name).exists() for name in ("options.json", "stats.jsonl", "log.txt"))
     if not (facts.checkpoints or facts.pictures or written):
         raise InputError(f"{run} holds no run: give a run directory, as runs/00000-dcgan-digits.")
@@ -135,6 +139,12 @@ def read(run: Path) -> Facts:
     facts.missing += [f"{each.path.name} {each.sound}." for each in facts.checkpoints if each.sound not in ("", "yes")]
     facts.missing += [f"{path.name} was set aside when the run was resumed." for path in run.glob("damaged-*")]
     return facts
+
+
+def pictures(run: Path) -> list[tuple[int, Path]]:
+    """(step, fakes-STEP.png), oldest first."""
+    named = [(re.fullmatch(r"fakes-(\d+)\.png", path.name), path) for path in run.glob("fakes-*.png")]
+    return sorted((int(match[1]), path) for match, path in named if match)
 
 
 def read_about(facts: Facts) -> None:
@@ -225,34 +235,27 @@ def is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def known(values: dict, cls) -> dict:
-    """Those of ``values`` that are fields of ``cls``; ``resume`` stands for no option of the whole run."""
-    names = {each.name for each in dataclasses.fields(cls)} - {"resume"}
-    return {name: value for name, value in values.items() if name in names}
-
-
-def changed(values: dict, cls) -> dict:
-    """Those of ``values`` that differ from the defaults of dataclass ``cls``; all where there is none."""
-    if cls is None:
+def changed(values: dict, defaults: dict | None) -> dict:
+    """Those of ``values`` that have a default and differ from it; all where there are none."""
+    if defaults is None:
         return values
-    defaults = {each.name: each.default for each in dataclasses.fields(cls)}
     defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
-    return {name: value for name, value in known(values, cls).items() if value != defaults[name]}
+    return {name: value for name, value in values.items() if name in defaults and value != defaults[name]}
 
 
 def changed_options(facts: Facts) -> dict:
     """The run's options that differ from the defaults, some of which are the recipe's."""
     recipe = RECIPES.get(facts.recipe_name)
     own = {name: getattr(recipe, name) for name in ("batch", "lr_decay")} if recipe else {}
-    given = changed(facts.part("options"), TrainOptions)
+    defaults = {each.name: each.default for each in dataclasses.fields(TrainOptions) if each.name != "resume"}
+    given = changed(facts.part("options"), defaults)
     return {name: value for name, value in given.items() if own.get(name) != value}
 
 
 def command(facts: Facts) -> list[str]:
     """``ganfast train ...`` with every option that is not a default."""
-    recipe = RECIPES.get(facts.recipe_name)
     fields = {key: value for key, value in facts.part("recipe").items() if key != "name"}
-    given = {**changed_options(facts), **changed(fields, recipe)}
+    given = {**changed_options(facts), **changed(fields, facts.recipe_defaults)}
     words = ["ganfast", "train", facts.recipe_name]
     for name, value in given.items():
         flag = name.replace("_", "-")

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterable
 from html import escape
 
-from ganfast.recipes import RECIPES
 from ganfast.report import facts as reading
 from ganfast.report import images, tables
 from ganfast.report.charts import COLOURS, Line, bars, chart
@@ -177,11 +176,10 @@ def command(argv: list[str]) -> str:
 
 
 def options(facts: Facts) -> str:
-    recipe = RECIPES.get(facts.recipe_name)
     of_recipe, of_run = facts.part("recipe"), {**facts.part("options")}
     of_run.pop("resume", None)
     parts = [
-        ("Recipe", of_recipe, reading.changed(of_recipe, recipe) if recipe else {}),
+        ("Recipe", of_recipe, reading.changed(of_recipe, defaults) if (defaults := facts.recipe_defaults) else {}),
         ("Run", of_run, reading.changed_options(facts)),
         ("Data", facts.part("data"), {}),
         ("Second data", facts.part("data_b"), {}),

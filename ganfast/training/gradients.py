@@ -44,6 +44,11 @@ class FlatGradients:
     def zero(self) -> None:
         self.buffer.zero_()
 
+    def clip(self, largest: float, scale: Tensor | None) -> None:
+        """Scale all of them down to a norm of ``largest``, of the loss without its ``scale``."""
+        norm = self.norm() if scale is None else self.norm() / scale
+        self.buffer.mul_((largest / norm.clamp(min=largest)).to(self.buffer.dtype))
+
     def norm(self) -> Tensor:
         """‖∇‖₂ over all parameters, a scalar on the device."""
         return torch.linalg.vector_norm(self.buffer)

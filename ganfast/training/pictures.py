@@ -59,11 +59,17 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return picture.repeat(times, 0).repeat(times, 1) if times > 1 else picture
 
 
+def counts_of(points: np.ndarray, extent: float, side: int) -> np.ndarray:
+    """[N, D] → how many fall in each cell [side, side] of [−extent, extent]², by the first two coordinates; 0 where
+    there is one only."""
+    x, y = points[:, 0], points[:, 1] if points.shape[1] > 1 else np.zeros(len(points))
+    edges = np.linspace(-extent, extent, side + 1)
+    return np.histogram2d(-y, x, bins=(edges, edges))[0]
+
+
 def map_of_points(points: np.ndarray, extent: float, side: int = 200) -> np.ndarray:
     """[N, D] → the first two coordinates over [−extent, extent]² in 2·side pixels, darker where more fall."""
-    edges = np.linspace(-extent, extent, side + 1)
-    counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], bins=(edges, edges))
-    counts = np.minimum(counts, 4)  # a few points are as visible as many
+    counts = np.minimum(counts_of(points, extent, side), 4)  # a few points are as visible as many
     return (255 - counts / 4 * 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)[..., None]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ganfast import __version__
+from ganfast.data.sources import exists
 from ganfast.errors import InputError
 from ganfast.files import flush, replacing
 from ganfast.training import checkpoint
@@ -194,7 +195,7 @@ def data_of(about: dict) -> str | None:
     """The data of a run by its options.json: where its files lay, else the same word from here."""
     word = about.get("options", {}).get("data")
     source = about.get("data", {}).get("source")
-    return source if source and Path(source).exists() else word
+    return source if source and exists(source) else word
 
 
 def empty(run: Path) -> None:

@@ -1,8 +1,7 @@
 """From a trained recipe and seeds to samples."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -79,13 +78,6 @@ def fill(trained: Trained, seeds: Sequence[int]) -> dict[str, Tensor]:
         else:
             found[name] = torch.zeros(len(seeds), *spec.shape)
     return found
-
-
-def walk(trained: Trained, seeds: Sequence[int], truncation: float | None, frames: int) -> Iterator[dict[str, Tensor]]:
-    """From each seed to the next: latents z [frames, latent_dim], both ends included, and what is given the first."""
-    corners = models.latents(seeds, trained.latent_dim, truncation)
-    for seed, (a, b) in zip(seeds, pairwise(corners)):
-        yield {"z": slerp(a, b, torch.linspace(0, 1, frames)), **fill(trained, [seed] * frames)}
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

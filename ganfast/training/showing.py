@@ -1,14 +1,15 @@
 """The pictures that a run shows of its samples, whatever its recipe needs to make them."""
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganfast.data import Dataset, Sampler
 from ganfast.recipes import Trained
-from ganfast.training import pictures, sampling
+from ganfast.training import landscape, pictures, sampling
 
 SEEDS = 64  # samples of a grid
 POINTS = 2500  # samples of a map
@@ -20,13 +21,14 @@ TRAVERSAL = torch.linspace(-2, 2, COLUMNS)  # of a code
 class Show:
     """``picture()`` of what ``trained`` makes now, always of the same latents; ``reals()`` of the data.
 
-    Without conditions: a grid of 64 seeds, or a map of points. By labels: a row for each class, a column for each seed.
-    By attributes that are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the
-    data has it, target. Autoencoders: a row of real samples and one of their reconstructions below.
+    Without conditions: a grid of 64 seeds. By labels: a row for each class, a column for each seed. By attributes that
+    are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the data has it,
+    target. Autoencoders: a row of real samples and one of their reconstructions below. Points: real and generated ones,
+    in the plane over level lines and gradients of ``networks["D"]`` where that scores points alone; it stays as it is.
     """
 
-    def __init__(self, trained: Trained, sources: list[Dataset], seed: int):
-        self.trained, self.sources, self.seed = trained, sources, seed
+    def __init__(self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module]):
+        self.trained, self.sources, self.seed, self.networks = trained, sources, seed, networks
 
     @functools.cached_property
     def extent(self) -> float:
@@ -57,12 +59,28 @@ class Show:
             return self.translations(kinds["images"])
         if "labels" in kinds or "attributes" in kinds:
             samples = self.conditions(kinds)
-            return pictures.picture_of(samples, COLUMNS, self.extent)
-        points = self.sources[0].kind == "points"
-        samples = sampling.sample(self.trained, range(POINTS if points else SEEDS))
-        if self.trained.reconstructs:
-            samples = torch.cat([samples, self.reconstructions()])
-        return pictures.picture_of(samples, None if points else COLUMNS, self.extent)
+        else:
+            samples = sampling.sample(self.trained, range(POINTS if self.sources[0].kind == "points" else SEEDS))
+            if self.trained.reconstructs:
+                samples = torch.cat([samples, self.reconstructions()])
+        return self.scatter(samples) if samples.ndim == 2 else pictures.picture_of(samples, COLUMNS)
+
+    def scatter(self, samples: Tensor) -> np.ndarray:
+        """Points [N, D] among real ones, and what the discriminator makes of the plane where D = 2."""
+        seen = None
+        if self.critic is not None and samples.shape[1] == 2:
+            seen = landscape.survey(self.critic, self.extent, self.trained.device)
+        return landscape.picture(self.real_points, samples.float().numpy(), self.extent, seen)
+
+    @functools.cached_property
+    def critic(self) -> nn.Module | None:
+        """The discriminator, where it scores points of the plane alone."""
+        network = self.networks.get("D")
+        return network if network is not None and landscape.judges_points(network, self.trained.device) else None
+
+    @functools.cached_property
+    def real_points(self) -> np.ndarray:
+        return self.real(POINTS).float().numpy()
 
     def conditions(self, kinds: dict[str, str]) -> Tensor:
         """[rows · COLUMNS, ...]: a row for each class, then one for each code of the recipe's own."""

@@ -12,6 +12,7 @@ from ganfast.errors import InputError
 from ganfast.recipes.base import Player, Recipe
 from ganfast.training.ema import Average
 from ganfast.training.gradients import FlatGradients
+from ganfast.training.history import History
 from ganfast.training.precision import Precision
 from ganfast.training.running_means import RunningMeans
 
@@ -56,12 +57,14 @@ class RunState:
         """
         self.game, self.specs, self.stage = game, specs, stage
         before = self.networks, self.averages
-        self.networks = {name: self.place(network).train() for name, network in game.networks(specs).items()}
+        self.networks = {name: self.place(network).train() for name, network in game.build(specs).items()}
         self.players = game.players()
         check(game, self.players, self.networks)
         trained = {name for player in self.players for name in player.trains}
         for name in self.networks.keys() - trained:
             self.networks[name].eval().requires_grad_(False)
+        remedies = game.remedies
+        remedies.attached_to(self.networks, game.judges, self.count)
         carry_over(before[0], self.networks)
         self.averages = {n: copy.deepcopy(self.networks[n]).eval().requires_grad_(False) for n in game.averaged}
         carry_over(before[1], self.averages)
@@ -73,6 +76,11 @@ class RunState:
                 parameters = list(parameters_of(self.networks[name] for name in player.trains))
                 self.gradients[key(player)] = FlatGradients(parameters)
                 self.optimizers[key(player)] = (player.optimizer or game.adam())(parameters)
+                if remedies.lr_d and set(player.trains) <= set(game.judges):
+                    for group in self.optimizers[key(player)].param_groups:
+                        group["lr"] = remedies.lr_d
+        self.histories = {name: History(each, remedies.historical_averaging) for name, each in self.gradients.items()
+                          if remedies.historical_averaging}  # fmt: skip
         self.rates = [pair for each in self.optimizers.values() for pair in rates_on_device(each, self.device)]
         self.tensors = {name: on_device(value, self.device) for name, value in game.state(specs).items()}
 
@@ -82,6 +90,7 @@ class RunState:
             "averages": {name: network.state_dict() for name, network in self.averages.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "tensors": self.tensors,
+            "histories": {name: history.state_dict() for name, history in self.histories.items()},
             "noise": self.noise.get_state(),
             "precision": self.precision.state(),
             "means": self.means.state_dict(),
@@ -103,6 +112,8 @@ class RunState:
             load_optimizer(optimizer, state["optimizers"][name])
         for name, tensor in self.tensors.items():
             tensor.copy_(state["tensors"][name])
+        for name, history in self.histories.items():
+            history.load_state_dict(state["histories"][name])
         self.noise.set_state(state["noise"].cpu())
         self.precision.load_state(state["precision"])
         self.means.load_state_dict(state["means"])

@@ -1,5 +1,6 @@
 """One training step: every player that is due moves in its turn, then the averages follow."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ class Step:
             lambda: state.precision.scale, average, gather,
         )  # fmt: skip
         self.losses = {player.name: player.loss for player in state.players if player.loss is not None}
+        remedies = state.game.remedies
+        self.changes: dict[str, list[Callable]] = {}  # of a player's gradients, before its optimiser has them
+        for name, gradients in state.gradients.items():
+            pulls = [state.histories[name].pull] if name in state.histories else []
+            clips = [functools.partial(gradients.clip, remedies.clip_gradients)] if remedies.clip_gradients else []
+            self.changes[name] = pulls + clips
         self.apart: dict[str, Callable] = {}  # compiled networks, for players that do not train them
         self.updates = list(plan(state.players, state.networks))
         trained = [set(map(id, gradients.parameters)) for gradients in state.gradients.values()]
@@ -137,6 +144,8 @@ class Step:
                 gradients.write(torch.full_like(view, torch.nan) for view in gradients.views)
                 loss = gradients.buffer.new_full((), torch.nan)
             self.average_ranks(gradients.buffer)
+            for change in self.changes.get(key(player), ()):
+                change(state.precision.scale)
             state.precision.update(state.optimizers[key(player)])
         if player.after is not None:
             with torch.no_grad():

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
 from ganfast.data.options import data_fields, parse_size, size_word
-from ganfast.data.sources import BUILT_IN
+from ganfast.data.sources import place_of
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
 from ganfast.nn.ranks import gather
@@ -43,13 +43,6 @@ class Row:
     images: int
     waited: float
     steps: int
-
-
-def place_of(source) -> str | None:
-    """Where the files of a source lie, whatever the working directory is later; None of what has none."""
-    if isinstance(source, Dataset) or source in BUILT_IN:
-        return None
-    return str(Path(source).expanduser().absolute())
 
 
 class Trainer:
@@ -121,7 +114,8 @@ class Trainer:
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
-        self.places = {which: place_of(source) for which, source in zip(("data", "data_b"), given)}
+        self.places = {which: None if isinstance(source, Dataset) else place_of(os.fspath(source))
+                       for which, source in zip(("data", "data_b"), given)}  # fmt: skip
         for source in given:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
@@ -158,7 +152,7 @@ class Trainer:
         self.trained = Trained(
             self.state.game, self.specs, self.state.averages, (recipe, self.total_steps, stage)
         ).eval()  # fmt: skip
-        self.show = Show(self.trained, self.sources, opts.seed)
+        self.show = Show(self.trained, self.sources, opts.seed, self.state.networks)
         self.update = Step(
             self.state, opts.lr_decay, self.total_steps, self.ranks.average,
             lambda rows: gather(rows).flatten(0, 1),
@@ -227,7 +221,7 @@ class Trainer:
     def about(self) -> dict:
         """What a run is, for options.json and the checkpoints."""
         found = {
-            "recipe": {"name": self.recipe.name, **dataclasses.asdict(self.recipe)},
+            "recipe": {"name": self.recipe.name, **self.recipe.options()},
             "options": dataclasses.asdict(self.options) | {"resume": None},
             "total_steps": self.total_steps,
         }

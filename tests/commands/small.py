@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ganfast.data.columns import Attributes, Images, Labels, Points, Spec, Tokens
+from ganfast.data.columns import Attributes, Images, Labels, Points, Samples, Spec, Tokens
 from ganfast.recipes import BEGAN, CGAN, DCGAN, GAN, RECIPES, CycleGAN, InfoGAN, Recipe, Trained
 from ganfast.recipes.trained import save
 
 KINDS = {
     Images.kind: Spec("images", (1, 16, 16)),
     Points.kind: Spec("points", (2,)),
+    Samples.kind: Spec("images", (1, 16, 16)),
     Labels.kind: Spec("labels", (), ("cat", "dog", "t-shirt", "7")),
     Attributes.kind: Spec("attributes", (3,)),
     Tokens.kind: Spec("tokens", (5,)),
@@ -37,7 +38,7 @@ def dcgan() -> str:
 
 
 def gan() -> str:
-    return saved(GAN(width=8, latent_dim=3))
+    return saved(GAN(width=8, latent_dim=3), x=KINDS[Points.kind])
 
 
 def cgan(**specs: Spec) -> str:

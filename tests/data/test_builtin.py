@@ -66,3 +66,26 @@ def test_unknown_gaussians_list_what_exists():
 def test_points_have_no_size(option):
     with pytest.raises(InputError, match="holds points"):
         open_dataset("gaussians:ring8", **option)
+
+
+def test_stacked_images_are_three_of_the_source():
+    base, data = open_dataset("digits", size=16), open_dataset("stacked:digits", size=16)
+    assert (data.name, data.shape, len(data), data.num_classes) == ("stacked-digits", (3, 16, 16), 128_000, 1000)
+    assert data.names["labels"][42] == "042"
+    rows = {image.numpy().tobytes(): int(label) for image, label in zip(base.samples[..., 0], base.labels)}
+    for image, label in zip(data.samples[-3:], data.labels[-3:]):
+        digits = [rows[image[..., c].contiguous().numpy().tobytes()] for c in range(3)]
+        assert int("".join(map(str, digits))) == label
+    share = torch.bincount(data.labels // 100, minlength=10) / 128_000
+    assert (share - torch.bincount(base.labels) / len(base)).abs().max() < 5 * np.sqrt(0.1 / 128_000)
+    assert open_dataset("stacked:digits", size=16).fingerprint() == data.fingerprint()
+    with pytest.raises(InputError, match="--channels 1: stacked images have 3"):
+        open_dataset("stacked:digits", channels=1)
+
+
+def test_what_cannot_be_stacked_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="^/nowhere: no such file"):
+        open_dataset("stacked:/nowhere")
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 16, 16), np.uint8))
+    with pytest.raises(InputError, match="stacked:a: needs grey images with labels"):
+        open_dataset(f"stacked:{tmp_path}/a.npz")

@@ -6,6 +6,7 @@ from torch import nn
 from ganfast.data import Dataset, Images, Loader, Sampler, match
 from ganfast.recipes import RECIPES, Player, Recipe
 from ganfast.recipes.base import batches_per_step
+from ganfast.recipes.remedies import Remedies
 from ganfast.training.precision import Precision
 from ganfast.training.running_means import RunningMeans
 from ganfast.training.state import RunState
@@ -29,8 +30,13 @@ FOUR = {
     "cyclegan": RECIPES["cyclegan"](width=4, blocks=1, layers=2, pool=14),
 }
 SMALL = {"width": 4, "latent_dim": 6}
-CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "ns-gp", "dragan", "pacgan")}
-GAMES = FIVE | FOUR | CLASSICS
+CLASSICS = {name: RECIPES[name](**SMALL) for name in ("lsgan", "hinge", "f-gan", "ns-gp", "dragan", "pacgan", "ebgan")}
+EVERYTHING = Remedies(
+    augment="color,translation,cutout", instance_noise=0.1, spectral_norm=True, minibatch="discrimination",
+    virtual_batch_norm=3, feature_matching=True, historical_averaging=0.01, clip_gradients=0.5, lr_d=1e-3,
+)  # fmt: skip
+REMEDIED = {"remedied": RECIPES["dcgan"](**SMALL, remedies=EVERYTHING)}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
