@@ -80,7 +80,6 @@ class _Largest(torch.autograd.Function):
         return (x.detach() == largest.detach()) * grad.unsqueeze(2)
 
 
-
 @dataclass(frozen=True)
 class Game:
     """What a row of the table plays, and with which rates of Adam; ``loss`` is gan, wgan-gp or r3gan."""
