@@ -33,9 +33,9 @@ ROWS = {
     "PacGAN4": Game(packing=4),
     "minibatch discrimination": Game(kernels=16),
     "WGAN-GP": Game("wgan-gp", d_steps=5, penalty=0.1, beta1=0.0, beta2=0.9),
-    "r3gan": Game("r3gan", penalty=0.1, beta1=0.0, beta2=0.99),
+    "r3gan": Game("r3gan", penalty=0.05, beta1=0.0, beta2=0.99),
 }
-STEPS = {"ring8": 6000, "grid25": 10_000}
+UPDATES = {"ring8": 5000, "grid25": 10_000}  # of the discriminator, those that an unrolled generator foresees included
 EVALUATED, DRAWN = 2500, 400  # samples
 
 # modes, high-quality share, reverse KL: tables 1 and 2 of the paper, ten trials each
@@ -61,7 +61,7 @@ def measure(name: str, data: str, options) -> dict:
     device = torch.device(options.device)
     centres, std = MODES[data]
     game, seeds = replace(ROWS[name], lr=options.lr), list(range(options.seeds))
-    steps = options.steps or STEPS[data]
+    steps = (options.updates or UPDATES[data]) // game.updates
     side = SideBySide(game, gaussians(data).samples.to(device), seeds, options.width, options.batch)
     began, wall = time.process_time(), time.perf_counter()
     side.train(steps, late_linear if options.lr_decay == "late-linear" else lambda progress: 1.0)
@@ -136,6 +136,7 @@ Networks are the paper's (`ganfast.models.mlp`): a generator of four hidden laye
 normal latent, a discriminator of three maxout layers of half that width with five pieces, weights N(0, 0.02²), batches
 of 100. r3gan's generator has no BatchNorm and weights N(0, 1/width). All seeds of a row are trained side by side as one
 batched process (`bench/side_by_side.py`; `tests/bench/test_side_by_side.py` holds that they are single trainings).
+Every row has as many updates of the discriminator as the others, those that an unrolled generator looks ahead included.
 Samples come from the exponential moving average of the generator, decay 0.999 with the trainer's warm-up.
 """
 FULL = """
@@ -144,7 +145,7 @@ FULL = """
 The paper's protocol (constant learning rate 1e-4, 400,000 steps, width 400, ten seeds) is for a GPU. Each row is kept
 as soon as it is trained, and the same command goes on where it stopped:
 
-    python bench/modes.py --results bench/results/modes/full.json --device cuda --width 400 --steps 400000 \\
+    python bench/modes.py --results bench/results/modes/full.json --device cuda --width 400 --updates 400000 \\
         --lr 1e-4 --lr-decay none --seeds 10
 """
 
@@ -181,8 +182,8 @@ def table(rows: dict, data: str) -> list[str]:
 def speed_table(found: dict) -> list[str]:
     lines = [
         "\n### What training side by side saves\n",
-        f"CPU time of a step of all {found['seeds']} seeds at width {found['width']}, in turns, on a machine with other",
-        f"work (load {found['load']}), revision {found['revision']}; ratios are medians and quartiles. `Trainer` runs",
+        f"CPU time of a step of all {found['seeds']} seeds at width {found['width']}, in turns; other work ran beside",
+        f"it (load {found['load']}), revision {found['revision']}; ratios are medians and quartiles. `Trainer` has",
         "the package's recipe, whose penalty takes no double backward; the same loop is this page's, a seed at a time.\n",
         "| | batched | the same loop, each seed alone | over batched | `Trainer`, each seed alone | over batched |",
         "|---|---|---|---|---|---|",
@@ -254,8 +255,8 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--data", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="by default " + ", ".join(f"{n} of {d}" for d, n in STEPS.items()))
-    parser.add_argument("--width", type=int, default=128, help="of the generator; the discriminator has half")
+    parser.add_argument("--updates", type=int, help="of the discriminator; a step of unrolled has 6, of WGAN-GP 5")
+    parser.add_argument("--width", type=int, default=100, help="of the generator; the discriminator has half")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--lr-decay", choices=DECAYS, default="late-linear")

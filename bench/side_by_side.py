@@ -95,6 +95,11 @@ class Game:
     beta1: float = 0.8
     beta2: float = 0.999
 
+    @property
+    def updates(self) -> int:
+        """Updates of D in a step, those that G looks ahead included."""
+        return self.d_steps + self.unroll
+
     def networks(self, width: int, seed: int) -> tuple[nn.Module, nn.Module]:
         """G of ``width`` hidden units a layer and D of half as many, by the seed alone."""
         with torch.random.fork_rng(devices=[]):
