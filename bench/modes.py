@@ -58,7 +58,7 @@ def late_linear(progress: float) -> float:
 
 def measure(name: str, data: str, options) -> dict:
     """Train one row's seeds side by side, and score each: 2,500 samples of the averaged generator."""
-    device = torch.device(options.device)
+    device, run = torch.device(options.device), about()
     centres, std = MODES[data]
     game, seeds = replace(ROWS[name], lr=options.lr), list(range(options.seeds))
     steps = (options.updates or UPDATES[data]) // game.updates
@@ -72,7 +72,7 @@ def measure(name: str, data: str, options) -> dict:
     return {
         "row": name, "data": data, "seeds": seeds, "steps": steps, "width": options.width, "batch": options.batch,
         "lr_decay": options.lr_decay, "game": asdict(game), **scores, **{k: round(v, 1) for k, v in spent.items()},
-        **about(),
+        **run,
         "samples": [[round(value, 3) for value in point] for point in samples[0, :DRAWN].tolist()],
     }  # fmt: skip
 
@@ -80,7 +80,7 @@ def measure(name: str, data: str, options) -> dict:
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 
-def speed(options, rounds: int = 9, steps: int = 30) -> dict:
+def speed(options, rounds: int = 5, steps: int = 20) -> dict:
     """CPU seconds of a step of all seeds: batched, by the same loop for each seed alone, and by `Trainer` for each.
 
     In turns; medians, and the quartiles of the neighbours' ratios to the batched step.
@@ -184,7 +184,7 @@ def speed_table(found: dict) -> list[str]:
         "\n### What training side by side saves\n",
         f"CPU time of a step of all {found['seeds']} seeds at width {found['width']}, in turns; other work ran beside",
         f"it (load {found['load']}), revision {found['revision']}; ratios are medians and quartiles. `Trainer` has",
-        "the package's recipe, whose penalty takes no double backward; the same loop is this page's, a seed at a time.\n",
+        "the package's recipe, whose penalty takes no double backward; the same loop is this page's, seed by seed.\n",
         "| | batched | the same loop, each seed alone | over batched | `Trainer`, each seed alone | over batched |",
         "|---|---|---|---|---|---|",
     ]
