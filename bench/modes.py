@@ -150,20 +150,22 @@ as soon as it is trained, and the same command goes on where it stopped:
 """
 
 
-def spread(values: list[float], form: str, worst: float) -> str:
-    numbers = statistics.mean(values), statistics.stdev(values), worst
-    return "{} ± {} / {}".format(*(format(number, form) for number in numbers))
+def spread(values: list[float], worst: float, form: str) -> str:
+    found = torch.tensor(values, dtype=torch.float64)  # of infinite ones the deviation is nan
+    return f"{found.mean():{form}} ± {found.std():{form}} / {worst:{form}}"
 
 
 def cells(row: dict) -> list[str]:
     game = row["game"]
     return [
-        spread(row["modes"], ".1f", min(row["modes"])),
-        spread(row["high_quality"], ".1%", min(row["high_quality"])),
-        spread(row["reverse_kl"], ".2f", max(row["reverse_kl"])),
-        str(row["steps"]), f"{game['lr']:g}, β {game['beta1']:g}, {game['beta2']:g}", f"{row['cpu_seconds']:.0f}",
+        spread(row["modes"], min(row["modes"]), ".1f"),
+        spread(row["high_quality"], min(row["high_quality"]), ".1%"),
+        spread(row["reverse_kl"], max(row["reverse_kl"]), ".2f"),
+        str(row["steps"]),
+        f"{game['lr']:g}, β {game['beta1']:g}, {game['beta2']:g}",
+        f"{row['cpu_seconds']:.0f}",
         row["revision"],
-    ]  # fmt: skip
+    ]
 
 
 HEAD = ("modes", "high quality", "reverse KL", "steps", "Adam", "CPU s", "revision")
