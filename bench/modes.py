@@ -34,6 +34,7 @@ ROWS = {
     "minibatch discrimination": Game(kernels=16),
     "WGAN-GP": Game("wgan-gp", d_steps=5, penalty=0.1, beta1=0.0, beta2=0.9),
     "r3gan": Game("r3gan", penalty=0.05, beta1=0.0, beta2=0.99),
+    "r3gan, twice as long": Game("r3gan", penalty=0.05, beta1=0.0, beta2=0.99, length=2),
 }
 UPDATES = {"ring8": 5000, "grid25": 10_000}  # of the discriminator, those that an unrolled generator foresees included
 EVALUATED, DRAWN = 2500, 400  # samples
@@ -61,7 +62,7 @@ def measure(name: str, data: str, options) -> dict:
     device, run = torch.device(options.device), about()
     centres, std = MODES[data]
     game, seeds = replace(ROWS[name], lr=options.lr), list(range(options.seeds))
-    steps = (options.updates or UPDATES[data]) // game.updates
+    steps = (options.updates or UPDATES[data]) * game.length // game.updates
     side = SideBySide(game, gaussians(data).samples.to(device), seeds, options.width, options.batch)
     began, wall = time.process_time(), time.perf_counter()
     side.train(steps, late_linear if options.lr_decay == "late-linear" else lambda progress: 1.0)

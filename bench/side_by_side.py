@@ -94,6 +94,7 @@ class Game:
     lr: float = 1e-4
     beta1: float = 0.8
     beta2: float = 0.999
+    length: int = 1  # times the updates of other rows
 
     @property
     def updates(self) -> int:
