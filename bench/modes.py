@@ -218,7 +218,7 @@ def draw(rows: dict, path: Path) -> None:
                 edgecolor="tab:red", linewidth=0.5,
             ))  # fmt: skip
             if found := rows.get(f"{data}/{name}"):
-                axes.scatter(*zip(*found["samples"]), s=1, linewidths=0)
+                axes.scatter(*zip(*found["samples"]), s=2, linewidths=0, color="tab:blue")
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title=name if i == 0 else "")
             axes.title.set_fontsize(8)
     FigureCanvasAgg(figure).print_png(path, pil_kwargs={"optimize": True})
