@@ -74,7 +74,7 @@ def measure(name: str, data: str, options) -> dict:
         "row": name, "data": data, "seeds": seeds, "steps": steps, "width": options.width, "batch": options.batch,
         "lr_decay": options.lr_decay, "game": asdict(game), **scores, **{k: round(v, 1) for k, v in spent.items()},
         **run,
-        "samples": [[round(value, 3) for value in point] for point in samples[0, :DRAWN].tolist()],
+        "samples": " ".join(f"{value:.3f}" for value in samples[0, :DRAWN].flatten().tolist()),
     }  # fmt: skip
 
 
@@ -218,7 +218,8 @@ def draw(rows: dict, path: Path) -> None:
                 edgecolor="tab:red", linewidth=0.5,
             ))  # fmt: skip
             if found := rows.get(f"{data}/{name}"):
-                axes.scatter(*zip(*found["samples"]), s=2, linewidths=0, color="tab:blue")
+                numbers = [float(word) for word in found["samples"].split()]
+                axes.scatter(numbers[::2], numbers[1::2], s=2, linewidths=0, color="tab:blue")
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title=name if i == 0 else "")
             axes.title.set_fontsize(8)
     FigureCanvasAgg(figure).print_png(path, pil_kwargs={"optimize": True})

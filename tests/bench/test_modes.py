@@ -20,7 +20,7 @@ def test_rows_are_kept_and_rendered(tmp_path, monkeypatch):
     found = json.loads(results.read_text())["rows"]
     assert {name: row["steps"] for name, row in found.items()} == {"ring8/r3gan": 6, "ring8/unrolled": 1}
     row = found["ring8/r3gan"]
-    assert len(row["modes"]) == len(row["high_quality"]) == 2 and len(row["samples"]) == modes.DRAWN
+    assert len(row["modes"]) == len(row["high_quality"]) == 2 and len(row["samples"].split()) == 2 * modes.DRAWN
     row.update(modes=[8, 6], high_quality=[0.9, 0.8], reverse_kl=[0.1, 0.3])
     results.write_text(json.dumps({"environment": modes.calibrate.environment(), "rows": found}))
     modes.render(results.parent, tmp_path / "modes.md")
