@@ -116,7 +116,7 @@ def render(found: dict) -> str:
             continue
         low, high = min(row["shares"]), max(row["shares"])
         rows.append(
-            f"| {name} | `{row['command'].partition('--lr-decay linear')[2].strip() or '(defaults)'}` "
+            f"| {name} | {f'`{RECIPES[name]}`' if RECIPES[name] else ''} "
             f"| {row['cpu_seconds']:.0f} | {row['frechet']:.2f} | {row['frechet'] / row['floor']:.0f}× "
             f"| {row['recall']:.2f} | {row['confidence']:.1%} | {low:.0%} to {high:.0%} |"
         )
@@ -128,17 +128,19 @@ def render(found: dict) -> str:
 Written by `python bench/recipes.py` from `bench/results/recipes.json`; do not edit it by hand.
 
 Sixteen unconditional recipes on 1,797 handwritten digits at 16×16 pixels, one CPU thread each, far shorter than any
-paper trains: `ganfast train NAME {IMAGES}` and what the table says. The Fréchet distance is over the features of a
-classifier of the digits (`frechet-lenet`, [scores.md](scores.md)), beside it how many times that is of what real digits
-have; recall is the share of real digits inside the samples' manifold; then the classifier's mean confidence in samples
+paper trains: `ganfast train NAME` with the options of the table and
+
+    {IMAGES}
+
+The Fréchet distance is over the features of a classifier of the digits (`frechet-lenet`, [scores.md](scores.md)), beside
+it how many times that is of what real digits have; recall is the share of real digits inside the samples' manifold; then the classifier's mean confidence in samples
 and the smallest and largest share of a class. One seed each: differences of a few tenths say nothing.
 
 | Recipe | Options | CPU s | Fréchet | of the floor | Recall | Confidence | Shares of classes |
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Floor {some.get("floor", float("nan")):.3f}, 898 samples; {some.get("machine", "")}, {some.get("date", "")}, revision
-{some.get("revision", "")}.
+898 samples; floor {some.get("floor", float("nan")):.1f}; {some.get("machine", "")}, {some.get("date", "")}, revision {some.get("revision", "")}.
 
 ![Two rows of eight samples of each recipe](recipes/classics.png)
 
