@@ -122,6 +122,7 @@ def render(found: dict) -> str:
         )
     some = next(iter(found.values()), {})
     names = list(RECIPES)
+    about = f"Measured on {some.get('date')}, revision {some.get('revision')}, {some.get('machine')}."
     order = "; ".join(f"{a}, {b}" for a, b in zip(names[::2], names[1::2]))
     return f"""# The classics on the digits
 
@@ -132,15 +133,16 @@ paper trains: `ganfast train NAME` with the options of the table and
 
     {IMAGES}
 
-The Fréchet distance is over the features of a classifier of the digits (`frechet-lenet`, [scores.md](scores.md)), beside
-it how many times that is of what real digits have; recall is the share of real digits inside the samples' manifold; then the classifier's mean confidence in samples
-and the smallest and largest share of a class. One seed each: differences of a few tenths say nothing.
+The Fréchet distance is over the features of a classifier of the digits (`frechet-lenet`, [scores.md](scores.md));
+beside it stands how many times that is of what real digits have; recall is the share of real digits inside the samples'
+manifold; then come the classifier's mean confidence in samples, and the smallest and largest share of a class. One seed
+each: small differences say nothing.
 
 | Recipe | Options | CPU s | Fréchet | of the floor | Recall | Confidence | Shares of classes |
 |---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-898 samples; floor {some.get("floor", float("nan")):.1f}; {some.get("machine", "")}, {some.get("date", "")}, revision {some.get("revision", "")}.
+898 samples; the floor is {some.get("floor", float("nan")):.1f}. {about}
 
 ![Two rows of eight samples of each recipe](recipes/classics.png)
 
