@@ -1,6 +1,6 @@
-"""Every unconditional recipe, trained for a minute or so on the built-in digits and on the ring, and scored.
+"""Every unconditional recipe, trained for a minute or so on the built-in digits, and scored.
 
-python bench/recipes.py               train and score what bench/results/recipes.json lacks, then write docs/classics.md
+python bench/recipes.py               train and score what its results lack, then write docs/classics.md
 python bench/recipes.py --only lsgan  that one anew
 python bench/recipes.py --render      write the page alone
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, PICTURE = (
-    ROOT / "bench/results/recipes.json",
+    ROOT / "bench/results/recipes/digits.json",
     ROOT / "docs/classics.md",
     ROOT / "docs/recipes/classics.png",
 )
@@ -126,7 +126,7 @@ def render(found: dict) -> str:
     order = "; ".join(f"{a}, {b}" for a, b in zip(names[::2], names[1::2]))
     return f"""# The classics on the digits
 
-Written by `python bench/recipes.py` from `bench/results/recipes.json`; do not edit it by hand.
+Written by `python bench/recipes.py` from `bench/results/recipes/digits.json`; do not edit it by hand.
 
 Sixteen unconditional recipes on 1,797 handwritten digits at 16×16 pixels, one CPU thread each, far shorter than any
 paper trains: `ganfast train NAME` with the options of the table and
