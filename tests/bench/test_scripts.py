@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import classics
 import compare
 import pytest
 import render
@@ -122,6 +123,14 @@ def test_verdicts_need_more_than_noise_and_reruns_are_compared():
     assert verdict.again(first, second) == (2, 0.25, 0.5, "a", 1)
     assert verdict.again(first, {}) == (0, 0.0, 0.0, "", 0)
     assert verdict.title("critic r1 conv width 16 batch 4 fp32 on cpu")[1] == "width 16 batch 4 fp32"
+
+
+def test_the_page_of_the_classics_is_what_its_results_say():
+    from ganfast.recipes import RECIPES
+
+    unconditional = {name for name, each in RECIPES.items() if not each().given} - {"began", "cyclegan", "infogan"}
+    assert set(classics.RECIPES) == unconditional
+    assert classics.PAGE.read_text() == classics.render(json.loads(classics.RESULTS.read_text()))
 
 
 def test_the_committed_pages_are_what_the_results_say():

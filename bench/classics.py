@@ -1,8 +1,8 @@
 """Every unconditional recipe, trained for a minute or so on the built-in digits, and scored.
 
-python bench/recipes.py               train and score what its results lack, then write docs/classics.md
-python bench/recipes.py --only lsgan  that one anew
-python bench/recipes.py --render      write the page alone
+python bench/classics.py               train and score what its results lack, then write docs/classics.md
+python bench/classics.py --only lsgan  that one anew
+python bench/classics.py --render      write the page alone
 """
 
 import argparse
@@ -126,7 +126,7 @@ def render(found: dict) -> str:
     order = "; ".join(f"{a}, {b}" for a, b in zip(names[::2], names[1::2]))
     return f"""# The classics on the digits
 
-Written by `python bench/recipes.py` from `bench/results/recipes/digits.json`; do not edit it by hand.
+Written by `python bench/classics.py` from `bench/results/recipes/digits.json`; do not edit it by hand.
 
 Sixteen unconditional recipes on 1,797 handwritten digits at 16×16 pixels, one CPU thread each, far shorter than any
 paper trains: `ganfast train NAME` with the options of the table and
