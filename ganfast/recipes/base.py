@@ -137,6 +137,9 @@ class Recipe:
     def build(self, data: Mapping[str, Spec]) -> dict[str, nn.Module]:
         """The networks with what remedies change in them."""
         networks = self.networks(data)
+        first = next(iter(data.values()))
+        if self.remedies.augment and len(first.shape) != 3:
+            raise InputError(f"--augment changes images, and the data is {first.kind}: leave it out.")
         self.remedies.built_in(networks, self.judges, self.latent_dim)
         return networks
 

@@ -43,6 +43,10 @@ class CycleGAN(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.remedies.minibatch == "discrimination":
+            raise InputError(
+                "a discriminator of patches has no one place for minibatch discrimination: give --minibatch stddev."
+            )
         for name in ("blocks", "layers", "pool"):
             self.require(getattr(self, name) >= 1, name, "be at least 1")
 

@@ -1,5 +1,6 @@
 """Remedies for an unstable game, switches of every recipe where they make sense. What is off costs nothing."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -45,7 +46,8 @@ class Remedies:
         self.require(self.noise_steps >= 1, "noise_steps", "be at least 1")
         self.require(self.lr_d is None or self.lr_d > 0, "lr_d", "be above 0")
         if self.augment:
-            gnn.Augment(self.augment)  # its words are known
+            with explained("augment"):
+                gnn.Augment(self.augment)
 
     def require(self, holds: bool, name: str, what: str) -> None:
         if not holds:
@@ -62,11 +64,14 @@ class Remedies:
             if self.spectral_norm:
                 gnn.spectral_norm(networks[name])
             if self.minibatch != "none":
-                gnn.with_minibatch_features(networks[name], self.minibatch)
+                with explained("minibatch"):
+                    gnn.with_minibatch_features(networks[name], self.minibatch)
             if self.feature_matching:
-                gnn.keep_features(networks[name])
+                with explained("feature_matching"):
+                    gnn.keep_features(networks[name])
         if self.virtual_batch_norm:
-            gnn.virtual_batch_norm(networks["G"], torch.randn(self.virtual_batch_norm, latent_dim))
+            with explained("virtual_batch_norm"):
+                gnn.virtual_batch_norm(networks["G"], torch.randn(self.virtual_batch_norm, latent_dim))
 
     def attached_to(self, networks: Mapping[str, nn.Module], judges: tuple[str, ...], steps: Tensor) -> None:
         """Have ``judges`` see their first argument changed; ``steps`` counts those of the run, on the device."""
@@ -75,6 +80,17 @@ class Remedies:
                 before(networks[name], gnn.Augment(self.augment))
             if self.instance_noise:
                 before(networks[name], Fading(gnn.InstanceNoise(self.instance_noise), steps, self.noise_steps))
+
+
+@contextlib.contextmanager
+def explained(name: str):
+    """What a layer says that cannot be made, as a sentence on the option."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(
+            f"--{name.replace('_', '-')} cannot be had here ({error}): give another value or leave it out."
+        ) from None
 
 
 class Fading:

@@ -1,6 +1,7 @@
 """What the engine does for remedies: it changes gradients before an update, rates, and what discriminators see."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -108,6 +109,26 @@ def test_a_remedy_that_would_do_nothing_is_refused(name, remedies, why):
 def test_impossible_remedies_are_named(remedies, why):
     with pytest.raises((InputError, ValueError), match=why):
         Remedies(**remedies)
+
+
+@pytest.mark.parametrize(
+    "recipe, data, why",
+    [
+        (game(augment="color"), "digits", None),
+        (RECIPES["gan"](remedies=Remedies(augment="color")), "gaussians:ring8", "--augment changes images, and the"),
+        (game("r3gan", virtual_batch_norm=4), "digits", r"--virtual-batch-norm cannot be had here \(network: Gen"),
+        (game(virtual_batch_norm=1), "digits", r"--virtual-batch-norm cannot be had here \(reference: got batches"),
+    ],
+)
+def test_a_remedy_that_the_networks_cannot_have_is_one_sentence(recipe, data, why, tmp_path):
+    make = functools.partial(
+        Trainer, recipe, data, size=16 if data == "digits" else None, batch=4, outdir=str(tmp_path)
+    )
+    if why is None:
+        assert make().state.networks["D"]._forward_pre_hooks
+        return
+    with pytest.raises(InputError, match=why):
+        make()
 
 
 def test_a_run_keeps_its_remedies_and_refuses_others(tmp_path):
