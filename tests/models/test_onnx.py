@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from ganfast import load
-from ganfast.data.columns import Images, Labels, Points, Spec
+from ganfast.data.columns import Images, Labels, Points, Samples, Spec
 from ganfast.errors import InputError
 from ganfast.models import onnx
 from ganfast.recipes import BEGAN, CGAN, DCGAN, GAN, RECIPES, WGANGP, CycleGAN, InfoGAN, Recipe, Trained
+from ganfast.recipes.remedies import Remedies
 from ganfast.recipes.trained import save
 
 pytestmark = pytest.mark.skipif(
@@ -62,6 +63,7 @@ KINDS = {
 SMALL = {
     "dcgan": (DCGAN(width=2, latent_dim=5), {"z": ["batch", 5]}),
     "resnet": (WGANGP(width=2, latent_dim=5, architecture="resnet"), {"z": ["batch", 5]}),
+    "remedies": (DCGAN(width=2, latent_dim=5, remedies=Remedies(virtual_batch_norm=3)), {"z": ["batch", 5]}),
     "mlp": (GAN(width=8, latent_dim=5), {"z": ["batch", 5]}),
     "labels": (CGAN(width=2, latent_dim=5), {"z": ["batch", 5], "y": ["batch"]}),
     "codes": (InfoGAN(width=2, latent_dim=5), {"z": ["batch", 5], "c": ["batch"], "u": ["batch", 2]}),
@@ -82,8 +84,10 @@ def recipes(monkeypatch):
 
 def loaded(recipe: Recipe, tmp_path) -> Trained:
     """A recipe as it comes from a file, with weights far from zero and running statistics of its own."""
-    specs = {name: KINDS[column.kind] for name, column in recipe.columns.items()}
-    networks = recipe.networks(specs)
+    points = isinstance(recipe, GAN)
+    kinds = KINDS | {Samples.kind: KINDS[Points.kind if points else Images.kind]}
+    specs = {name: kinds[column.kind] for name, column in recipe.columns.items()}
+    networks = recipe.build(specs)
     trained = Trained(recipe, specs, {name: networks[name] for name in recipe.averaged})
     for parameter in trained.parameters():
         nn.init.normal_(parameter, 0.0, 0.3)
