@@ -35,6 +35,7 @@ ROWS = {
     "WGAN-GP": Game("wgan-gp", d_steps=5, penalty=0.1, beta1=0.0, beta2=0.9),
     "r3gan": Game("r3gan", penalty=0.05, beta1=0.0, beta2=0.99),
     "r3gan, twice as long": Game("r3gan", penalty=0.05, beta1=0.0, beta2=0.99, length=2),
+    "r3gan, γ 0.005, thrice as long": Game("r3gan", penalty=0.005, beta1=0.0, beta2=0.99, length=3),
 }
 UPDATES = {"ring8": 5000, "grid25": 10_000}  # of the discriminator, those that an unrolled generator foresees included
 EVALUATED, DRAWN = 2500, 400  # samples
