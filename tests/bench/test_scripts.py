@@ -9,6 +9,7 @@ from pathlib import Path
 
 import classics
 import compare
+import modes
 import pytest
 import render
 import tune
@@ -133,6 +134,11 @@ def test_the_page_of_the_classics_is_what_its_results_say():
     assert classics.PAGE.read_text() == classics.render(json.loads(classics.RESULTS.read_text()))
 
 
+def test_the_page_of_modes_is_what_its_results_say(tmp_path):
+    modes.render(modes.RESULTS, tmp_path / "modes.md")
+    assert (tmp_path / "modes.md").read_text() == modes.PAGE.read_text(), "python bench/modes.py --render"
+
+
 def test_the_committed_pages_are_what_the_results_say():
     files = render.load(render.RESULTS)
     page = render.DOCS / render.PAGE
@@ -157,8 +163,9 @@ def test_the_committed_pages_are_what_the_results_say():
 
 def test_no_figure_is_typed_into_a_page():
     """Times and speed-ups stand in blocks, or under a heading that says that they are History, or are on paper."""
+    written = {render.PAGE, modes.PAGE.name, classics.PAGE.name}  # by scripts, from results
     for path in (ROOT / "README.md", *render.DOCS.rglob("*.md")):
-        if path.name == render.PAGE:
+        if path.name in written:
             continue
         for section in re.split(r"^(?=##? )", render.BLOCK.sub("", path.read_text()), flags=re.M):
             heading = section.partition("\n")[0]
