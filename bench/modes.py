@@ -238,7 +238,7 @@ def draw(rows: dict, path: Path) -> None:
             if found := rows.get(f"{data}/{name}"):
                 numbers = [float(word) for word in found["samples"].split()]
                 axes.scatter(numbers[::2], numbers[1::2], s=2, linewidths=0, color="tab:blue")
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title=name if i == 0 else "")
+            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title=name.replace(", ", ",\n") if i == 0 else "")
             axes.title.set_fontsize(8)
     FigureCanvasAgg(figure).print_png(path, pil_kwargs={"optimize": True})
 
