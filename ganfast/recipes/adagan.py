@@ -24,6 +24,7 @@ class AdaGAN(TwoPlayerGAN):
     name = "adagan"
     judges = ()
     match_features = None
+    merge: ClassVar[bool] = False
     norm = False  # BatchNorm would see the data without its weights
     game: ClassVar[int] = 0
     """the place in the run, of 2·components − 1"""

@@ -1,11 +1,11 @@
 """Conditional GAN (Mirza and Osindero 2014, arXiv:1411.1784) on DCGAN's networks."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ganfast.data.columns import Images, Labels
 from ganfast.models import dcgan
 from ganfast.models.conditional import ConditionalDiscriminator, ConditionalGenerator
-from ganfast.objectives import LOSSES, discriminator_bce
 from ganfast.recipes.base import share
 from ganfast.recipes.original import OriginalGAN
 
@@ -18,6 +18,7 @@ class CGAN(OriginalGAN):
     columns = {"x": Images(), "y": Labels()}
     given = {"y": Labels()}
     match_features = None
+    architecture: ClassVar[str] = "dcgan"
 
     def networks(self, data):
         (channels, *size), classes = data["x"].shape, data["y"].classes
@@ -32,10 +33,10 @@ class CGAN(OriginalGAN):
         t.fake = t.G(t.normal(self.latent_dim), t.y)
         real, fake = t.D(t.x, t.y), t.D(t.fake.detach(), t.y)
         t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
-        return discriminator_bce(real, fake, self.real_target)
+        return self.loss_d(real, fake)
 
     def generator(self, t):
-        return LOSSES[self.loss](t.D(t.fake, t.y))
+        return self.loss_g(t.D(t.fake, t.y))
 
     def sample(self, nets, z, given):
         return nets["G"](z, given["y"])

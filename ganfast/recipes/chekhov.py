@@ -1,6 +1,7 @@
 """Chekhov GAN: An Online Learning Approach to GANs (Grnarova et al. 2017, arXiv:1706.03269), Algorithm 2."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Chekhov(OriginalGAN):
     name = "chekhov"
     judges = ()  # remedies would change networks and not their earlier states
     match_features = None
+    merge: ClassVar[bool] = False
     norm = False  # a stored discriminator judges each sample by itself
 
     states: int = 5

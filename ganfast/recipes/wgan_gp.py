@@ -1,6 +1,7 @@
 """WGAN-GP: Improved Training of Wasserstein GANs (Gulrajani et al. 2017, arXiv:1704.00028)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ganfast import penalty
 from ganfast.recipes.two_player import TwoPlayerGAN
@@ -12,6 +13,7 @@ class WGANGP(TwoPlayerGAN):
 
     name = "wgan-gp"
     telling = ("wasserstein", "gradient_norm")
+    merge: ClassVar[bool] = False
 
     latent_dim: int = 128
     """numbers in a latent vector"""

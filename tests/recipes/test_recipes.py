@@ -58,6 +58,11 @@ def test_wgan_clips_its_weights(tmp_path):
         WGAN(clip=0)
 
 
+def test_an_option_that_would_do_nothing_is_none_of_the_recipe():
+    for name, absent in (("cgan", "architecture"), ("wgan-gp", "merge"), ("adagan", "merge"), ("chekhov", "merge")):
+        assert absent not in RECIPES[name]().options()
+
+
 @pytest.mark.parametrize(
     "name, fields",
     [

@@ -54,6 +54,12 @@ def test_historical_averaging_adds_the_gradient_of_its_term():
         torch.testing.assert_close(with_it, without + 2 * weight * (value - (mean + value) / 2), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["dcgan", "cgan"])
+def test_both_targets_are_smoothed(name):
+    rows = [play(make(RECIPES[name](**SMALL, fake_target=target)), 1)[0] for target in (0.0, 0.3)]
+    assert rows[0]["accuracy_fake"] == rows[1]["accuracy_fake"] and rows[0]["loss_d"] != rows[1]["loss_d"]
+
+
 def test_the_discriminator_may_have_a_rate_of_its_own():
     step = make(game(lr_d=5e-3))
     rates = {name: float(each.param_groups[0]["lr"]) for name, each in step.state.optimizers.items()}
