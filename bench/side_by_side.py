@@ -32,7 +32,7 @@ class Stacked:
 
     def __call__(self, x: Tensor, parameters: Parameters | None = None, training: bool = True) -> Tensor:
         p = self.parameters if parameters is None else parameters
-        if self.packing > 1:  # as unconditional.Packed: neighbours are packed
+        if self.packing > 1:  # as architectures.Packed: neighbours are packed
             x = x.unflatten(2, (-1, self.packing)).permute(0, 3, 1, 2).flatten(1, 2)
         for i, layer in enumerate(self.layers):
             if isinstance(layer, nn.Linear):

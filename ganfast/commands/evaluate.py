@@ -18,7 +18,7 @@ from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
 from ganfast.metrics.lenet import normalise
 from ganfast.recipes import Trained
-from ganfast.training import checkpoint, pictures, run_directory, sampling, scoring
+from ganfast.training import abilities, checkpoint, pictures, run_directory, sampling, scoring
 from ganfast.training.scoring import draw
 
 SHOWN = 16  # samples in neighbours.png
@@ -93,7 +93,7 @@ class Evaluate(DataOptions, Compared):
         samples = draw(trained, self.samples or judge.samples)
         if labelled and len(data.labels.unique()) > 1:
             self.keep("classes", metrics.class_report(data, samples, classes, progress=True), trained, len(samples))
-        for metric, report in judge.reports(samples).items():
+        for metric, report in {**judge.reports(samples), **abilities.reports(trained, data)}.items():
             self.keep(metric, report, trained, len(samples))
         if self.neighbours:
             self.draw_neighbours(data, samples[:SHOWN], judge)

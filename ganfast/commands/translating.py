@@ -33,7 +33,7 @@ class Translating:
         self.options, self.trained, recipe = options, trained, trained.recipe.name
         kinds = network.conditions(trained)
         self.given, self.label = kinds.get("images"), kinds.get("labels")
-        if self.given is None and not trained.reconstructs:
+        if self.given is None and not trained.can("reconstruct"):
             options.refuse(f"recipe {recipe} draws its samples, it neither translates nor reconstructs", "input")
         if options.input is None:
             raise InputError(f"recipe {recipe} is given images: name a picture, a folder or a zip of them (--input).")

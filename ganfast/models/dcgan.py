@@ -62,21 +62,28 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images [B, channels, H, W] → logits [B]; σ(logit) is the probability that an image is real.
+    """images [B, channels, H, W] → logits [B], or [B, outputs] where that is not 1.
 
-    Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except where images enter and logits leave.
-    ``batch_norm=False`` leaves it out everywhere: for a penalty on each sample's gradient samples must not mix.
+    σ(logit) is the probability that an image is real. Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except
+    where images enter and logits leave. ``batch_norm=False`` leaves it out everywhere: for a penalty on each sample's
+    gradient samples must not mix.
     """
 
-    def __init__(self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True):
+    def __init__(
+        self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True, outputs: int = 1
+    ):  # fmt: skip
         super().__init__()
         self.config = {"size": compact(size), "channels": channels, "width": width, "batch_norm": batch_norm}
+        self.outputs = outputs
         widths = stage_widths(size, width)[::-1]
         layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
         layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=batch_norm) for a, b in pairwise(widths)]
-        layers += [ConvAct2d(widths[-1], 1, kernel(size), bias=True, batch_norm=False, activation=None)]  # 4×4 → 1×1
+        layers += [
+            ConvAct2d(widths[-1], outputs, kernel(size), bias=True, batch_norm=False, activation=None)
+        ]  # 4×4 → 1×1
         self.layers = FusedSequential(*layers)
         initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.flatten(self.layers(images))
+        scores = self.layers(images)
+        return torch.flatten(scores) if self.outputs == 1 else scores.flatten(1)

@@ -72,3 +72,29 @@ class Discriminator(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.layers(samples).flatten()
+
+
+class Encoder(nn.Module):
+    """points [B, D], or images [B, C, H, W] → numbers [B, outputs]: two hidden layers with BatchNorm and ReLU.
+
+    ``batch_norm=False``: LeakyReLU 0.2 instead, which mixes no samples. Weights begin by He's rule.
+    """
+
+    def __init__(self, shape: Shape = 2, outputs: int = 2, width: int = 400, batch_norm: bool = True):
+        super().__init__()
+        shape = sides(shape)
+        self.config = {"shape": shape, "outputs": outputs, "width": width, "batch_norm": batch_norm}
+        layers, entering = [nn.Flatten()] if len(shape) > 1 else [], prod(shape)
+        for _ in range(2):
+            layers += [nn.Linear(entering, width, bias=not batch_norm)]
+            layers += [nn.BatchNorm1d(width), nn.ReLU()] if batch_norm else [nn.LeakyReLU(0.2)]
+            entering = width
+        self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        return self.layers(samples)

@@ -4,6 +4,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -102,21 +103,25 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """images [B, channels, H, W] → scores [B]: residual blocks that halve the sides, with layer normalisation.
+    """images [B, channels, H, W] → scores [B], or [B, outputs] where that is not 1.
 
-    The normalisation is over all features and pixels of one sample, with a scale and a shift per feature: samples do
-    not mix, as a penalty on each sample's gradient needs.
+    Residual blocks that halve the sides, with layer normalisation over all features and pixels of one sample and a
+    scale and a shift per feature: samples do not mix, as a penalty on each sample's gradient needs.
     """
 
-    def __init__(self, size: Size = 64, channels: int = 3, width: int = 64, norm: str = "layer"):
+    def __init__(
+        self, size: Size = 64, channels: int = 3, width: int = 64, norm: str = "layer", outputs: int = 1
+    ):  # fmt: skip
         super().__init__()
         self.config = {"size": compact(size), "channels": channels, "width": width, "norm": norm}
+        self.outputs = outputs
         widths = features(size, width)[::-1]
         self.from_image = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(a, b, "down", norm) for a, b in pairwise(widths)))
-        self.linear = nn.Linear(prod(kernel(size)) * widths[-1], 1)
+        self.linear = nn.Linear(prod(kernel(size)) * widths[-1], outputs)
         initialize(self, norm)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.blocks(self.from_image(images))
-        return self.linear(x.flatten(1)).flatten()
+        scores = self.linear(x.flatten(1))
+        return torch.flatten(scores) if self.outputs == 1 else scores

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from ganfast.models import unconditional
+from ganfast.models import architectures
 from ganfast.models.mixture import mixture
 from ganfast.objectives import boosting_weights, discriminator_bce, generator_non_saturating
 from ganfast.recipes.base import Player, Stage, scores, share
@@ -64,8 +64,8 @@ class AdaGAN(TwoPlayerGAN):
 
     def networks(self, data):
         shape, kind = data["x"].shape, self.architecture
-        judge = lambda: unconditional.discriminator(shape, self.width, kind, self.norm)  # noqa: E731
-        made = {g: unconditional.generator(shape, self.latent_dim - 1, self.width, kind) for g in self.averaged}
+        judge = lambda: architectures.discriminator(shape, self.width, kind, self.norm)  # noqa: E731
+        made = {g: architectures.generator(shape, self.latent_dim - 1, self.width, kind) for g in self.averaged}
         made |= {"M": judge()} if self.game else {}
         return made if self.game % 2 else made | {f"D_{self.newest}": judge()}
 

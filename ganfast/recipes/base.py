@@ -161,9 +161,27 @@ class Recipe:
         """Samples from latents z [B, latent_dim] and what is ``given``, by the averaged networks in evaluation mode."""
         return nets["G"](z)
 
+    # what some can do besides, by the averaged networks in evaluation mode; one that is not overridden raises
+
     def reconstruct(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
-        """What the averaged networks make of samples x; for recipes with an autoencoder or an encoder."""
-        raise NotImplementedError(f"{type(self).__name__} does not reconstruct")
+        """What an autoencoder, or an encoder and the generator, make of samples x."""
+        return self.decode(nets, self.encode(nets, x))
+
+    def encode(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Codes [B, n] of samples x: what ``decode`` takes, and what represents them."""
+        raise NotImplementedError(f"{type(self).__name__} does not encode")
+
+    def decode(self, nets: Mapping[str, nn.Module], code: Tensor) -> Tensor:
+        """Samples of codes [B, n]; of z itself where ``sample`` does no more."""
+        return self.sample(nets, code, {})
+
+    def classify(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Logits [B, K] of samples x: of the data's classes, or of categories that the recipe has found itself."""
+        raise NotImplementedError(f"{type(self).__name__} does not classify")
+
+    def bound(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """A lower bound [B] on log p(x) in nats."""
+        raise NotImplementedError(f"{type(self).__name__} has no likelihood")
 
     def stages(self, steps: int) -> list[Stage]:
         """The games of a run of ``steps`` steps, one after the other; networks carry over by name."""
@@ -174,6 +192,11 @@ class Recipe:
     def adam(self, lr: float | None = None) -> MakeOptimizer:
         """Adam with the recipe's rates."""
         return functools.partial(torch.optim.Adam, lr=lr or self.lr, betas=(self.beta1, self.beta2), fused=True)
+
+
+def can(recipe: Recipe, *abilities: str) -> bool:
+    """Whether it overrides one of these methods of Recipe, such as "encode"."""
+    return any(getattr(type(recipe), name) is not getattr(Recipe, name) for name in abilities)
 
 
 def batches_per_step(players: list[Player]) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ganfast.models import energy, unconditional
+from ganfast.models import architectures, energy
 from ganfast.objectives import discriminator_energy, generator_energy, pulling_away
 from ganfast.recipes.base import scores
 from ganfast.recipes.two_player import TwoPlayerGAN
@@ -32,7 +32,7 @@ class EBGAN(TwoPlayerGAN):
 
     def networks(self, data):
         shape = data["x"].shape
-        generator = unconditional.generator(shape, self.latent_dim, self.width, self.architecture)
+        generator = architectures.generator(shape, self.latent_dim, self.width, self.architecture)
         return {"G": generator, "D": energy.autoencoder(shape, self.width)}
 
     def discriminator(self, t):

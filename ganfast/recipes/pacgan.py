@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ganfast.models import unconditional
+from ganfast.models import architectures
 from ganfast.recipes.original import OriginalGAN
 
 
@@ -21,6 +21,6 @@ class PacGAN(OriginalGAN):
 
     def networks(self, data):
         shape, kind = data["x"].shape, self.architecture
-        generator = unconditional.generator(shape, self.latent_dim, self.width, kind)
-        discriminator = unconditional.discriminator(shape, self.width, kind, self.norm, self.packing)
-        return {"G": generator, "D": unconditional.Packed(discriminator, self.packing)}
+        generator = architectures.generator(shape, self.latent_dim, self.width, kind)
+        discriminator = architectures.discriminator(shape, self.width, kind, self.norm, self.packing)
+        return {"G": generator, "D": architectures.Packed(discriminator, self.packing)}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ganfast import penalty
-from ganfast.models import unconditional
+from ganfast.models import architectures
 from ganfast.objectives import relativistic_pairing
 from ganfast.recipes.base import scores, share
 from ganfast.recipes.two_player import TwoPlayerGAN
@@ -34,8 +34,8 @@ class R3GAN(TwoPlayerGAN):
 
     def networks(self, data):
         shape, (latents, width, kind) = data["x"].shape, (self.latent_dim, self.width, self.architecture)
-        generator = unconditional.generator(shape, latents, width, kind, norm=False)
-        return {"G": generator, "D": unconditional.discriminator(shape, width, kind, norm=False)}
+        generator = architectures.generator(shape, latents, width, kind, norm=False)
+        return {"G": generator, "D": architectures.discriminator(shape, width, kind, norm=False)}
 
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ganfast.data.columns import Spec
 from ganfast.errors import InputError
-from ganfast.recipes.base import Recipe, spec_of
+from ganfast.recipes.base import Recipe, can, spec_of
 
 FORMAT = "ganfast-generator-2"
 FILE = "generator.safetensors"
@@ -63,14 +63,29 @@ class Trained(nn.Module):
                 )
         return self.recipe.sample(self.networks, tensors.pop("z", None), tensors)
 
-    @property
-    def reconstructs(self) -> bool:
-        """Whether ``reconstruct(x)`` works: the recipe has an autoencoder or an encoder."""
-        return type(self.recipe).reconstruct is not Recipe.reconstruct
+    def can(self, ability: str) -> bool:
+        """Whether "reconstruct", "encode", "classify" or "bound" works: a method of this name is there then."""
+        return can(self.recipe, *(("reconstruct", "encode") if ability == "reconstruct" else (ability,)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """What the networks make of samples x [B, ...]; NotImplementedError for recipes that cannot."""
         return self.recipe.reconstruct(self.networks, x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes [B, n] of samples x, for ``decode``; NotImplementedError for recipes that cannot."""
+        return self.recipe.encode(self.networks, x)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Samples of codes [B, n], or of latents z where the recipe has no encoder."""
+        return self.recipe.decode(self.networks, code)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits [B, K] of samples x; NotImplementedError for recipes that cannot."""
+        return self.recipe.classify(self.networks, x)
+
+    def bound(self, x: Tensor) -> Tensor:
+        """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
+        return self.recipe.bound(self.networks, x)
 
     def example(self, batch: int, seed: int = 0) -> dict[str, Tensor]:
         """Arguments of ``batch`` rows, drawn at random on the CPU."""

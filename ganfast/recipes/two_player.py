@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ganfast.data.columns import Samples
-from ganfast.models import unconditional
+from ganfast.models import architectures
 from ganfast.nn import features_of
 from ganfast.recipes.base import Player, Recipe, scores, share
 
@@ -37,8 +37,8 @@ class TwoPlayerGAN(Recipe):
 
     def networks(self, data):
         shape = data["x"].shape
-        generator = unconditional.generator(shape, self.latent_dim, self.width, self.architecture)
-        return {"G": generator, "D": unconditional.discriminator(shape, self.width, self.architecture, self.norm)}
+        generator = architectures.generator(shape, self.latent_dim, self.width, self.architecture)
+        return {"G": generator, "D": architectures.discriminator(shape, self.width, self.architecture, self.norm)}
 
     def players(self):
         return self.pair()

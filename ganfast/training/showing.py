@@ -61,7 +61,7 @@ class Show:
             samples = self.conditions(kinds)
         else:
             samples = sampling.sample(self.trained, range(POINTS if self.sources[0].kind == "points" else SEEDS))
-            if self.trained.reconstructs:
+            if self.trained.can("reconstruct"):
                 samples = torch.cat([samples, self.reconstructions()])
         return self.scatter(samples) if samples.ndim == 2 else pictures.picture_of(samples, COLUMNS)
 

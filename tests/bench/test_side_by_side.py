@@ -6,7 +6,7 @@ from side_by_side import Game, SideBySide
 from torch import nn
 
 from ganfast.data.gaussians import gaussians
-from ganfast.models.unconditional import Packed
+from ganfast.models.architectures import Packed
 from ganfast.objectives import discriminator_bce, generator_non_saturating, relativistic_pairing, wasserstein
 
 SEEDS, WIDTH, BATCH, STEPS = [3, 4, 5], 16, 20, 5

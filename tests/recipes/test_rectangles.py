@@ -34,7 +34,7 @@ def test_every_recipe_trains_and_samples(name, architecture, tmp_path):
     trained = load(run)
     samples = trained(*trained.example(2).values())
     assert samples.shape == (2, 3, HEIGHT, WIDTH) and samples.abs().max() <= 1
-    if trained.reconstructs:
+    if trained.can("reconstruct"):
         assert trained.reconstruct(samples).shape == samples.shape
 
 

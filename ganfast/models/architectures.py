@@ -1,5 +1,6 @@
-"""The networks of unconditional GANs by name, for images and for points."""
+"""Generators, discriminators and encoders by the name of an architecture, for images and for points."""
 
+import torch
 from torch import Tensor, nn
 
 from ganfast.errors import InputError
@@ -39,6 +40,37 @@ def fully_connected(shape: tuple[int, ...], architecture: str) -> bool:
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture must be {', '.join(ARCHITECTURES)}, got {architecture!r} (--architecture).")
     return architecture == "mlp" or len(shape) == 1
+
+
+def encoder(shape: tuple[int, ...], outputs: int, width: int, architecture: str, norm: bool = True) -> nn.Module:
+    """samples [B, *shape] → numbers [B, outputs]: logits of classes, a latent vector, the two halves of a Gaussian.
+
+    A discriminator's layers that end in ``outputs`` numbers; fully connected ones have BatchNorm and ReLU.
+    """
+    if fully_connected(shape, architecture):
+        return mlp.Encoder(shape, outputs, UNITS * width, norm)
+    channels, *size = shape
+    if architecture == "resnet":
+        return resnet.Discriminator(size, channels, width, "layer" if norm else "none", outputs)
+    return dcgan.Discriminator(size, channels, width, norm, outputs)
+
+
+class Joint(nn.Module):
+    """samples x [B, ...], codes z [B, n] → scores [B] of pairs: an encoder's ``features`` of x, z and a small network.
+
+    Donahue et al. 2016 (arXiv:1605.09782) and Dumoulin et al. 2016 (arXiv:1606.00704) tell (x, E(x)) from (G(z), z).
+    """
+
+    def __init__(self, encoder: nn.Module, features: int, codes: int, units: int):
+        super().__init__()
+        self.encoder = encoder
+        self.joint = nn.Sequential(
+            nn.Linear(features + codes, units), nn.LeakyReLU(0.2), nn.Linear(units, units), nn.LeakyReLU(0.2),
+            nn.Linear(units, 1),
+        )  # fmt: skip
+
+    def forward(self, samples: Tensor, codes: Tensor) -> Tensor:
+        return self.joint(torch.cat([self.encoder(samples), codes], 1)).flatten()
 
 
 class Packed(nn.Module):
