@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ganfast.data import kinds, packed, splits
+from ganfast.data import derived, kinds, packed, splits
 from ganfast.data.dataset import Dataset
 from ganfast.data.digits import digits
 from ganfast.data.files import ImageFiles
@@ -14,8 +14,7 @@ from ganfast.data.gaussians import MODES, gaussians
 from ganfast.data.images import Frame, pillows_limit
 from ganfast.data.options import DataOptions, data_fields, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
-from ganfast.data.rows import Rows, check_ram, in_ram, on_absent, on_dark, settle
-from ganfast.data.stacked import PREFIX, ROWS, stacked
+from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
 from ganfast.errors import InputError
 
 BUILT_IN = ("digits", *(f"gaussians:{name}" for name in MODES))
@@ -25,16 +24,17 @@ def place_of(source: str) -> str | None:
     """Where the files of a source lie, whatever the working directory is later; None of what has none."""
     if source in BUILT_IN:
         return None
-    if source.startswith(PREFIX):
-        place = place_of(source.removeprefix(PREFIX))
-        return place and PREFIX + place
+    prefix, base = derived.split(source)
+    if prefix:
+        place = place_of(base)
+        return place and prefix + place
     return str(Path(source).expanduser().absolute())
 
 
 def exists(source: str) -> bool:
     """Whether a source is built in or has files that are there."""
-    source = source.removeprefix(PREFIX)
-    return source in BUILT_IN or Path(source).expanduser().exists()
+    prefix, base = derived.split(source)
+    return exists(base) if prefix else source in BUILT_IN or Path(source).expanduser().exists()
 
 
 def open_dataset(source: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
@@ -42,9 +42,9 @@ def open_dataset(source: str, targets: str | None = None, progress: bool = True,
 
     Args:
         source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; ``stacked:SRC`` (three grey images of SRC as the
-            channels of one); a folder, .zip or .tar of images; IDX, CIFAR, parquet, .npy or .npz files, or a folder of
-            them; a packed .safetensors file; docs/data.md has all. A built-in name comes first: write ``./digits`` for
-            a folder of that name.
+            channels of one), ``few:N:SRC`` (N rows of each class), ``edges:SRC`` (outlines); a folder, .zip or .tar of
+            images; IDX, CIFAR, parquet, .npy or .npz files, or a folder of them; a packed .safetensors file;
+            docs/data.md has all. A built-in name comes first: write ``./digits`` for a folder of that name.
         targets: a second folder or archive with the images' partners, at the same paths up to the suffix.
         progress: show a bar on a terminal.
         options: the fields of ``ganfast.data.DataOptions``: size, channels, fit, split, layout, …
@@ -97,10 +97,10 @@ def pack(source: str, dest: str, targets: str | None = None, progress: bool = Tr
 def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tuple[Rows | Dataset, Frame | None]]:
     """The source with its size and channels settled; its files are closed afterwards."""
     check_layout(opts.layout, targets)
-    if os.fspath(source).startswith(PREFIX):
+    if prefix := derived.split(os.fspath(source))[0]:
         if targets is not None:
-            raise InputError(f"{source}: stacked images have no partners; give a folder or zip of images")
-        yield _stacked(source, opts), None
+            raise InputError(f"{source}: images made of others have no partners; give a folder or zip of images")
+        yield derived.make(prefix, open_base(source, **data_fields(opts))), None
         return
     with warnings.catch_warnings(), pillows_limit(), ExitStack() as files:
         warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked here
@@ -123,17 +123,14 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
         yield found, settle(found, opts)
 
 
-def open_base(source: str, **options) -> Dataset:
-    """The grey images that ``source``, ``stacked:SRC``, stacks; options as in open_dataset."""
-    if options.get("channels") not in (None, 3):
-        raise InputError(f"{source}: --channels {options['channels']}: stacked images have 3; leave the option out")
-    return open_dataset(source.removeprefix(PREFIX), **(options | {"channels": 1}))
-
-
-def _stacked(source: str, opts: DataOptions) -> Dataset:
-    base = open_base(source, **data_fields(opts))
-    check_ram(source, 3 * ROWS * base.samples[0].numel())
-    return stacked(base)
+def open_base(source: str, progress: bool = True, **options) -> Dataset:
+    """The data set that ``source``, such as ``stacked:SRC``, is made of; options as in open_dataset."""
+    prefix, base = derived.split(source)
+    if channels := derived.DERIVED[prefix.partition(":")[0]].channels:
+        if options.get("channels") not in (None, 3):
+            raise InputError(f"{source}: --channels {options['channels']}: stacked images have 3; leave the option out")
+        options["channels"] = channels
+    return open_dataset(base, progress=progress, **options)
 
 
 def _find(source: str, opts: DataOptions, files: ExitStack) -> Rows | Dataset:

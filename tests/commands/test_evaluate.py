@@ -245,7 +245,7 @@ def test_neighbours_are_drawn_in_the_run(run, fails, capsys):
 def test_modes_of_stacked_digits(monkeypatch, fails, capsys):
     learn = lenet.learn
     monkeypatch.setattr(lenet, "learn", lambda net, data, rows, steps, progress: learn(net, data, rows, 20, progress))
-    monkeypatch.setattr("ganfast.data.sources.stacked", lambda base: stacked(base, rows=100))
+    monkeypatch.setattr("ganfast.data.derived.stacked", lambda base: stacked(base, rows=100))
     rgb = Spec("images", (3, 16, 16))
     small.saved(DCGAN(width=2, latent_dim=4), "run/generator.safetensors", x=rgb)
     Path("run/options.json").write_text("{}")
