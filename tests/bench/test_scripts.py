@@ -10,6 +10,7 @@ from pathlib import Path
 import classics
 import compare
 import modes
+import papers
 import pytest
 import render
 import tune
@@ -134,6 +135,16 @@ def test_the_page_of_the_classics_is_what_its_results_say():
     assert classics.PAGE.read_text() == classics.render(json.loads(classics.RESULTS.read_text()))
 
 
+def test_the_page_of_papers_is_what_its_results_say():
+    assert papers.PAGE.read_text() == papers.render(), "python bench/papers.py --render"
+    for name, sheet in papers.sheets().items():
+        found, runs = papers.results(name), {run["name"]: run for run in sheet["runs"]}
+        assert found.keys() <= runs.keys()
+        for run, measured in found.items():
+            assert measured["command"] == f"ganfast train {runs[run]['train']}", "measure it anew: --run"
+            assert measured["figures"].keys() == {f["what"] for f in sheet["figures"] if papers.wanted(f, runs[run])}
+
+
 def test_the_page_of_modes_is_what_its_results_say(tmp_path):
     modes.render(modes.RESULTS, tmp_path / "modes.md")
     assert (tmp_path / "modes.md").read_text() == modes.PAGE.read_text(), "python bench/modes.py --render"
@@ -163,7 +174,7 @@ def test_the_committed_pages_are_what_the_results_say():
 
 def test_no_figure_is_typed_into_a_page():
     """Times and speed-ups stand in blocks, or under a heading that says that they are History, or are on paper."""
-    written = {render.PAGE, modes.PAGE.name, classics.PAGE.name}  # by scripts, from results
+    written = {render.PAGE, modes.PAGE.name, classics.PAGE.name, papers.PAGE.name}  # by scripts, from results
     for path in (ROOT / "README.md", *render.DOCS.rglob("*.md")):
         if path.name in written:
             continue

@@ -1,0 +1,178 @@
+"""Recipes beside their papers: each trained by its command, scored by `ganfast evaluate`, and drawn.
+
+python bench/papers.py                      train and score what its results lack, then write docs/papers.md
+python bench/papers.py --only cgan          that recipe's missing runs; --run NAME: that run of it anew
+python bench/papers.py --render             write the page alone
+
+What is trained and which figures are kept is said by bench/papers/RECIPE.toml; results lie in bench/results/papers.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+SHEETS, RESULTS, PAGE = ROOT / "bench/papers", ROOT / "bench/results/papers", ROOT / "docs/papers.md"
+PICTURES = ROOT / "docs/papers"
+DATA = Path(os.environ.get("GANFAST_TEST_DATA", ROOT.parent / "shared/data"))
+
+
+def sheets() -> dict[str, dict]:
+    return {path.stem: tomllib.loads(path.read_text()) for path in sorted(SHEETS.glob("*.toml"))}
+
+
+def results(name: str) -> dict:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def ganfast(words: list[str], cwd: Path) -> None:
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    env = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-m", "ganfast", *words], cwd=cwd, env=env, check=True)
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def revision() -> str:
+    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return asked.stdout.strip() or "unknown"
+
+
+def measure(name: str, sheet: dict, run: dict, folder: Path) -> dict:
+    """Train and score one run; what is kept of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in DATA.iterdir():
+        if each.is_dir() and not (folder / each.name).exists():
+            (folder / each.name).symlink_to(each)
+    words, began = shlex.split(run["train"]), cpu_seconds()
+    ganfast(["train", *words, "--outdir", "runs", "--log-every", "100", "--sample-every", "1000000"], folder)
+    seconds = cpu_seconds() - began
+    made = max((folder / "runs").glob(f"*-{words[0]}-*"), key=lambda path: path.stat().st_mtime)
+    if "evaluate" in run:
+        ganfast(["evaluate", str(made), *shlex.split(run["evaluate"])], folder)
+    for command in run.get("then", []):
+        ganfast([word.replace("RUN", str(made)) for word in shlex.split(command)], folder)
+    keep_picture(made / run.get("picture", "fakes.png"), picture_of(name, sheet, run))
+    figures = {f["what"]: figure(made, f) for f in sheet["figures"] if wanted(f, run)}
+    return {
+        "command": f"ganfast train {run['train']}",
+        "cpu_seconds": round(seconds, 1),
+        "figures": figures,
+        "revision": revision(),
+        "date": datetime.date.today().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+    }
+
+
+def wanted(figure: dict, run: dict) -> bool:
+    return run["name"] in figure.get("runs", [run["name"]])
+
+
+def figure(run: Path, wanted: dict) -> float:
+    """The number that a figure names, of the last line of its metric."""
+    found = json.loads((run / f"metric-{wanted['metric']}.jsonl").read_text().splitlines()[-1])
+    for part in wanted["field"].split("."):
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    return found
+
+
+def picture_of(name: str, sheet: dict, run: dict) -> Path:
+    return PICTURES / (f"{name}-{run['name']}.png" if len(sheet["runs"]) > 1 else f"{name}.png")
+
+
+def keep_picture(source: Path, target: Path) -> None:
+    """In at most 128 colours, or 16 shades of grey."""
+    from PIL import Image
+
+    target.parent.mkdir(exist_ok=True)
+    image = Image.open(source)
+    image.quantize(16 if image.mode == "L" else 128).save(target, optimize=True)
+
+
+def render() -> str:
+    return "\n".join([HEAD, *(section(name, sheet, results(name)) for name, sheet in sheets().items())])
+
+
+def section(name: str, sheet: dict, found: dict) -> str:
+    """A recipe: its commands, a table of runs and figures with the paper's in the last row, its pictures."""
+    figures = sheet["figures"]
+    rows = [
+        f"| {run['name']} | {found[run['name']]['cpu_seconds']:.0f} | "
+        + " | ".join(shown(f, found[run["name"]]["figures"].get(f["what"])) for f in figures)
+        + " |"
+        for run in sheet["runs"]
+        if run["name"] in found
+    ]
+    missing = [run["name"] for run in sheet["runs"] if run["name"] not in found]
+    commands = [
+        line
+        for run in sheet["runs"]
+        for line in (
+            f"ganfast train {run['train']}",
+            *([f"ganfast evaluate RUN {run['evaluate']}".strip()] if "evaluate" in run else []),
+            *(f"ganfast {command}" for command in run.get("then", [])),
+        )
+    ]
+    pictures = [picture_of(name, sheet, run) for run in sheet["runs"]]
+    lines = [
+        f"## {name}\n",
+        f"{sheet['paper']}. {sheet['protocol']}\n",
+        "```sh", *dict.fromkeys(commands), "```\n",
+        "| Run | CPU s | " + " | ".join(f["what"] for f in figures) + " |",
+        "|---" * (2 + len(figures)) + "|",
+        *rows,
+        "| the paper | | " + " | ".join(f["paper"] for f in figures) + " |\n",
+        *([f"Not measured yet: {', '.join(missing)}.\n"] if missing else []),
+        *([sheet["seen"].strip() + "\n"] if "seen" in sheet else []),
+        *(f"![{name}: {path.stem}](papers/{path.name})\n" for path in pictures if path.exists()),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def shown(figure: dict, value: float | None) -> str:
+    return "" if value is None else format(value, figure["format"])
+
+
+HEAD = """# Recipes beside their papers
+
+Written by `python bench/papers.py` from `bench/papers/*.toml` and `bench/results/papers/*.json`; do not edit it by
+hand.
+
+Labels, codes and encoders: what each recipe's paper measures, measured here by `ganfast evaluate` after minutes on one
+CPU thread, far shorter than any paper trains. CPU s are those of training. One seed each unless several stand there:
+small differences say nothing.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--only", help="a recipe")
+    parser.add_argument("--run", help="one of its runs, anew")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/papers")
+    chosen = parser.parse_args()
+    for name, sheet in {} if chosen.render else sheets().items():
+        for run in sheet["runs"] if chosen.only in (None, name) else []:
+            found = results(name)
+            if chosen.run == run["name"] or (chosen.run is None and run["name"] not in found):
+                found[run["name"]] = measure(name, sheet, run, chosen.folder.absolute() / name)
+                RESULTS.mkdir(exist_ok=True)
+                (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(render())
+
+
+if __name__ == "__main__":
+    main()
