@@ -34,6 +34,8 @@ class Generate:
     """four seeds, as 3,7,19,42: an 8x8 grid between them, with theirs in the corners"""
     arithmetic: str | None = None
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
+    strip: bool = False
+    """strip.png: a row for each sample, from the first step to the last, of recipes that work in steps"""
     npz: bool = False
     """one samples.npz: images uint8 [N, H, W, C] (or points fp32 [N, D]), seeds and labels int64 [N]"""
     truncation: float | None = None
@@ -67,7 +69,7 @@ class Generate:
 
     def check(self) -> None:
         """What can be known without the network."""
-        kinds = [flag(name) for name in ("input", "grid", *LATENT_SPACE, "npz", "show") if getattr(self, name)]
+        kinds = [flag(name) for name in ("input", "grid", "strip", *LATENT_SPACE, "npz", "show") if getattr(self, name)]
         if len(kinds) > 1 and kinds != ["--input", "--show"]:
             raise InputError(f"{' and '.join(kinds)} make different things: give one of them.")
         if self.batch < 1:

@@ -183,6 +183,10 @@ class Recipe:
         """A lower bound [B] on log p(x) in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
 
+    def strip(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
+        """[T, B, C, H, W]: how samples come to be, step by step; the last are those of ``sample``."""
+        raise NotImplementedError(f"{type(self).__name__} makes its samples at once")
+
     def stages(self, steps: int) -> list[Stage]:
         """The games of a run of ``steps`` steps, one after the other; networks carry over by name."""
         return [Stage(steps, self)]

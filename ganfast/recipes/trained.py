@@ -64,7 +64,7 @@ class Trained(nn.Module):
         return self.recipe.sample(self.networks, tensors.pop("z", None), tensors)
 
     def can(self, ability: str) -> bool:
-        """Whether "reconstruct", "encode", "classify" or "bound" works: a method of this name is there then."""
+        """Whether "reconstruct", "encode", "classify", "bound" or "strip" works, a method of that name."""
         return can(self.recipe, *(("reconstruct", "encode") if ability == "reconstruct" else (ability,)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -86,6 +86,10 @@ class Trained(nn.Module):
     def bound(self, x: Tensor) -> Tensor:
         """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
         return self.recipe.bound(self.networks, x)
+
+    def strip(self, z: Tensor | None = None, **given: Tensor) -> Tensor:
+        """[T, B, C, H, W]: the steps to samples; NotImplementedError for recipes that make them at once."""
+        return self.recipe.strip(self.networks, z, given)
 
     def example(self, batch: int, seed: int = 0) -> dict[str, Tensor]:
         """Arguments of ``batch`` rows, drawn at random on the CPU."""
