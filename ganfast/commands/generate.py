@@ -26,6 +26,8 @@ class Generate:
     """a picture, a folder, a zip or other images: what the recipe translates or reconstructs"""
     direction: Literal["ab", "ba"] | None = None
     """which way to translate; by default as it was trained to show"""
+    domain: Literal["a", "b"] | None = None
+    """whose image of each pair, as --data or as --data-b; by default as it was trained to show"""
     grid: str | None = None
     """columns x rows of one picture, as 8x8; by default every sample has a file of its own beside the grid"""
     interpolate: str | None = None
@@ -58,7 +60,7 @@ class Generate:
         from ganfast.commands.translating import Translating
 
         self.check()
-        trained = network.load(self.network, self.device, self.direction)
+        trained = network.load(self.network, self.device, self.direction, self.domain)
         given_images = "images" in network.conditions(trained)
         job = Translating(self, trained) if given_images or self.input is not None else Drawing(self, trained)
         if self.show:

@@ -156,6 +156,7 @@ class TrainOptions(SavingGroup, DeviceGroup, OptimisationGroup, RunGroup, DataGr
 # (fields lr, lr_…); anything else would silently change the method
 MAY_CHANGE = {
     "direction",
+    "domain",
     "size",
     "channels",
     "fit",
