@@ -39,7 +39,7 @@ class Drawing:
         if not trained.latent_dim:
             options.refuse(f"recipe {self.recipe} draws no latents", "seeds", *LATENT_SPACE, "truncation")
         if not trained.can("strip"):
-            options.refuse(f"recipe {self.recipe} makes its samples at once, not in steps", "strip")
+            options.refuse(f"recipe {self.recipe} makes its samples at once, and no pairs", "strip")
         self.shape = parse_grid(options.grid) if options.grid else None  # columns, rows
         self.classes, self.seeds = self.chosen()
         self.per_class = sum(map(len, self.seeds))

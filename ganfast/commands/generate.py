@@ -37,7 +37,7 @@ class Generate:
     arithmetic: str | None = None
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     strip: bool = False
-    """strip.png: a row for each sample, from the first step to the last, of recipes that work in steps"""
+    """strip.png: a row for each sample, its steps from first to last (lapgan, gran) or both of a pair (cogan)"""
     npz: bool = False
     """one samples.npz: images uint8 [N, H, W, C] (or points fp32 [N, D]), seeds and labels int64 [N]"""
     truncation: float | None = None

@@ -87,7 +87,7 @@ def of_run(options: TrainOptions, data: Dataset, trained: Trained) -> Judge:
 
 
 def draw(trained: Trained, count: int, progress: bool = True, make: Callable = sampling.sample) -> Tensor:
-    """What ``make`` of ``sampling`` makes of seeds 0 … count − 1, under a progress bar where it takes longer than a second."""
+    """What ``make`` makes of the seeds 0 … count − 1, under a progress bar where it takes longer than a second."""
     parts = []
     bar = tqdm(total=count, desc="samples", unit="sample", unit_scale=True, delay=1, leave=False, disable=not progress)
     with bar:

@@ -49,7 +49,11 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
+PYRAMIDS_AND_PAIRS = {
+    "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
+    "cogan": RECIPES["cogan"](**SMALL),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
