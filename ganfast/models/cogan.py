@@ -25,13 +25,13 @@ class Generators(nn.Module):
 class Discriminators(nn.Module):
     """images a [B, channels, H, W] and b [B', ...] → logits [B + B']: DCGAN's, whose first layer each has of its own.
 
-    Without normalisation, so that samples do not mix.
+    BatchNorm of the shared layers is over both sets.
     """
 
     def __init__(self, size: Size = 32, channels: int = 1, width: int = 64):
         super().__init__()
-        a, *shared = dcgan.Discriminator(size, channels, width, batch_norm=False).layers
-        b, *_ = dcgan.Discriminator(size, channels, width, batch_norm=False).layers
+        a, *shared = dcgan.Discriminator(size, channels, width).layers
+        b, *_ = dcgan.Discriminator(size, channels, width).layers
         self.a, self.b, self.shared = a, b, FusedSequential(*shared)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

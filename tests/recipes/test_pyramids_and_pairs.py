@@ -70,6 +70,7 @@ def test_half_of_a_pairs_layers_are_one():
     step = make(PAIR)
     generators, discriminators = (step.state.networks[name] for name in "GD")
     z = torch.randn(4, 6)
+    discriminators.eval()
     a, b = generators.eval()(z)
     assert a.shape == b.shape and not torch.equal(a, b)
     together = discriminators(a, b)
