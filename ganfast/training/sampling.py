@@ -64,6 +64,22 @@ def decode(trained: Trained, tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.cat(parts)
 
 
+def of_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Samples of codes [B, n], differentiable: of what an encoder finds where there is one, else of latents z."""
+    if trained.can("encode") or not trained.given:
+        return trained.decode(codes)
+    return trained.sample(z=codes, **(given or {}))
+
+
+@torch.no_grad()
+def codes_of(trained: Trained, seeds: Sequence[int]) -> Tensor:
+    """Codes [len(seeds), n] of seeds: their latents, or with an encoder what it finds in their samples."""
+    if not trained.can("encode"):
+        return models.latents(seeds, trained.latent_dim)
+    samples = sample(trained, seeds, None, fill(trained, seeds))
+    return torch.cat([trained.encode(part.to(trained.device)).cpu() for part in samples.split(BLOCK)])
+
+
 def pad(rows: Tensor, missing: int) -> Tensor:
     """``rows`` and as many of zeros as are ``missing``."""
     return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
