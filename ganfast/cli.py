@@ -26,7 +26,7 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast train RECIPE --data SRC    a GAN by one of the recipes below
   ganfast generate --network PATH    pictures from a trained generator
   ganfast project --network PATH     the latent codes of pictures
-  ganfast directions --network PATH  what changes a class or attribute of samples
+  ganfast directions --network PATH  what changes a class or attribute
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send

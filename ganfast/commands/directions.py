@@ -17,7 +17,7 @@ from ganfast.training import directions, pictures, run_directory
 
 @dataclass(kw_only=True)
 class Directions:
-    """Mean codes of samples with a class or attribute less those of samples without, and walks along them."""
+    """Find the latent directions that change a class or an attribute."""
 
     network: Path
     """a run directory, one of its checkpoints, or a generator.safetensors"""

@@ -20,14 +20,14 @@ from ganfast.metrics import features
 from ganfast.metrics.perceptual import Perceptual, pixels
 from ganfast.recipes import Trained
 from ganfast.training import pictures
-from ganfast.training.projecting import Projection, project, psnr
+from ganfast.training.projecting import Projection, check, project, psnr
 
 ACROSS = 16  # pictures beside one another in projection.png
 
 
 @dataclass(kw_only=True)
 class Project:
-    """Find the latent codes of pictures: from the encoder where the recipe has one, then by gradient descent."""
+    """Find the latent codes of pictures by gradient descent."""
 
     network: Path
     """a run directory, one of its checkpoints, or a generator.safetensors"""
@@ -61,10 +61,9 @@ class Project:
         if (self.loss == "perceptual") != (self.features is not None):
             raise InputError("--loss perceptual and --features WEIGHTS go together: give both or neither.")
         trained = network.load(self.network, self.device).requires_grad_(False)
+        check(trained)
         classes = self.to_try(trained)
         shape = trained.specs[next(iter(trained.recipe.columns))].shape
-        if len(shape) != 3:
-            raise InputError(f"recipe {trained.recipe.name} makes points, and --input is pictures: there is no code.")
         refuse_as_data(self.input, "--input")
         titles, images, skipped = read(self.input, shape, self.skip_bad)
         rows = torch.linspace(0, len(images) - 1, min(self.first, len(images)), dtype=torch.float64).round().long()

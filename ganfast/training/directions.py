@@ -88,7 +88,7 @@ def directions(trained: Trained, wanted: list[Sides], rows: int = 4, progress: b
     """
     if not trained.can("encode") and (trained.given or not trained.latent_dim):
         raise InputError(
-            f"recipe {trained.recipe.name} makes its samples of more than latents, or without: directions are of recipes "
+            f"recipe {trained.recipe.name} makes samples of more than latents, or of none: directions are of recipes "
             "that encode, or that draw latents alone."
         )
     encodes = trained.can("encode")
@@ -105,7 +105,7 @@ def directions(trained: Trained, wanted: list[Sides], rows: int = 4, progress: b
         unit = change / change.norm()
         sigma = (codes @ unit).std()
         base, vector = codes[away][:64], unit * sigma
-        walks = [classify(fit.network, made_of(trained, base + t * vector)) == side.to for t in STEPS]
+        walks = [classify(fit.network, sampling.decode_codes(trained, base + t * vector)) == side.to for t in STEPS]
         shares = tuple(float(walk.float().mean()) for walk in walks)
         yield Direction(side.name, vector, float(change.norm() / sigma), base[:rows], shares, fit.accuracy)
 
@@ -126,15 +126,10 @@ def classify(classifier: LeNet, images: Tensor) -> Tensor:
     return torch.cat([classifier(part).argmax(1) for part in images.split(256)])
 
 
-@torch.no_grad()
-def made_of(trained: Trained, codes: Tensor) -> Tensor:
-    return torch.cat([sampling.of_codes(trained, part.to(trained.device)).cpu() for part in codes.split(64)])
-
-
 def walk(trained: Trained, direction: Tensor, base: Tensor) -> Tensor:
     """[rows · STEPS, C, H, W]: from each code of ``base`` [rows, n] along ``direction`` [n], a row each."""
     t = torch.tensor(STEPS, dtype=torch.float32)
-    return made_of(trained, (base[:, None] + t[None, :, None] * direction).flatten(0, 1))
+    return sampling.decode_codes(trained, (base[:, None] + t[None, :, None] * direction).flatten(0, 1))
 
 
 def save(found: list[Direction], file: Path) -> None:

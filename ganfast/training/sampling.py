@@ -72,6 +72,17 @@ def of_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None
 
 
 @torch.no_grad()
+def decode_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """``of_codes`` of any number of codes, a block of rows at a time, on the CPU."""
+    parts = []
+    for start in range(0, len(codes), BLOCK):
+        rows = slice(start, start + BLOCK)
+        conditions = {name: tensor[rows].to(trained.device) for name, tensor in (given or {}).items()}
+        parts.append(of_codes(trained, codes[rows].to(trained.device), conditions).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
 def codes_of(trained: Trained, seeds: Sequence[int]) -> Tensor:
     """Codes [len(seeds), n] of seeds: their latents, or with an encoder what it finds in their samples."""
     if not trained.can("encode"):

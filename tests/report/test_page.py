@@ -52,7 +52,7 @@ def test_a_complete_run(complete):
     assert "<title>dcgan on digits · 00000-dcgan-digits</title>" in page
     assert 'class="badge finished">finished</span> 12 steps' in page
     assert "Trained on 1,797 images of 1×16×16, 8 at a time." in page
-    assert page.count("data:image/") == 4 + 1 + 1  # over time (0, 4, 8, 12), the newest, real ones
+    assert page.count("data:image/") == 4 + 1 + 1 + 1  # over time (0, 4, 8, 12), the newest, real ones, walks
     for step in (0, 4, 8, 12):
         assert f'alt="Generated, step {step}"' in page
     for title in ("Losses", "Accuracy", "Norms of the gradients", "Samples per second", "Shares of the classes"):
