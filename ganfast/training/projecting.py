@@ -45,8 +45,8 @@ def project(
         argmin_z distance(x, G(z)) + PRIOR·(‖z‖ − r)²
 
     by ``steps`` steps of Adam with a cosine schedule (Zhu et al. 2016, arXiv:1609.03552, section 3.1). It begins at the
-    best of DRAWN latents, with r = √n, the length of nearly all z ~ N(0, 1) of n numbers; or, where there is an encoder,
-    at its code, in units in which this is √n long. The best code of all steps counts, so that no result is worse
+    best of DRAWN latents, with r = √n, the length of nearly all z ~ N(0, 1) of n numbers; or where there is an encoder
+    at its code, in units in which that is √n long. The best code of all steps counts, so that no result is worse
     than its start.
 
     Args:
