@@ -183,6 +183,10 @@ class Recipe:
         """A lower bound [B] on log p(x) in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
 
+    def strip(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
+        """[T, B, C, H, W]: how samples come to be, step by step; the last are those of ``sample``."""
+        raise NotImplementedError(f"{type(self).__name__} makes its samples at once")
+
     def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """Scores [B, K]: how much each of K users likes samples x."""
         raise NotImplementedError(f"{type(self).__name__} knows no users")

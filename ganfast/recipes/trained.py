@@ -87,6 +87,10 @@ class Trained(nn.Module):
         """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
         return self.recipe.bound(self.networks, x)
 
+    def strip(self, z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
+        """[T, B, C, H, W]: the steps to samples; NotImplementedError for recipes that make them at once."""
+        return self.recipe.strip(self.networks, z, given)
+
     def prefer(self, x: Tensor) -> Tensor:
         """Scores [B, K] of samples x by K users; NotImplementedError for recipes that know none."""
         return self.recipe.prefer(self.networks, x)
