@@ -19,7 +19,7 @@ from ganfast.errors import InputError
 from ganfast.metrics.lenet import normalise
 from ganfast.metrics.pairs import pair_report
 from ganfast.recipes import Trained
-from ganfast.training import abilities, checkpoint, pictures, run_directory, sampling, scoring
+from ganfast.training import abilities, battle, checkpoint, pictures, run_directory, sampling, scoring
 from ganfast.training.scoring import draw
 
 SHOWN = 16  # samples in neighbours.png
@@ -39,6 +39,8 @@ class Compared:
     """weights of Inception-v3, MobileNetV2, SqueezeNet or DINOv2 to compare by; by default a trained classifier's"""
     neighbours: bool = False
     """draw the training images that are nearest to some samples into neighbours.png of the run"""
+    battle: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """only the generative adversarial metric: the two runs' discriminators judge each other's samples, and data"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -84,6 +86,12 @@ class Evaluate(DataOptions, Compared):
                 f"--data {self.data} is points, and this generator makes images: give the data it was trained on."
             )
         data = self.open(shape)
+        if self.battle is not None:
+            metrics.check_shape(data, shape)
+            count = min(self.samples or scoring.SAMPLES, len(data))
+            report = battle.contest(self.network, self.battle, data, count, trained.device)
+            self.keep("battle", report, trained, count)
+            return
         exact, reading = self.samples is not None, data_fields(self) | {"size": self.size or size_of(shape)}
         judge = scoring.judge(self.data, data, self.features, trained.device, True, exact, **reading)
         metrics.check_shape(data, shape)

@@ -21,6 +21,7 @@ from ganfast.objectives.f_divergence import (
     generator_f_minimax,
     generator_f_non_saturating,
 )
+from ganfast.objectives.ranking import bayesian_personalized_ranking
 from ganfast.objectives.relativistic import relativistic_average, relativistic_pairing
 from ganfast.objectives.unrolled import unroll
 
@@ -28,6 +29,7 @@ __all__ = [
     "DIVERGENCES",
     "LOSSES",
     "Divergence",
+    "bayesian_personalized_ranking",
     "boosting_weights",
     "discriminator_bce",
     "discriminator_energy",
