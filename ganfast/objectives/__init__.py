@@ -23,17 +23,26 @@ from ganfast.objectives.f_divergence import (
 )
 from ganfast.objectives.relativistic import relativistic_average, relativistic_pairing
 from ganfast.objectives.unrolled import unroll
+from ganfast.objectives.variational import (
+    bernoulli_log_likelihood,
+    gaussian_kl,
+    gaussian_log_likelihood,
+    reparameterize,
+)
 
 __all__ = [
     "DIVERGENCES",
     "LOSSES",
     "Divergence",
+    "bernoulli_log_likelihood",
     "boosting_weights",
     "discriminator_bce",
     "discriminator_energy",
     "discriminator_f",
     "discriminator_hinge",
     "discriminator_least_squares",
+    "gaussian_kl",
+    "gaussian_log_likelihood",
     "generator_energy",
     "generator_f_minimax",
     "generator_f_non_saturating",
@@ -45,6 +54,7 @@ __all__ = [
     "pulling_away",
     "relativistic_average",
     "relativistic_pairing",
+    "reparameterize",
     "unroll",
     "wasserstein",
 ]
