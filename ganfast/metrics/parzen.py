@@ -71,13 +71,13 @@ def parzen_report(data: Dataset, real: Dataset, samples: Tensor, progress: bool 
     Rows are drawn by a fixed seed: a tenth of ``data`` at most chooses σ. Where ``real`` is ``data``, a half of it
     stands in. As many samples are windows as there are real rows for it.
     """
+    if len(data) < 20:
+        raise InputError(f"--parzen: {data.name} has {len(data)} images, needs 20 at least: give more (--data).")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     if real is data:
         others, order = order.tensor_split(2)
     else:
         others = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
-    if len(order) < 10:
-        raise InputError(f"--parzen: {data.name} has {len(data)} images, needs 20 at least: give more (--data).")
     validation, test = order.tensor_split([min(VALIDATION, len(order) // 10)])
     count = min(len(samples), len(others))
     rows = [flat(normalise(data.samples[each])) for each in (validation, test[:TEST])]

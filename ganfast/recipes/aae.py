@@ -59,9 +59,8 @@ class AAE(Recipe):
 
     def networks(self, data):
         shape, labels = data["x"].shape, self.modes if self.supervised else 0
-        if self.supervised:
-            classes = data["y"].classes
-            self.require(self.modes == classes, "modes", f"be the number of classes, {classes}, with --supervised")
+        classes = data["y"].classes if self.supervised else self.modes
+        self.require(self.modes == classes, "modes", f"be the number of classes, {classes}, with --supervised")
         return {
             "E": architectures.encoder(shape, self.latent_dim, self.width, self.architecture),
             "G": architectures.generator(shape, self.latent_dim, self.width, self.architecture),
@@ -69,11 +68,10 @@ class AAE(Recipe):
         }
 
     def players(self):
-        adversarial = self.adam(self.lr_adversarial)
         return [
             Player(("E", "G"), self.reconstruction, name="reconstruction"),
-            Player(("D",), self.discriminator, optimizer=adversarial),
-            Player(("E",), self.regularization, optimizer=adversarial),
+            Player(("D",), self.discriminator, optimizer=self.adam(self.lr_adversarial)),
+            Player(("E",), self.regularization, optimizer=self.adam(self.lr_adversarial)),
         ]
 
     def reconstruction(self, t):
@@ -90,7 +88,7 @@ class AAE(Recipe):
         return generator_non_saturating(self.score(t, t.code))
 
     def score(self, t, code):
-        """D's logits [B] of codes, with their labels where it is supervised (section 2.3, figure 3)."""
+        """D's logits [B] of codes, with their labels where it is supervised (section 2.3)."""
         return t.D(torch.cat([code, one_hot(t.y, self.modes)], 1) if self.supervised else code).flatten()
 
     def code_of(self, z, y=None):

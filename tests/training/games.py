@@ -49,7 +49,14 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
+AUTOENCODERS = {
+    "aae": RECIPES["aae"](**SMALL),
+    "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
+    "vae": RECIPES["vae"](**SMALL, architecture="dcgan"),
+    "vae gaussian": RECIPES["vae"](**SMALL, likelihood="gaussian", architecture="dcgan"),
+    "vae-gan": RECIPES["vae-gan"](**SMALL),
+}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
