@@ -34,10 +34,8 @@ class AAE(Recipe):
     """fully connected layers have four times as many units; of images features at the largest resolution"""
     architecture: Literal["dcgan", "resnet", "mlp"] = "mlp"
     """encoder and decoder; the discriminator of codes is fully connected"""
-    lr: float = 1e-3
-    """Adam's learning rate of the reconstruction"""
-    lr_adversarial: float = 2e-4
-    """Adam's learning rate of the discriminator, and of the encoder against it"""
+    lr: float = 5e-4
+    """Adam's learning rate"""
 
     def __post_init__(self):
         plane = self.prior in ("mixture", "swiss-roll")
@@ -47,7 +45,6 @@ class AAE(Recipe):
         self.require(not plane or self.latent_dim == 2, "latent_dim", f"be 2 with --prior {self.prior}")
         self.require(not self.supervised or plane, "prior", "be mixture or swiss-roll with --supervised")
         self.require(self.modes >= 2, "modes", "be at least 2")
-        self.require(self.lr_adversarial > 0, "lr_adversarial", "be above 0")
 
     @property
     def columns(self):
@@ -69,13 +66,10 @@ class AAE(Recipe):
 
     def players(self):
         return [
-            Player(("E", "G"), self.reconstruction, name="reconstruction"),
-            Player(("D",), self.discriminator, optimizer=self.adam(self.lr_adversarial)),
-            Player(("E",), self.regularization, optimizer=self.adam(self.lr_adversarial)),
+            Player(("E", "G"), lambda t: F.mse_loss(t.G(t.E(t.x)), t.x), name="reconstruction"),
+            Player(("D",), self.discriminator),
+            Player(("E",), self.regularization),
         ]
-
-    def reconstruction(self, t):
-        return F.mse_loss(t.G(t.E(t.x)), t.x)
 
     def discriminator(self, t):
         t.code = t.E(t.x)
@@ -89,7 +83,8 @@ class AAE(Recipe):
 
     def score(self, t, code):
         """D's logits [B] of codes, with their labels where it is supervised (section 2.3)."""
-        return t.D(torch.cat([code, one_hot(t.y, self.modes)], 1) if self.supervised else code).flatten()
+        label = [one_hot(t.y, self.modes).to(code.dtype)] if self.supervised else []
+        return t.D(torch.cat([code, *label], 1)).flatten()
 
     def code_of(self, z, y=None):
         return PRIORS[self.prior](z, self.modes, y)

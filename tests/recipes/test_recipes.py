@@ -73,7 +73,6 @@ def test_an_option_that_would_do_nothing_is_none_of_the_recipe():
         ("cyclegan", {"blocks": 0}),
         ("cyclegan", {"direction": "aa"}),
         ("aae", {"modes": 1}),
-        ("aae", {"lr_adversarial": 0.0}),
         ("vae", {"kl_weight": -1.0}),
         ("vae-gan", {"gamma": -1.0}),
         ("cgan", {"width": 0}),
