@@ -24,18 +24,27 @@ from ganfast.objectives.f_divergence import (
 from ganfast.objectives.ranking import bayesian_personalized_ranking
 from ganfast.objectives.relativistic import relativistic_average, relativistic_pairing
 from ganfast.objectives.unrolled import unroll
+from ganfast.objectives.variational import (
+    bernoulli_log_likelihood,
+    gaussian_kl,
+    gaussian_log_likelihood,
+    reparameterize,
+)
 
 __all__ = [
     "DIVERGENCES",
     "LOSSES",
     "Divergence",
     "bayesian_personalized_ranking",
+    "bernoulli_log_likelihood",
     "boosting_weights",
     "discriminator_bce",
     "discriminator_energy",
     "discriminator_f",
     "discriminator_hinge",
     "discriminator_least_squares",
+    "gaussian_kl",
+    "gaussian_log_likelihood",
     "generator_energy",
     "generator_f_minimax",
     "generator_f_non_saturating",
@@ -47,6 +56,7 @@ __all__ = [
     "pulling_away",
     "relativistic_average",
     "relativistic_pairing",
+    "reparameterize",
     "unroll",
     "wasserstein",
 ]

@@ -60,6 +60,9 @@ def samples(facts: Facts) -> str:
         figures.append(f"<figure>{image(real, 'Real samples')}<figcaption>Real</figcaption></figure>")
     elif (facts.run / "reals.png").is_file():
         facts.missing.append("reals.png cannot be decoded.")
+    if latents := images.embed(facts.run / "latents.png", images.LARGE):
+        said = "Codes of real samples over the prior"
+        figures.append(f"<figure>{image(latents, said)}<figcaption>{said}</figcaption></figure>")
     if not figures:
         return ""
     strip = ""

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from ganfast.data import Dataset
+from ganfast.metrics import bound_report
 from ganfast.recipes import Trained
 from ganfast.training.scoring import Report
 
 # (metric, the ability of the recipe that it needs, what makes the report of trained, data and whether to show progress)
-SCORES: list[tuple[str, str, Callable[[Trained, Dataset, bool], Report]]] = []
+SCORES: list[tuple[str, str, Callable[[Trained, Dataset, bool], Report]]] = [
+    ("bound", "bound", lambda trained, data, progress: bound_report(trained.bound, data, trained.device, progress)),
+]
 
 
 def reports(trained: Trained, data: Dataset, progress: bool = True) -> dict[str, Report]:

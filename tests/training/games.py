@@ -53,7 +53,14 @@ PYRAMIDS_AND_PAIRS = {
     "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
     "cogan": RECIPES["cogan"](**SMALL),
 }
-GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA
+AUTOENCODERS = {
+    "aae": RECIPES["aae"](**SMALL),
+    "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
+    "vae": RECIPES["vae"](**SMALL, architecture="dcgan"),
+    "vae gaussian": RECIPES["vae"](**SMALL, likelihood="gaussian", architecture="dcgan"),
+    "vae-gan": RECIPES["vae-gan"](**SMALL),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
