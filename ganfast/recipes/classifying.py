@@ -37,7 +37,9 @@ class ClassifyingGAN(TwoPlayerGAN):
             generator = noisy.Generator(images, self.latent_dim, 2 * units)
             return {"G": generator, "D": noisy.Classifier(images, classes, units)}
         generator = architectures.generator(images, self.latent_dim, self.width, self.architecture)
-        return {"G": generator, "D": architectures.encoder(images, classes, self.width, self.architecture, norm=False)}
+        classifier = architectures.encoder(images, classes, self.width, self.architecture, norm=False)
+        noisy.initialize(classifier)  # where all classes are alike, entropies have no gradient
+        return {"G": generator, "D": classifier}
 
     def classes(self, data) -> int:
         """K."""

@@ -1,4 +1,4 @@
-"""Semi-supervised learning, section 5 of Improved Techniques for Training GANs (Salimans et al. 2016, arXiv:1606.03498)."""
+"""Semi-supervised learning with GANs: section 5 of Salimans et al. 2016 (arXiv:1606.03498)."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class SGAN(ClassifyingGAN):
     columns = {"x": Images(), "labelled": Images(source=1), "y": Labels(source=1)}
     telling = ("accuracy_labelled", "accuracy_real", "accuracy_fake")
 
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Adam's learning rate"""
     remedies: Remedies = Remedies(feature_matching=True)
 
