@@ -14,6 +14,7 @@ from ganfast.objectives.adversarial import (
 )
 from ganfast.objectives.boosting import boosting_weights
 from ganfast.objectives.energy import discriminator_energy, generator_energy, pulling_away
+from ganfast.objectives.entropy import conditional_entropy, marginal_entropy
 from ganfast.objectives.f_divergence import (
     DIVERGENCES,
     Divergence,
@@ -38,6 +39,7 @@ __all__ = [
     "bayesian_personalized_ranking",
     "bernoulli_log_likelihood",
     "boosting_weights",
+    "conditional_entropy",
     "discriminator_bce",
     "discriminator_energy",
     "discriminator_f",
@@ -53,6 +55,7 @@ __all__ = [
     "generator_minimax",
     "generator_non_saturating",
     "least_squares",
+    "marginal_entropy",
     "pulling_away",
     "relativistic_average",
     "relativistic_pairing",

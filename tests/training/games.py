@@ -60,7 +60,13 @@ AUTOENCODERS = {
     "vae gaussian": RECIPES["vae"](**SMALL, likelihood="gaussian", architecture="dcgan"),
     "vae-gan": RECIPES["vae-gan"](**SMALL),
 }
-GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS
+SEMI = {
+    "sgan": RECIPES["sgan"](**SMALL),
+    "sgan resnet": RECIPES["sgan"](**SMALL, architecture="resnet", remedies=Remedies()),
+    "catgan": RECIPES["catgan"](**SMALL, categories=3),
+    "catgan labels": RECIPES["catgan"](**SMALL, semi_supervised=True, architecture="dcgan"),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
@@ -77,7 +83,7 @@ def points(count=50) -> Dataset:
 def sources_of(recipe: Recipe) -> list[Dataset]:
     """Data sets that fit ``recipe``."""
     count = 1 + max(column.source for column in recipe.columns.values())
-    if getattr(recipe, "architecture", "") == "mlp":
+    if getattr(recipe, "architecture", "") == "mlp" and recipe.columns["x"].column == "samples":
         return [points()]
     return [images(seed=k) for k in range(count)]
 
