@@ -49,7 +49,13 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
+CONDITIONAL = {
+    "cgan projection": RECIPES["cgan"](**SMALL, conditioning="projection"),
+    "cgan aux": RECIPES["cgan"](**SMALL, conditioning="aux", architecture="resnet"),
+    "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
+    "acgan": RECIPES["acgan"](**SMALL),
+}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA | CONDITIONAL
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
@@ -66,7 +72,7 @@ def points(count=50) -> Dataset:
 def sources_of(recipe: Recipe) -> list[Dataset]:
     """Data sets that fit ``recipe``."""
     count = 1 + max(column.source for column in recipe.columns.values())
-    if getattr(recipe, "architecture", "") == "mlp":
+    if getattr(recipe, "architecture", "") == "mlp" and recipe.columns["x"].column == "samples":
         return [points()]
     return [images(seed=k) for k in range(count)]
 
