@@ -70,7 +70,7 @@ class ProjectionDiscriminator(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, y: Tensor) -> Tensor:
-        score, products = self.network(images).split([1, self.network.outputs - 1], 1)
+        score, products = self.network(images).tensor_split([1], 1)
         return score.squeeze(1) + (products * one_hot(y, products.shape[1]).to(products.dtype)).sum(1)
 
 
