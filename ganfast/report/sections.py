@@ -24,6 +24,8 @@ SCORES = {
     "real_confidence": "Its mean confidence on real samples",
     "fake_confidence": "Its mean confidence on generated samples",
     "agreement": "Generated samples that it assigns to their own class",
+    "intra": "Fréchet distance within a class, mean over classes (intra-FID)",
+    "intra_floor": "The same of real images",
     "distance": "Distance of the classes' shares (total variation, 0 is equal)",
     "modes": "Modes recovered",
     "total": "Modes of the data",
@@ -161,6 +163,8 @@ def score_cards(metric: str, rows: list[dict]) -> list[str]:
     real, fake = (shares(newest.get(name)) for name in ("real_shares", "fake_shares"))
     if len(real) == len(fake) > 0:
         cards.append(bars("Shares of the classes", [("real", real), ("generated", fake)]))
+    if agreements := shares(newest.get("agreements")):
+        cards.append(bars("Samples that the classifier assigns to their own class", [("generated", agreements)]))
     return cards + over_time(rows)
 
 

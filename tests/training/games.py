@@ -66,7 +66,13 @@ SEMI = {
     "catgan": RECIPES["catgan"](**SMALL, categories=3),
     "catgan labels": RECIPES["catgan"](**SMALL, semi_supervised=True, architecture="dcgan"),
 }
-GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI
+CONDITIONAL = {
+    "cgan projection": RECIPES["cgan"](**SMALL, conditioning="projection"),
+    "cgan aux": RECIPES["cgan"](**SMALL, conditioning="aux", architecture="resnet"),
+    "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
+    "acgan": RECIPES["acgan"](**SMALL),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI | CONDITIONAL
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
