@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (chromium-driver) on PATH"),
 ]
 
-DRAWINGS = 7  # losses, accuracy, gradient norms, samples per second, step time, memory, shares of classes
+DRAWINGS = 8  # losses, accuracy, gradient norms, samples per second, step time, memory, shares and agreement of classes
 
 
 @pytest.fixture(scope="module")
