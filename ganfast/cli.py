@@ -30,6 +30,7 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
+  ganfast design --network RUN       pictures that please a user, by a recipe that knows users
   ganfast animate RUN                a film of a run's samples over its steps
   ganfast data pack SRC DEST         decode a data set once, into one file
   ganfast demo xy                    a game of two players, and how it is won
@@ -281,6 +282,12 @@ def report(argv: list[str]) -> None:
     read_options(Report, argv, "ganfast report").run()
 
 
+def design(argv: list[str]) -> None:
+    from ganfast.commands.design import Design
+
+    read_options(Design, argv, "ganfast design").run()
+
+
 def animate(argv: list[str]) -> None:
     from ganfast.commands.animate import Animate
 
@@ -378,6 +385,7 @@ COMMANDS = {
     "export": export,
     "evaluate": evaluate,
     "report": report,
+    "design": design,
     "animate": animate,
     "data": data,
     "demo": demo,

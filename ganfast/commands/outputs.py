@@ -10,7 +10,7 @@ from ganfast.errors import InputError
 SAMPLES = "samples"  # the folder with a picture for each sample, and nothing else
 FILES = (
     "grid.png", "samples.npz", "points.npy", "points.png", "interpolation.png", "interpolation.gif",
-    "interpolation-grid.png", "arithmetic.png", "projection.png", "latents.npz", "directions.png",
+    "interpolation-grid.png", "arithmetic.png", "strip.png", "projection.png", "latents.npz", "directions.png",
     "directions.safetensors",
 )  # fmt: skip
 RECORD = ".generated"  # the names of all files that were written, as JSON, one a line
