@@ -17,6 +17,7 @@ class InfoGAN(Recipe):
     """A third network Q finds a category and continuous codes again in the samples made of them (Chen et al. 2016)."""
 
     name = "infogan"
+    averaged = ("G", "D", "Q")
     telling = ("cross_entropy", "code_error")
 
     latent_dim: int = 62
@@ -80,3 +81,6 @@ class InfoGAN(Recipe):
 
     def sample(self, nets, z, given):
         return nets["G"](torch.cat([z, given["u"]], 1), given["c"])
+
+    def classify(self, nets, x):
+        return nets["Q"](nets["D"].features(x))[0]
