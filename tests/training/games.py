@@ -49,7 +49,12 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
+CODES = {
+    "infogan augmented": RECIPES["infogan"](
+        **SMALL, categories=3, architecture="dcgan", remedies=Remedies(augment="translation,cutout")
+    )
+}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA | CODES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
