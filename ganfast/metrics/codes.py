@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ganfast.errors import InputError
+from ganfast.metrics.classification import clustering_report
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,17 @@ def codes_report(
 
     ``counts`` are the numbers of categories and of classes. A category owns a class where more than half of its samples
     are of it, and more than half of all samples of the class are the category's. Purity can only rise with the number
-    of categories; ``matched`` names each by one class at most (Kuhn 1955). ``InputError`` where scipy is missing.
+    of categories. ``InputError`` where scipy is missing.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise InputError("the score of codes needs scipy: run pip install 'ganfast[demo]'") from error
-    table = torch.bincount(categories * counts[1] + classes, minlength=counts[0] * counts[1]).view(counts).double()
-    pairs = linear_sum_assignment(table.numpy(), maximize=True)
-    owned = (table > table.sum(1, keepdim=True) / 2) & (table > table.sum(0) / 2)
+    table = torch.bincount(categories * counts[1] + classes, minlength=counts[0] * counts[1]).view(counts)
+    owned = (2 * table > table.sum(1, keepdim=True)) & (2 * table > table.sum(0))
+    agreement = clustering_report(categories, classes, *counts)
     return CodesReport(
         accuracy=accuracy,
-        purity=float(table.amax(1).sum() / table.sum()),
-        matched=float(table[pairs].sum() / table.sum()),
+        purity=agreement.majority,
+        matched=agreement.matched,
         owned=float(owned.any(0).double().mean()),
-        confusion=tuple(tuple(row) for row in table.long().tolist()),
+        confusion=tuple(map(tuple, table.tolist())),
         codes=codes,
     )
 

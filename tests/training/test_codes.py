@@ -25,7 +25,8 @@ class Shears(nn.Module):
         images = self.digits[c, (z[:, 0] * 100).long() % self.digits.shape[1]]
         theta = torch.zeros(len(z), 2, 3)
         theta[:, 0, 0], theta[:, 0, 1], theta[:, 1, 1] = 1 + 0.15 * u[:, 1], 0.2 * u[:, 0], 1
-        return F.grid_sample(images + 1, F.affine_grid(theta, images.shape, align_corners=False), align_corners=False) - 1
+        places = F.affine_grid(theta, images.shape, align_corners=False)
+        return F.grid_sample(images + 1, places, align_corners=False) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
