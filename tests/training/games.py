@@ -49,6 +49,11 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
+CODES = {
+    "infogan augmented": RECIPES["infogan"](
+        **SMALL, categories=3, architecture="dcgan", remedies=Remedies(augment="translation,cutout")
+    )
+}
 PYRAMIDS_AND_PAIRS = {
     "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
     "cogan": RECIPES["cogan"](**SMALL),
@@ -73,6 +78,7 @@ CONDITIONAL = {
     "acgan": RECIPES["acgan"](**SMALL),
 }
 GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI | CONDITIONAL
+GAMES |= CODES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
