@@ -171,6 +171,10 @@ class Recipe:
         """Codes [B, n] of samples x: what ``decode`` takes, and what represents them."""
         raise NotImplementedError(f"{type(self).__name__} does not encode")
 
+    def code_of(self, z: Tensor) -> Tensor:
+        """Codes [B, n] that latents z [B, latent_dim] ~ N(0, 1) stand for: the prior, where ``encode`` should lead."""
+        return z
+
     def decode(self, nets: Mapping[str, nn.Module], code: Tensor) -> Tensor:
         """Samples of codes [B, n]; of z itself where ``sample`` does no more."""
         return self.sample(nets, code, {})

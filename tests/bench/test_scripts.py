@@ -136,6 +136,8 @@ def test_the_page_of_the_classics_is_what_its_results_say():
         "infogan",
         "lapgan",
         "cogan",
+        "bigan",
+        "ali",
     }
     assert set(classics.RECIPES) == unconditional
     assert classics.PAGE.read_text() == classics.render(json.loads(classics.RESULTS.read_text()))

@@ -53,7 +53,11 @@ PYRAMIDS_AND_PAIRS = {
     "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
     "cogan": RECIPES["cogan"](**SMALL),
 }
-GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA
+CODES = {
+    "bigan": RECIPES["bigan"](**SMALL),
+    "ali": RECIPES["ali"](**SMALL, architecture="dcgan"),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CODES | CLASSICS | REMEDIED | EQUILIBRIA
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
