@@ -195,6 +195,14 @@ class Recipe:
         """Samples (a, b) of the columns a and b that belong together."""
         raise NotImplementedError(f"{type(self).__name__} makes no pairs")
 
+    def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Scores [B, K]: how much each of K users likes samples x."""
+        raise NotImplementedError(f"{type(self).__name__} knows no users")
+
+    def realism(self, nets: Mapping[str, nn.Module], x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """Numbers [B], 0 at most: how real the discriminator finds samples x of what was given."""
+        raise NotImplementedError(f"{type(self).__name__} has no discriminator after training")
+
     def stages(self, steps: int) -> list[Stage]:
         """The games of a run of ``steps`` steps, one after the other; networks carry over by name."""
         return [Stage(steps, self)]
