@@ -58,6 +58,10 @@ PYRAMIDS_AND_PAIRS = {
     "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
     "cogan": RECIPES["cogan"](**SMALL),
 }
+CODES = {
+    "bigan": RECIPES["bigan"](**SMALL),
+    "ali": RECIPES["ali"](**SMALL, architecture="dcgan"),
+}
 AUTOENCODERS = {
     "aae": RECIPES["aae"](**SMALL),
     "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
@@ -77,8 +81,9 @@ CONDITIONAL = {
     "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
     "acgan": RECIPES["acgan"](**SMALL),
 }
-GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI | CONDITIONAL
 GAMES |= CODES
+GAMES |= AUTOENCODERS | SEMI | CONDITIONAL | CODES
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI | CONDITIONAL
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
