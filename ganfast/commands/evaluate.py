@@ -11,12 +11,13 @@ from torch import Tensor
 from ganfast import metrics
 from ganfast.commands import network
 from ganfast.commands.outputs import refuse_as_data
-from ganfast.data import Column, Dataset, open_dataset
+from ganfast.data import Column, Dataset, derived, open_dataset
 from ganfast.data.options import DataOptions, data_fields, size_word
 from ganfast.data.sources import exists
 from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
 from ganfast.metrics.lenet import normalise
+from ganfast.metrics.pairs import pair_report
 from ganfast.recipes import Trained
 from ganfast.training import abilities, checkpoint, latent_map, pictures, run_directory, sampling, scoring
 from ganfast.training.scoring import draw
@@ -97,6 +98,8 @@ class Evaluate(DataOptions, Compared):
         samples = draw(trained, self.samples or judge.samples)
         if labelled and len(data.labels.unique()) > 1:
             self.keep("classes", metrics.class_report(data, samples, classes, progress=True), trained, len(samples))
+        if trained.can("pairs"):
+            self.pairs(trained, len(samples))
         for metric, report in {**judge.reports(samples), **abilities.reports(trained, data)}.items():
             self.keep(metric, report, trained, len(samples))
         if self.parzen:
@@ -117,6 +120,18 @@ class Evaluate(DataOptions, Compared):
         if latent_map.has_plane(trained) and (run := run_directory.of(self.network)):
             pictures.write_png(run / "latents.png", latent_map.picture(trained, data))
             print(f"codes of real samples by label, over the prior: {run / 'latents.png'}")
+
+    def pairs(self, trained: Trained, count: int) -> None:
+        """How the samples of a pair agree, where the run's --data-b was made of its --data."""
+        run = run_directory.of(self.network)
+        options = run_directory.read_options(run)["options"] if run else {}
+        made, base = derived.split(options.get("data_b") or "")
+        if not made or base != options["data"] or count < 2:
+            return
+        samples = draw(trained, count, make=sampling.strip)
+        a, b = (torch.from_numpy(pictures.to_uint8(each)) for each in samples.unbind(1))
+        wanted = derived.make(made, Dataset("samples", images=a)).samples
+        self.keep("pairs", pair_report(wanted, b), trained, count)
 
     def draw_neighbours(self, data: Dataset, samples: Tensor, judge: scoring.Judge) -> None:
         """neighbours.png: a row of samples, and below each its nearest training images by pixels and by features."""

@@ -187,6 +187,14 @@ class Recipe:
         """A lower bound [B] on log p(x) in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
 
+    def strip(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
+        """[T, B, C, H, W]: how samples come to be, step by step, or all images that one z gives."""
+        raise NotImplementedError(f"{type(self).__name__} makes its samples at once")
+
+    def pairs(self, nets: Mapping[str, nn.Module], z: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (a, b) of the columns a and b that belong together."""
+        raise NotImplementedError(f"{type(self).__name__} makes no pairs")
+
     def stages(self, steps: int) -> list[Stage]:
         """The games of a run of ``steps`` steps, one after the other; networks carry over by name."""
         return [Stage(steps, self)]
@@ -201,6 +209,15 @@ class Recipe:
 def can(recipe: Recipe, *abilities: str) -> bool:
     """Whether it overrides one of these methods of Recipe, such as "encode"."""
     return any(getattr(type(recipe), name) is not getattr(Recipe, name) for name in abilities)
+
+
+def one_shape(data: Mapping[str, Spec]) -> tuple[int, ...]:
+    """The shape of the images a and b; ``InputError`` where they differ."""
+    if data["a"].shape != data["b"].shape:
+        raise InputError(
+            f"both sets need one shape, got {data['a'].shape} and {data['b'].shape}: give --size and --channels."
+        )
+    return data["a"].shape
 
 
 def batches_per_step(players: list[Player]) -> int:

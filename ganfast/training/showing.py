@@ -23,8 +23,10 @@ class Show:
 
     Without conditions: a grid of 64 seeds. By labels: a row for each class, a column for each seed. By attributes that
     are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the data has it,
-    target. Autoencoders: a row of real samples and one of their reconstructions below. Points: real and generated ones,
-    in the plane over level lines and gradients of ``networks["D"]`` where that scores points alone; it stays as it is.
+    target. Autoencoders: a row of real samples and one of their reconstructions below. Recipes that work in
+    steps: a row for each step of the first eight seeds; recipes of pairs: both of each. Points: real and generated
+    ones, in the plane over level lines and gradients of ``networks["D"]`` where that scores points alone; it stays as
+    it is.
     """
 
     def __init__(self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module]):
@@ -63,6 +65,9 @@ class Show:
             samples = sampling.sample(self.trained, range(POINTS if self.sources[0].kind == "points" else SEEDS))
             if self.trained.can("reconstruct"):
                 samples = torch.cat([samples, self.reconstructions()])
+            if self.trained.can("strip"):
+                steps = sampling.strip(self.trained, range(COLUMNS)).transpose(0, 1)
+                samples = torch.cat([samples, steps.flatten(0, 1)])
         return self.scatter(samples) if samples.ndim == 2 else pictures.picture_of(samples, COLUMNS)
 
     def scatter(self, samples: Tensor) -> np.ndarray:

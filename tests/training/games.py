@@ -56,7 +56,11 @@ AUTOENCODERS = {
     "vae gaussian": RECIPES["vae"](**SMALL, likelihood="gaussian", architecture="dcgan"),
     "vae-gan": RECIPES["vae-gan"](**SMALL),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS
+PYRAMIDS_AND_PAIRS = {
+    "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
+    "cogan": RECIPES["cogan"](**SMALL),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | AUTOENCODERS | CLASSICS | REMEDIED | EQUILIBRIA
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
