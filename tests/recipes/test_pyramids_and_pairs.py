@@ -135,6 +135,14 @@ def test_negatives():
         derived.make("negatives:", Dataset("points", points=torch.zeros(3, 2)))
 
 
+def test_how_much_is_shared():
+    data = {name: images().spec("images") for name in "ab"}
+    shared = [len(CoGAN(width=2, own=own).networks(data)["G"].shared) for own in (1, 2)]
+    assert shared == [2, 1]
+    with pytest.raises(InputError, match=r"own must be from 1 to 2 of 3 layers, got 3 \(--own\)"):
+        CoGAN(own=3).networks(data)
+
+
 def test_domains():
     with pytest.raises(InputError):
         CoGAN(domain="c")
