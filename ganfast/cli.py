@@ -1,4 +1,4 @@
-"""The command line: ``ganfast train | generate | export | evaluate | report | animate | data | demo | info``.
+"""The command line: ``ganfast train | generate | project | directions | export | evaluate | report | …``.
 
 Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
 """
@@ -25,9 +25,12 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
 
   ganfast train RECIPE --data SRC    a GAN by one of the recipes below
   ganfast generate --network PATH    pictures from a trained generator
+  ganfast project --network PATH     the latent codes of pictures
+  ganfast directions --network PATH  what changes a class or attribute
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
+  ganfast design --network RUN       pictures that please a user, by a recipe that knows users
   ganfast animate RUN                a film of a run's samples over its steps
   ganfast data pack SRC DEST         decode a data set once, into one file
   ganfast demo xy                    a game of two players, and how it is won
@@ -246,6 +249,18 @@ def generate(argv: list[str]) -> None:
     read_options(Generate, argv, "ganfast generate").run()
 
 
+def project(argv: list[str]) -> None:
+    from ganfast.commands.project import Project
+
+    read_options(Project, argv, "ganfast project").run()
+
+
+def directions(argv: list[str]) -> None:
+    from ganfast.commands.directions import Directions
+
+    read_options(Directions, argv, "ganfast directions").run()
+
+
 def export(argv: list[str]) -> None:
     from ganfast.commands.export import Export
 
@@ -265,6 +280,12 @@ def report(argv: list[str]) -> None:
     from ganfast.commands.report import Report
 
     read_options(Report, argv, "ganfast report").run()
+
+
+def design(argv: list[str]) -> None:
+    from ganfast.commands.design import Design
+
+    read_options(Design, argv, "ganfast design").run()
 
 
 def animate(argv: list[str]) -> None:
@@ -359,9 +380,12 @@ def tuning() -> None:
 COMMANDS = {
     "train": train,
     "generate": generate,
+    "project": project,
+    "directions": directions,
     "export": export,
     "evaluate": evaluate,
     "report": report,
+    "design": design,
     "animate": animate,
     "data": data,
     "demo": demo,

@@ -40,6 +40,7 @@ class Drawing:
             options.refuse(f"recipe {self.recipe} draws no latents", "seeds", *LATENT_SPACE, "truncation")
         if not trained.can("strip"):
             options.refuse(f"recipe {self.recipe} makes its samples at once, and no pairs", "strip")
+        self.latents, self.of_latents = latent_space.read(options, trained) if options.latents else (None, None)
         self.shape = parse_grid(options.grid) if options.grid else None  # columns, rows
         self.classes, self.seeds = self.chosen()
         self.per_class = sum(map(len, self.seeds))

@@ -19,7 +19,7 @@ from ganfast.errors import InputError
 from ganfast.metrics.lenet import normalise
 from ganfast.metrics.pairs import pair_report
 from ganfast.recipes import Trained
-from ganfast.training import abilities, checkpoint, pictures, run_directory, sampling, scoring
+from ganfast.training import abilities, battle, checkpoint, latent_map, pictures, run_directory, sampling, scoring
 from ganfast.training.scoring import draw
 
 SHOWN = 16  # samples in neighbours.png
@@ -39,6 +39,10 @@ class Compared:
     """weights of Inception-v3, MobileNetV2, SqueezeNet or DINOv2 to compare by; by default a trained classifier's"""
     neighbours: bool = False
     """draw the training images that are nearest to some samples into neighbours.png of the run"""
+    battle: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """only the generative adversarial metric: the two runs' discriminators judge each other's samples, and data"""
+    parzen: bool = False
+    """log-likelihood by a Parzen window over 10000 samples, beside that of as many real images"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -84,9 +88,17 @@ class Evaluate(DataOptions, Compared):
                 f"--data {self.data} is points, and this generator makes images: give the data it was trained on."
             )
         data = self.open(shape)
+        if self.battle is not None:
+            metrics.check_shape(data, shape)
+            count = min(self.samples or scoring.SAMPLES, len(data))
+            report = battle.contest(self.network, self.battle, data, count, trained.device)
+            self.keep("battle", report, trained, count)
+            return
         exact, reading = self.samples is not None, data_fields(self) | {"size": self.size or size_of(shape)}
         judge = scoring.judge(self.data, data, self.features, trained.device, True, exact, **reading)
         metrics.check_shape(data, shape)
+        if self.parzen and data.kind != "images":
+            raise InputError(f"--parzen: {self.data} is points, and the estimate is of images: leave it out.")
         if self.neighbours and judge.network is None:
             raise InputError(f"--neighbours: {self.data} needs the weights of a feature network (--features).")
         labelled = data.kind == "images" and data.labels is not None and not self.data.startswith(PREFIX)
@@ -98,8 +110,24 @@ class Evaluate(DataOptions, Compared):
             self.pairs(trained, len(samples))
         for metric, report in {**judge.reports(samples), **abilities.reports(trained, data)}.items():
             self.keep(metric, report, trained, len(samples))
+        if self.parzen:
+            self.keep("parzen", self.parzen_of(trained, data), trained, metrics.parzen.SAMPLES)
         if self.neighbours:
             self.draw_neighbours(data, samples[:SHOWN], judge)
+        self.draw_latents(trained, data)
+
+    def parzen_of(self, trained: Trained, data: Dataset) -> metrics.ParzenReport:
+        """With images that the run was trained on as its floor, where those are others than ``data``."""
+        own = self.as_trained() if run_directory.of(self.network) else self
+        real = own.open(data.shape)
+        real = data if real.fingerprint() == data.fingerprint() else real
+        return metrics.parzen_report(data, real, draw(trained, metrics.parzen.SAMPLES), progress=True)
+
+    def draw_latents(self, trained: Trained, data: Dataset) -> None:
+        """latents.png, where codes have two numbers and the generator is a run's."""
+        if latent_map.has_plane(trained) and (run := run_directory.of(self.network)):
+            pictures.write_png(run / "latents.png", latent_map.picture(trained, data))
+            print(f"codes of real samples by label, over the prior: {run / 'latents.png'}")
 
     def pairs(self, trained: Trained, count: int) -> None:
         """How the samples of a pair agree, where the run's --data-b was made of its --data."""

@@ -38,6 +38,8 @@ class Generate:
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     strip: bool = False
     """strip.png: a row for each sample, its steps from first to last (lapgan, gran) or both of a pair (cogan)"""
+    latents: Path | None = None
+    """latents.npz of ganfast project: walk, grid and arithmetic take its rows, counted from 0, in place of seeds"""
     npz: bool = False
     """one samples.npz: images uint8 [N, H, W, C] (or points fp32 [N, D]), seeds and labels int64 [N]"""
     truncation: float | None = None
@@ -84,6 +86,11 @@ class Generate:
             raise InputError("--interpolate needs two seeds or more, as in 3,7,19.")
         if self.interpolate_grid and sum(map(len, parse_seeds(self.interpolate_grid))) != 4:
             raise InputError(f"--interpolate-grid {self.interpolate_grid}: needs four seeds, as in 3,7,19,42.")
+        if self.latents and not any(getattr(self, name) for name in LATENT_SPACE):
+            raise InputError(
+                f"--latents {self.latents}: say what to draw of its rows: --interpolate, --interpolate-grid or "
+                "--arithmetic."
+            )
         if self.arithmetic is not None:
             parse_arithmetic(self.arithmetic)
         if self.grid is not None:

@@ -1,4 +1,4 @@
-"""Sources that are made of another one: ``stacked:SRC``, ``few:N:SRC``, ``edges:SRC``, ``negatives:SRC``."""
+"""Sources that are made of another one: ``stacked:SRC``, ``few:N:SRC``, ``edges:SRC``, ``users:K:SRC``, …"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from ganfast.data.dataset import Dataset
 from ganfast.data.rows import check_ram
 from ganfast.data.stacked import ROWS, stacked
+from ganfast.data.users import users
 from ganfast.errors import InputError
 
 STRETCH = 8192  # rows at once
@@ -93,4 +94,5 @@ DERIVED = {
     "few": Derived(few, numbered=True),
     "edges": Derived(edges),
     "negatives": Derived(negatives),
+    "users": Derived(users, numbered=True),
 }

@@ -41,10 +41,13 @@ class Generator(nn.Module):
 
     Fractionally-strided 4×4 convolutions with BatchNorm and ReLU; the last has tanh and no BatchNorm. The first one's
     kernel has the proportions of the image. Raises ``InputError`` where the shorter side is not a power of two from 16
-    to 256, or the longer one not a multiple of its quarter.
+    to 256, or the longer one not a multiple of its quarter. ``activation=None``: without the tanh.
     """
 
-    def __init__(self, size: Size = 64, channels: int = 3, latent_dim: int = 100, width: int = 64):
+    def __init__(
+        self, size: Size = 64, channels: int = 3, latent_dim: int = 100, width: int = 64,
+        activation: str | None = "tanh",
+    ):  # fmt: skip
         super().__init__()
         self.config = {"size": compact(size), "channels": channels, "latent_dim": latent_dim, "width": width}
         self.latent_dim = latent_dim
@@ -52,7 +55,7 @@ class Generator(nn.Module):
         layers = [ConvTransposeBNReLU2d(latent_dim, widths[0], kernel(size))]  # 1×1 → 4×4 of a square
         layers += [ConvTransposeBNReLU2d(a, b, 4, 2, 1) for a, b in pairwise(widths)]
         layers += [
-            ConvTransposeBNReLU2d(widths[-1], channels, 4, 2, 1, bias=True, batch_norm=False, activation="tanh"),
+            ConvTransposeBNReLU2d(widths[-1], channels, 4, 2, 1, bias=True, batch_norm=False, activation=activation),
         ]
         self.layers = FusedSequential(*layers)
         initialize(self)
@@ -66,11 +69,12 @@ class Discriminator(nn.Module):
 
     σ(logit) is the probability that an image is real. Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except
     where images enter and logits leave. ``batch_norm=False`` leaves it out everywhere: for a penalty on each sample's
-    gradient samples must not mix.
+    gradient samples must not mix. ``dropout``: the rate at which the inputs of all layers but the first are zeroed.
     """
 
     def __init__(
-        self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True, outputs: int = 1
+        self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True, outputs: int = 1,
+        dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         self.config = {"size": compact(size), "channels": channels, "width": width, "batch_norm": batch_norm}
@@ -78,6 +82,8 @@ class Discriminator(nn.Module):
         widths = stage_widths(size, width)[::-1]
         layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
         layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=batch_norm) for a, b in pairwise(widths)]
+        if dropout:
+            layers = [each for layer in layers for each in (layer, nn.Dropout(dropout))]
         layers += [
             ConvAct2d(widths[-1], outputs, kernel(size), bias=True, batch_norm=False, activation=None)
         ]  # 4×4 → 1×1

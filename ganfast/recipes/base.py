@@ -171,6 +171,10 @@ class Recipe:
         """Codes [B, n] of samples x: what ``decode`` takes, and what represents them."""
         raise NotImplementedError(f"{type(self).__name__} does not encode")
 
+    def code_of(self, z: Tensor) -> Tensor:
+        """Codes [B, n] that latents z [B, latent_dim] ~ N(0, 1) stand for: the prior, where ``encode`` should lead."""
+        return z
+
     def decode(self, nets: Mapping[str, nn.Module], code: Tensor) -> Tensor:
         """Samples of codes [B, n]; of z itself where ``sample`` does no more."""
         return self.sample(nets, code, {})
@@ -190,6 +194,14 @@ class Recipe:
     def pairs(self, nets: Mapping[str, nn.Module], z: Tensor) -> tuple[Tensor, Tensor]:
         """Samples (a, b) of the columns a and b that belong together."""
         raise NotImplementedError(f"{type(self).__name__} makes no pairs")
+
+    def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Scores [B, K]: how much each of K users likes samples x."""
+        raise NotImplementedError(f"{type(self).__name__} knows no users")
+
+    def realism(self, nets: Mapping[str, nn.Module], x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """Numbers [B], 0 at most: how real the discriminator finds samples x of what was given."""
+        raise NotImplementedError(f"{type(self).__name__} has no discriminator after training")
 
     def stages(self, steps: int) -> list[Stage]:
         """The games of a run of ``steps`` steps, one after the other; networks carry over by name."""

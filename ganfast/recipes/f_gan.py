@@ -24,6 +24,11 @@ class FGAN(TwoPlayerGAN):
     loss: Literal["non-saturating", "minimax"] = "non-saturating"
     """the generator's loss: the alternative of the paper's section 3.2, or the bound itself"""
 
+    @property
+    def threshold(self):
+        """The v with g_f(v) = f'(1)."""
+        return 1.0 if self.divergence == "kullback-leibler" else 0.0
+
     def discriminator(self, t):
         t.fake = t.G(t.normal(self.latent_dim))
         real, fake = scores(t.D, t.x, t.fake.detach(), self.merge)

@@ -95,6 +95,14 @@ class Trained(nn.Module):
         """Samples (a, b) that belong together; NotImplementedError for recipes that make no pairs."""
         return self.recipe.pairs(self.networks, z)
 
+    def prefer(self, x: Tensor) -> Tensor:
+        """Scores [B, K] of samples x by K users; NotImplementedError for recipes that know none."""
+        return self.recipe.prefer(self.networks, x)
+
+    def realism(self, x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """Numbers [B] ≤ 0 of samples x; NotImplementedError for recipes without a discriminator after training."""
+        return self.recipe.realism(self.networks, x, given)
+
     def example(self, batch: int, seed: int = 0) -> dict[str, Tensor]:
         """Arguments of ``batch`` rows, drawn at random on the CPU."""
         random = torch.Generator().manual_seed(seed)

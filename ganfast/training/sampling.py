@@ -79,6 +79,33 @@ def decode(trained: Trained, tensors: Mapping[str, Tensor], make: Callable[..., 
     return torch.cat(parts)
 
 
+def of_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Samples of codes [B, n], differentiable: of what an encoder finds where there is one, else of latents z."""
+    if trained.can("encode") or not trained.given:
+        return trained.decode(codes)
+    return trained.sample(z=codes, **(given or {}))
+
+
+@torch.no_grad()
+def decode_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """``of_codes`` of any number of codes, a block of rows at a time, on the CPU."""
+    parts = []
+    for start in range(0, len(codes), BLOCK):
+        rows = slice(start, start + BLOCK)
+        conditions = {name: tensor[rows].to(trained.device) for name, tensor in (given or {}).items()}
+        parts.append(of_codes(trained, codes[rows].to(trained.device), conditions).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def codes_of(trained: Trained, seeds: Sequence[int]) -> Tensor:
+    """Codes [len(seeds), n] of seeds: their latents, or with an encoder what it finds in their samples."""
+    if not trained.can("encode"):
+        return models.latents(seeds, trained.latent_dim)
+    samples = sample(trained, seeds, None, fill(trained, seeds))
+    return torch.cat([trained.encode(part.to(trained.device)).cpu() for part in samples.split(BLOCK)])
+
+
 def pad(rows: Tensor, missing: int) -> Tensor:
     """``rows`` and as many of zeros as are ``missing``."""
     return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
