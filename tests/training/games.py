@@ -49,14 +49,19 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
+STEPWISE = {
+    "gran": RECIPES["gran"](**SMALL, timesteps=2),
+    "dvbpr": RECIPES["dvbpr"](**SMALL, factors=3),
+}
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA | STEPWISE
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
-    """Noise; the labels are five classes."""
+    """Noise; the labels are five classes, the attributes −1, 0 or 1."""
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (count, size, size, channels), dtype=torch.uint8, generator=random)
-    return Dataset("noise", images=pixels, labels=torch.arange(count) % 5)
+    chosen = torch.randint(-1, 2, (count, 4), generator=random).float()
+    return Dataset("noise", images=pixels, labels=torch.arange(count) % 5, attributes=chosen)
 
 
 def points(count=50) -> Dataset:
