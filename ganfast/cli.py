@@ -1,4 +1,4 @@
-"""The command line: ``ganfast train | generate | export | evaluate | report | design | animate | data | demo | info``.
+"""The command line: ``ganfast train | generate | project | directions | export | evaluate | report | …``.
 
 Options are the fields of dataclasses, read by tyro. A mistake of the user's ends with one sentence and exit code 2.
 """
@@ -25,6 +25,8 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
 
   ganfast train RECIPE --data SRC    a GAN by one of the recipes below
   ganfast generate --network PATH    pictures from a trained generator
+  ganfast project --network PATH     the latent codes of pictures
+  ganfast directions --network PATH  what changes a class or attribute
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
@@ -247,6 +249,18 @@ def generate(argv: list[str]) -> None:
     read_options(Generate, argv, "ganfast generate").run()
 
 
+def project(argv: list[str]) -> None:
+    from ganfast.commands.project import Project
+
+    read_options(Project, argv, "ganfast project").run()
+
+
+def directions(argv: list[str]) -> None:
+    from ganfast.commands.directions import Directions
+
+    read_options(Directions, argv, "ganfast directions").run()
+
+
 def export(argv: list[str]) -> None:
     from ganfast.commands.export import Export
 
@@ -366,6 +380,8 @@ def tuning() -> None:
 COMMANDS = {
     "train": train,
     "generate": generate,
+    "project": project,
+    "directions": directions,
     "export": export,
     "evaluate": evaluate,
     "report": report,

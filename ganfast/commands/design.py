@@ -106,7 +106,7 @@ class Design:
         """``InputError`` where the data is not of the run's classes and users."""
         for column, name in (("labels", "y"), ("attributes", "u")):
             if column not in data.columns or data.spec(column) != trained.specs[name]:
-                raise InputError(f"{data.name} has other {column} than the run: give the data of its training (--data).")
+                raise InputError(f"{data.name} has not the {column} of the run: give what it was trained on (--data).")
 
     def chosen_users(self, trained: Trained) -> list[int]:
         known = trained.specs["u"].shape[0]

@@ -20,6 +20,7 @@ from ganfast.training import pictures, sampling
 
 FEW = 16  # classes that are all shown when nobody names some
 SHOWN = 256  # images in grid.png beside the pictures of single seeds
+ROWS = 64  # samples in strip.png
 MAPPED = 10_000  # points in points.png
 MAX_PIXELS = 2**28  # of a grid
 
@@ -37,6 +38,9 @@ class Drawing:
             options.refuse(f"recipe {self.recipe} is not given labels", "classes")
         if not trained.latent_dim:
             options.refuse(f"recipe {self.recipe} draws no latents", "seeds", *LATENT_SPACE, "truncation")
+        if not trained.can("strip"):
+            options.refuse(f"recipe {self.recipe} makes its samples at once, and no pairs", "strip")
+        self.latents, self.of_latents = latent_space.read(options, trained) if options.latents else (None, None)
         self.shape = parse_grid(options.grid) if options.grid else None  # columns, rows
         self.classes, self.seeds = self.chosen()
         self.per_class = sum(map(len, self.seeds))
@@ -68,7 +72,7 @@ class Drawing:
             return classes, [range(1)]
         if classes and self.shape:
             return classes, [range(-(-self.shape[0] * self.shape[1] // len(classes)))]
-        return classes, [range(8 if classes and not options.npz else 64)]
+        return classes, [range(8 if options.strip or (classes and not options.npz) else 64)]
 
     def check_shape(self) -> None:
         """Refuse what cannot be made of samples of this shape."""
@@ -76,7 +80,7 @@ class Drawing:
         if not self.of_images:
             what = "points" if self.of_points else f"samples of {'×'.join(map(str, self.sample_shape))}"
             why = f"it shows images, and recipe {self.recipe} makes {what}"
-            options.refuse(why, "grid", *LATENT_SPACE, "show")
+            options.refuse(why, "grid", "strip", *LATENT_SPACE, "show")
             if not self.of_points and not options.npz:
                 raise InputError(f"recipe {self.recipe} makes {what}, which are no pictures: give --npz.")
         if self.shape:
@@ -93,12 +97,12 @@ class Drawing:
             return ((seed % max(self.of_labels, 1), seed) for seed in chain(*self.seeds))
         return ((k, seed) for k in self.classes for seed in chain(*self.seeds))
 
-    def draw(self, pairs: list[Pair]) -> Tensor:
+    def draw(self, pairs: list[Pair], make: Callable[..., Tensor] = sampling.sample) -> Tensor:
         seeds = [seed for _, seed in pairs]
         given = sampling.fill(self.trained, seeds)
         if self.label:
             given[self.label] = torch.tensor([k for k, _ in pairs])
-        return sampling.sample(self.trained, seeds, self.options.truncation, given)
+        return make(self.trained, seeds, self.options.truncation, given)
 
     def batches(self, count: int) -> Iterator[tuple[list[Pair], Tensor]]:
         """The first ``count`` samples, a batch at a time, under a progress bar where it takes longer than a second."""
@@ -122,6 +126,8 @@ class Drawing:
             return between
         if self.of_points:
             return ("points.npy", "points.png")[: self.sample_shape[0]], self.points  # one coordinate makes no map
+        if self.options.strip:
+            return ("strip.png",), self.strip
         return (("grid.png",), self.grid) if self.shape else ((SAMPLES, "grid.png"), self.singles)
 
     def files(self) -> tuple[str, ...]:
@@ -143,6 +149,13 @@ class Drawing:
         file = out.path("grid.png")
         pictures.write_png(file, picture)
         return str(file)
+
+    def strip(self, out: Outputs) -> str:
+        """strip.png: a row for each of the first samples, a column for each step."""
+        steps = self.draw([*islice(self.pairs(), ROWS)], sampling.strip)
+        file = out.path("strip.png")
+        pictures.write_png(file, pictures.picture_of(steps.flatten(0, 1), steps.shape[1]))
+        return f"{file}: {len(steps)} samples" + f" (the first of {self.count})" * (self.count > len(steps))
 
     def singles(self, out: Outputs) -> str:
         """A file of each sample, and grid.png of the first ones: a row for each class, a column for each seed."""

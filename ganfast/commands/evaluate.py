@@ -11,14 +11,15 @@ from torch import Tensor
 from ganfast import metrics
 from ganfast.commands import network
 from ganfast.commands.outputs import refuse_as_data
-from ganfast.data import Column, Dataset, open_dataset
+from ganfast.data import Column, Dataset, derived, open_dataset
 from ganfast.data.options import DataOptions, data_fields, size_word
 from ganfast.data.sources import exists
 from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
 from ganfast.metrics.lenet import normalise
+from ganfast.metrics.pairs import pair_report
 from ganfast.recipes import Trained
-from ganfast.training import abilities, battle, checkpoint, pictures, run_directory, sampling, scoring
+from ganfast.training import abilities, battle, checkpoint, latent_map, pictures, run_directory, sampling, scoring
 from ganfast.training.scoring import draw
 
 SHOWN = 16  # samples in neighbours.png
@@ -40,6 +41,8 @@ class Compared:
     """draw the training images that are nearest to some samples into neighbours.png of the run"""
     battle: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """only the generative adversarial metric: the two runs' discriminators judge each other's samples, and data"""
+    parzen: bool = False
+    """log-likelihood by a Parzen window over 10000 samples, beside that of as many real images"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -94,6 +97,8 @@ class Evaluate(DataOptions, Compared):
         exact, reading = self.samples is not None, data_fields(self) | {"size": self.size or size_of(shape)}
         judge = scoring.judge(self.data, data, self.features, trained.device, True, exact, **reading)
         metrics.check_shape(data, shape)
+        if self.parzen and data.kind != "images":
+            raise InputError(f"--parzen: {self.data} is points, and the estimate is of images: leave it out.")
         if self.neighbours and judge.network is None:
             raise InputError(f"--neighbours: {self.data} needs the weights of a feature network (--features).")
         labelled = data.kind == "images" and data.labels is not None and not self.data.startswith(PREFIX)
@@ -101,10 +106,40 @@ class Evaluate(DataOptions, Compared):
         samples = draw(trained, self.samples or judge.samples)
         if labelled and len(data.labels.unique()) > 1:
             self.keep("classes", metrics.class_report(data, samples, classes, progress=True), trained, len(samples))
+        if trained.can("pairs"):
+            self.pairs(trained, len(samples))
         for metric, report in {**judge.reports(samples), **abilities.reports(trained, data)}.items():
             self.keep(metric, report, trained, len(samples))
+        if self.parzen:
+            self.keep("parzen", self.parzen_of(trained, data), trained, metrics.parzen.SAMPLES)
         if self.neighbours:
             self.draw_neighbours(data, samples[:SHOWN], judge)
+        self.draw_latents(trained, data)
+
+    def parzen_of(self, trained: Trained, data: Dataset) -> metrics.ParzenReport:
+        """With images that the run was trained on as its floor, where those are others than ``data``."""
+        own = self.as_trained() if run_directory.of(self.network) else self
+        real = own.open(data.shape)
+        real = data if real.fingerprint() == data.fingerprint() else real
+        return metrics.parzen_report(data, real, draw(trained, metrics.parzen.SAMPLES), progress=True)
+
+    def draw_latents(self, trained: Trained, data: Dataset) -> None:
+        """latents.png, where codes have two numbers and the generator is a run's."""
+        if latent_map.has_plane(trained) and (run := run_directory.of(self.network)):
+            pictures.write_png(run / "latents.png", latent_map.picture(trained, data))
+            print(f"codes of real samples by label, over the prior: {run / 'latents.png'}")
+
+    def pairs(self, trained: Trained, count: int) -> None:
+        """How the samples of a pair agree, where the run's --data-b was made of its --data."""
+        run = run_directory.of(self.network)
+        options = run_directory.read_options(run)["options"] if run else {}
+        made, base = derived.split(options.get("data_b") or "")
+        if not made or base != options["data"] or count < 2:
+            return
+        samples = draw(trained, count, make=sampling.strip)
+        a, b = (torch.from_numpy(pictures.to_uint8(each)) for each in samples.unbind(1))
+        wanted = derived.make(made, Dataset("samples", images=a)).samples
+        self.keep("pairs", pair_report(wanted, b), trained, count)
 
     def draw_neighbours(self, data: Dataset, samples: Tensor, judge: scoring.Judge) -> None:
         """neighbours.png: a row of samples, and below each its nearest training images by pixels and by features."""

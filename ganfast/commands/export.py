@@ -19,9 +19,11 @@ class Export:
     """the file to write, FILE.onnx"""
     direction: Literal["ab", "ba"] | None = None
     """which way it translates; by default as it was trained to show"""
+    domain: Literal["a", "b"] | None = None
+    """whose image of each pair, as --data or as --data-b; by default as it was trained to show"""
 
     def run(self) -> None:
-        trained = network.load(self.network, "cpu", self.direction)
+        trained = network.load(self.network, "cpu", self.direction, self.domain)
         difference = onnx.export(trained, self.onnx)
         inputs = ", ".join(
             f"{name} {'int64 ' * (not tensor.is_floating_point())}[{', '.join(map(str, ('batch', *tensor.shape[1:])))}]"

@@ -26,6 +26,8 @@ class Generate:
     """a picture, a folder, a zip or other images: what the recipe translates or reconstructs"""
     direction: Literal["ab", "ba"] | None = None
     """which way to translate; by default as it was trained to show"""
+    domain: Literal["a", "b"] | None = None
+    """whose image of each pair, as --data or as --data-b; by default as it was trained to show"""
     grid: str | None = None
     """columns x rows of one picture, as 8x8; by default every sample has a file of its own beside the grid"""
     interpolate: str | None = None
@@ -34,6 +36,10 @@ class Generate:
     """four seeds, as 3,7,19,42: an 8x8 grid between them, with theirs in the corners"""
     arithmetic: str | None = None
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
+    strip: bool = False
+    """strip.png: a row for each sample, its steps from first to last (lapgan, gran) or both of a pair (cogan)"""
+    latents: Path | None = None
+    """latents.npz of ganfast project: walk, grid and arithmetic take its rows, counted from 0, in place of seeds"""
     npz: bool = False
     """one samples.npz: images uint8 [N, H, W, C] (or points fp32 [N, D]), seeds and labels int64 [N]"""
     truncation: float | None = None
@@ -56,7 +62,7 @@ class Generate:
         from ganfast.commands.translating import Translating
 
         self.check()
-        trained = network.load(self.network, self.device, self.direction)
+        trained = network.load(self.network, self.device, self.direction, self.domain)
         given_images = "images" in network.conditions(trained)
         job = Translating(self, trained) if given_images or self.input is not None else Drawing(self, trained)
         if self.show:
@@ -67,7 +73,7 @@ class Generate:
 
     def check(self) -> None:
         """What can be known without the network."""
-        kinds = [flag(name) for name in ("input", "grid", *LATENT_SPACE, "npz", "show") if getattr(self, name)]
+        kinds = [flag(name) for name in ("input", "grid", "strip", *LATENT_SPACE, "npz", "show") if getattr(self, name)]
         if len(kinds) > 1 and kinds != ["--input", "--show"]:
             raise InputError(f"{' and '.join(kinds)} make different things: give one of them.")
         if self.batch < 1:
@@ -80,6 +86,11 @@ class Generate:
             raise InputError("--interpolate needs two seeds or more, as in 3,7,19.")
         if self.interpolate_grid and sum(map(len, parse_seeds(self.interpolate_grid))) != 4:
             raise InputError(f"--interpolate-grid {self.interpolate_grid}: needs four seeds, as in 3,7,19,42.")
+        if self.latents and not any(getattr(self, name) for name in LATENT_SPACE):
+            raise InputError(
+                f"--latents {self.latents}: say what to draw of its rows: --interpolate, --interpolate-grid or "
+                "--arithmetic."
+            )
         if self.arithmetic is not None:
             parse_arithmetic(self.arithmetic)
         if self.grid is not None:

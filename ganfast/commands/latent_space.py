@@ -1,6 +1,7 @@
 """What lies between the latents of seeds, and what their means add up to."""
 
 import functools
+import zipfile
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
@@ -13,12 +14,15 @@ from tqdm import tqdm
 from ganfast import models
 from ganfast.commands.choices import parse_arithmetic, parse_seeds
 from ganfast.commands.outputs import Outputs
+from ganfast.errors import InputError
 from ganfast.files import replacing
+from ganfast.recipes import Trained
 from ganfast.training import pictures, sampling
 from ganfast.training.sampling import slerp
 
 if TYPE_CHECKING:
     from ganfast.commands.drawing import Drawing
+    from ganfast.commands.generate import Generate
 
 FRAMES = 16  # from one seed to the next
 SIDE = 8  # images along a side of the grid between four seeds
@@ -42,17 +46,48 @@ def seeds_of(text: str) -> list[int]:
 
 
 def classes_of(drawing: "Drawing", seed: int) -> list[int]:
-    """The classes to draw one after another: those that were named, else the one that ``seed`` has."""
+    """The classes to draw one after another: those that were named, else the one that ``seed`` or this row has."""
+    if drawing.of_latents is not None and not drawing.classes:
+        return [int(drawing.of_latents[seed])]
     return drawing.classes or [seed % max(drawing.of_labels, 1)]
 
 
+def read(options: "Generate", trained: Trained) -> tuple[Tensor, Tensor | None]:
+    """(codes [N, n], classes [N] or None) of --latents; ``InputError`` where they are not of this recipe."""
+    options.refuse("it is for latents that are drawn, and --latents names some", "truncation")
+    try:
+        with np.load(options.latents, allow_pickle=False) as arrays:
+            codes = torch.from_numpy(arrays["codes"]).float()
+            classes = torch.from_numpy(arrays["classes"]).long() if "classes" in arrays else None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"--latents {options.latents} cannot be read ({error}): give the latents.npz of ganfast project."
+        ) from None
+    size = sampling.codes_of(trained, [0]).shape[1]
+    if codes.ndim != 2 or codes.shape[1] != size or not (classes is None or len(classes) == len(codes)):
+        raise InputError(
+            f"--latents {options.latents} has codes {list(codes.shape)}, and those of this recipe have {size} numbers: "
+            "give those of this run."
+        )
+    groups = [(1, seeds_of(text)) for text in (options.interpolate, options.interpolate_grid) if text]
+    groups += parse_arithmetic(options.arithmetic) if options.arithmetic else []
+    for row in chain(*(rows for _, rows in groups)):
+        if row >= len(codes):
+            raise InputError(f"--latents {options.latents} has the rows 0 to {len(codes) - 1}, and not {row}.")
+    return codes, classes
+
+
 def latents(drawing: "Drawing", seeds: list[int]) -> Tensor:
+    if drawing.latents is not None:
+        return drawing.latents[seeds]
     return models.latents(seeds, drawing.trained.latent_dim, drawing.options.truncation)
 
 
 def images(drawing: "Drawing", z: Tensor, k: int) -> np.ndarray:
     """uint8 [N, H, W, C] of latents z [N, latent_dim], all of class ``k``."""
     given = sampling.fill(drawing.trained, [k] * len(z))
+    if drawing.latents is not None:
+        return pictures.to_uint8(sampling.decode_codes(drawing.trained, z, given))
     return pictures.to_uint8(sampling.decode(drawing.trained, {"z": z, **given}))
 
 

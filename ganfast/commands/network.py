@@ -10,9 +10,9 @@ from ganfast.training import TrainOptions
 GIVEN = ("labels", "attributes", "images")  # what a command can make or read for a recipe
 
 
-def load(path: Path, device: str, direction: str | None = None) -> Trained:
-    """The recipe at ``path`` on the device of that name, turned to ``direction`` where one is given."""
-    return recipes.load(path, TrainOptions(data="", device=device).torch_device(), direction)
+def load(path: Path, device: str, direction: str | None = None, domain: str | None = None) -> Trained:
+    """The recipe at ``path`` on the device of that name, turned to a direction or domain where one is given."""
+    return recipes.load(path, TrainOptions(data="", device=device).torch_device(), direction, domain)
 
 
 def conditions(trained: Trained) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The folder that ``ganfast generate`` writes to: a folder of samples alone, and other files beside it."""
+"""The folder that ``ganfast generate`` and commands like it write to: samples alone, and other files beside them."""
 
 import contextlib
 import json
@@ -10,7 +10,8 @@ from ganfast.errors import InputError
 SAMPLES = "samples"  # the folder with a picture for each sample, and nothing else
 FILES = (
     "grid.png", "samples.npz", "points.npy", "points.png", "interpolation.png", "interpolation.gif",
-    "interpolation-grid.png", "arithmetic.png",
+    "interpolation-grid.png", "arithmetic.png", "strip.png", "projection.png", "latents.npz", "directions.png",
+    "directions.safetensors",
 )  # fmt: skip
 RECORD = ".generated"  # the names of all files that were written, as JSON, one a line
 
@@ -45,11 +46,11 @@ class Outputs:
                 if found in earlier:
                     continue
                 raise InputError(
-                    f"{self.outdir / found} was not written by ganfast generate, which removes its own files alone: "
+                    f"{self.outdir / found} was not written by ganfast, which removes its own files alone: "
                     "name a new --outdir."
                     if overwrite
                     else f"{self.outdir / found} is there already: name a new --outdir, or give --overwrite, which "
-                    "removes what ganfast generate has written there and nothing else."
+                    "removes what ganfast has written there and nothing else."
                 )
 
     def remove(self, earlier: dict[str, None]) -> None:
@@ -95,6 +96,5 @@ def refuse_as_data(source: str | None, flag: str) -> None:
     """``InputError`` where ``source`` is such a folder: its grids would be taken for samples."""
     if source and (Path(source).expanduser() / RECORD).is_file():
         raise InputError(
-            f"{flag} {source} was written by ganfast generate and holds grids beside the samples: give "
-            f"{Path(source) / SAMPLES}."
+            f"{flag} {source} was written by ganfast and holds grids beside the samples: give {Path(source) / SAMPLES}."
         )

@@ -37,7 +37,7 @@ class Translating:
             options.refuse(f"recipe {recipe} draws its samples, it neither translates nor reconstructs", "input")
         if options.input is None:
             raise InputError(f"recipe {recipe} is given images: name a picture, a folder or a zip of them (--input).")
-        options.refuse("it does not go with images that are given (--input)", "grid", *LATENT_SPACE, "npz")
+        options.refuse("it does not go with images that are given (--input)", "grid", "strip", *LATENT_SPACE, "npz")
         if self.given is None:
             options.refuse("it draws samples, and --input reconstructs", "seeds", "classes", "truncation")
         if not trained.latent_dim:

@@ -1,4 +1,4 @@
-"""Sources that are made of another one: ``stacked:SRC``, ``few:N:SRC``, ``edges:SRC``, ``users:K:SRC``."""
+"""Sources that are made of another one: ``stacked:SRC``, ``few:N:SRC``, ``edges:SRC``, ``users:K:SRC``, …"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +77,13 @@ def outlines(images: torch.Tensor) -> torch.Tensor:
     return (F.max_pool2d(planes, 3, 1, 1) - planes).byte().movedim(1, 3).contiguous()
 
 
+def negatives(base: Dataset, _: int = 0) -> Dataset:
+    """Each picture with 255 − x for each value x; its other columns stay."""
+    if base.kind != "images":
+        raise InputError(f"negatives:{base.name}: holds {base.kind}, and negatives are of images; give images")
+    return Dataset(f"negatives-{base.name}", names=base.names, **(base.columns | {"images": 255 - base.samples}))
+
+
 def stack(base: Dataset, _: int) -> Dataset:
     check_ram(f"stacked:{base.name}", 3 * ROWS * base.samples[0].numel())
     return stacked(base)
@@ -86,5 +93,6 @@ DERIVED = {
     "stacked": Derived(stack, channels=1),
     "few": Derived(few, numbered=True),
     "edges": Derived(edges),
+    "negatives": Derived(negatives),
     "users": Derived(users, numbered=True),
 }

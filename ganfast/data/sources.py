@@ -42,10 +42,10 @@ def open_dataset(source: str, targets: str | None = None, progress: bool = True,
 
     Args:
         source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; ``stacked:SRC`` (three grey images of SRC as the
-            channels of one), ``few:N:SRC`` (N rows of each class), ``edges:SRC`` (outlines), ``users:K:SRC`` (what K
-            simulated users choose); a folder, .zip or .tar of images; IDX, CIFAR, parquet, .npy or .npz files, or a
-            folder of them; a packed .safetensors file; docs/data.md has all. A built-in name comes first: write
-            ``./digits`` for a folder of that name.
+            channels of one), ``few:N:SRC`` (N rows of each class), ``edges:SRC`` (outlines), ``negatives:SRC``,
+            ``users:K:SRC`` (attributes of K simulated users); a folder, .zip or .tar of images; IDX, CIFAR, parquet,
+            .npy or .npz files, or a folder of them; a packed .safetensors file; docs/data.md has all. A built-in name
+            comes first: write ``./digits`` for a folder of that name.
         targets: a second folder or archive with the images' partners, at the same paths up to the suffix.
         progress: show a bar on a terminal.
         options: the fields of ``ganfast.data.DataOptions``: size, channels, fit, split, layout, …

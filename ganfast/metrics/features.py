@@ -66,8 +66,11 @@ class OfLeNet(nn.Module):
 
 def of_data(data: Dataset, device: str | torch.device = "cpu", progress: bool = False) -> Network:
     """The classifier trained on ``data``, which needs labels; kept in the cache folder."""
-    classifier = fitted(data, progress=progress).network
-    return Network("lenet", OfLeNet(classifier).eval(), cache.digest(classifier.state_dict())).to(device)
+    return of_classifier(fitted(data, progress=progress).network).to(device)
+
+
+def of_classifier(classifier: LeNet) -> Network:
+    return Network("lenet", OfLeNet(classifier).eval(), cache.digest(classifier.state_dict()))
 
 
 def published(path: str | Path, device: str | torch.device = "cpu") -> Network:

@@ -69,11 +69,12 @@ class Discriminator(nn.Module):
 
     σ(logit) is the probability that an image is real. Strided 4×4 convolutions with LeakyReLU 0.2 and BatchNorm, except
     where images enter and logits leave. ``batch_norm=False`` leaves it out everywhere: for a penalty on each sample's
-    gradient samples must not mix.
+    gradient samples must not mix. ``dropout``: the rate at which the inputs of all layers but the first are zeroed.
     """
 
     def __init__(
-        self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True, outputs: int = 1
+        self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True, outputs: int = 1,
+        dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         self.config = {"size": compact(size), "channels": channels, "width": width, "batch_norm": batch_norm}
@@ -81,6 +82,8 @@ class Discriminator(nn.Module):
         widths = stage_widths(size, width)[::-1]
         layers = [ConvAct2d(channels, widths[0], 4, 2, 1, bias=True, batch_norm=False)]
         layers += [ConvAct2d(a, b, 4, 2, 1, batch_norm=batch_norm) for a, b in pairwise(widths)]
+        if dropout:
+            layers = [each for layer in layers for each in (layer, nn.Dropout(dropout))]
         layers += [
             ConvAct2d(widths[-1], outputs, kernel(size), bias=True, batch_norm=False, activation=None)
         ]  # 4×4 → 1×1

@@ -171,6 +171,10 @@ class Recipe:
         """Codes [B, n] of samples x: what ``decode`` takes, and what represents them."""
         raise NotImplementedError(f"{type(self).__name__} does not encode")
 
+    def code_of(self, z: Tensor) -> Tensor:
+        """Codes [B, n] that latents z [B, latent_dim] ~ N(0, 1) stand for: the prior, where ``encode`` should lead."""
+        return z
+
     def decode(self, nets: Mapping[str, nn.Module], code: Tensor) -> Tensor:
         """Samples of codes [B, n]; of z itself where ``sample`` does no more."""
         return self.sample(nets, code, {})
@@ -184,8 +188,12 @@ class Recipe:
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
 
     def strip(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
-        """[T, B, C, H, W]: how samples come to be, step by step; the last are those of ``sample``."""
+        """[T, B, C, H, W]: how samples come to be, step by step, or all images that one z gives."""
         raise NotImplementedError(f"{type(self).__name__} makes its samples at once")
+
+    def pairs(self, nets: Mapping[str, nn.Module], z: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (a, b) of the columns a and b that belong together."""
+        raise NotImplementedError(f"{type(self).__name__} makes no pairs")
 
     def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """Scores [B, K]: how much each of K users likes samples x."""
@@ -209,6 +217,15 @@ class Recipe:
 def can(recipe: Recipe, *abilities: str) -> bool:
     """Whether it overrides one of these methods of Recipe, such as "encode"."""
     return any(getattr(type(recipe), name) is not getattr(Recipe, name) for name in abilities)
+
+
+def one_shape(data: Mapping[str, Spec]) -> tuple[int, ...]:
+    """The shape of the images a and b; ``InputError`` where they differ."""
+    if data["a"].shape != data["b"].shape:
+        raise InputError(
+            f"both sets need one shape, got {data['a'].shape} and {data['b'].shape}: give --size and --channels."
+        )
+    return data["a"].shape
 
 
 def batches_per_step(players: list[Player]) -> int:

@@ -10,7 +10,7 @@ from ganfast.data.options import size_word
 from ganfast.errors import InputError
 from ganfast.models import cyclegan
 from ganfast.objectives import least_squares
-from ganfast.recipes.base import Player, Recipe
+from ganfast.recipes.base import Player, Recipe, one_shape
 from ganfast.recipes.pool import draw_from_pool
 
 
@@ -56,11 +56,7 @@ class CycleGAN(Recipe):
         return {source: self.columns[source]}
 
     def networks(self, data):
-        (channels, *sides), other = data["a"].shape, data["b"].shape
-        if data["a"].shape != other:
-            raise InputError(
-                f"both sets need one shape, got {data['a'].shape} and {other}: give --size and --channels."
-            )
+        channels, *sides = one_shape(data)
         most = (min(sides) // 3).bit_length() - 1  # its last normalisation needs more than a pixel
         self.require(self.layers <= most, "layers", f"be at most {most} for images of {size_word(*sides)} pixels")
         return {

@@ -64,7 +64,7 @@ class Trained(nn.Module):
         return self.recipe.sample(self.networks, tensors.pop("z", None), tensors)
 
     def can(self, ability: str) -> bool:
-        """Whether "reconstruct", "encode", "classify" or "bound" works: a method of this name is there then."""
+        """Whether "reconstruct", "strip" … works, a method of that name."""
         return can(self.recipe, *(("reconstruct", "encode") if ability == "reconstruct" else (ability,)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -87,9 +87,13 @@ class Trained(nn.Module):
         """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
         return self.recipe.bound(self.networks, x)
 
-    def strip(self, z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
-        """[T, B, C, H, W]: the steps to samples; NotImplementedError for recipes that make them at once."""
+    def strip(self, z: Tensor | None = None, **given: Tensor) -> Tensor:
+        """[T, B, C, H, W]: the steps to samples, or all that a z gives; NotImplementedError for other recipes."""
         return self.recipe.strip(self.networks, z, given)
+
+    def pairs(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (a, b) that belong together; NotImplementedError for recipes that make no pairs."""
+        return self.recipe.pairs(self.networks, z)
 
     def prefer(self, x: Tensor) -> Tensor:
         """Scores [B, K] of samples x by K users; NotImplementedError for recipes that know none."""
@@ -165,13 +169,19 @@ def save(trained: Trained, path: str | os.PathLike, **about: str) -> None:
     Path(path).write_bytes(serialise(tensors, {**about, **describe(trained)}))
 
 
-def load(path: str | os.PathLike, device: str | torch.device = "cpu", direction: str | None = None) -> Trained:
+def load(
+    path: str | os.PathLike,
+    device: str | torch.device = "cpu",
+    direction: str | None = None,
+    domain: str | None = None,
+) -> Trained:
     """The trained recipe at ``path`` in evaluation mode: a module that samples; its ``forward`` has the arguments.
 
     ``path`` is a ``generator.safetensors``, or a run directory or checkpoint that holds one. The file is read as
     numbers and JSON, never unpickled. Raises ``InputError`` where it is missing, damaged, of another kind or of a
-    recipe that is not installed; its ``about`` attribute is the file's metadata. ``direction`` "ab" or "ba" is the
-    translation to make, of recipes such as CycleGAN that have learned both.
+    recipe that is not installed; its ``about`` attribute is the file's metadata. Where a recipe has learned
+    more than it shows, ``direction`` "ab" or "ba" chooses the translation (CycleGAN), ``domain`` "a" or "b" the set
+    (CoGAN).
     """
     from ganfast.recipes import RECIPES
 
@@ -193,10 +203,12 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu", direction:
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file} does not fit the recipe that it names ({reason}): give another file.") from None
-    if direction is not None:
-        if "direction" not in {field.name for field in dataclasses.fields(trained.recipe)}:
-            raise InputError(f"--direction {direction}: recipe {name} has no directions: leave it out.")
-        game = dataclasses.replace(trained.recipe, direction=direction)
+    for option, word in (("direction", direction), ("domain", domain)):
+        if word is None:
+            continue
+        if option not in {field.name for field in dataclasses.fields(trained.recipe)}:
+            raise InputError(f"--{option} {word}: recipe {name} has no {option}s: leave it out.")
+        game = dataclasses.replace(trained.recipe, **{option: word})
         trained = Trained(game, trained.specs, dict(trained.networks), trained.origin)
     trained.about = metadata
     return trained.to(device).eval()

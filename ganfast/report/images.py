@@ -27,6 +27,11 @@ def embed(file: Path, largest: int) -> Embedded | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    return embedded(picture)
+
+
+def embedded(picture) -> Embedded:
+    """A Pillow image in grey or RGB."""
     png = encode(picture, "png", optimize=True)
     if len(png) <= ENOUGH:
         return Embedded(uri("png", png), *picture.size)

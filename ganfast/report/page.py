@@ -8,7 +8,7 @@ from ganfast.errors import InputError
 from ganfast.files import replacing
 from ganfast.recipes import RECIPES
 from ganfast.report import facts as reading
-from ganfast.report import sections
+from ganfast.report import sections, walks
 from ganfast.report.facts import Facts
 from ganfast.report.style import CSS, JS
 from ganfast.report.tables import number, text
@@ -29,8 +29,8 @@ def write(run: Path, file: Path) -> list[str]:
 def page(facts: Facts) -> str:
     data = facts.data_names
     title = f"{facts.recipe_name} on {' and '.join(data)}" if data else facts.recipe_name
-    samples = sections.samples(facts)  # first: it finds out which pictures are damaged
-    body = [missing(facts), tiles(facts), samples, sections.curves(facts), sections.scores(facts)]
+    samples, walked = sections.samples(facts), walks.section(facts)  # first: they find out which files are damaged
+    body = [missing(facts), tiles(facts), samples, walked, sections.curves(facts), sections.scores(facts)]
     body += [sections.commands(facts), sections.options(facts), sections.checkpoints(facts), sections.details(facts)]
     name = escape(facts.run.resolve().name)
     return f"""<!DOCTYPE html>

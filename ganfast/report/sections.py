@@ -24,6 +24,8 @@ SCORES = {
     "real_confidence": "Its mean confidence on real samples",
     "fake_confidence": "Its mean confidence on generated samples",
     "agreement": "Generated samples that it assigns to their own class",
+    "intra": "Fréchet distance within a class, mean over classes (intra-FID)",
+    "intra_floor": "The same of real images",
     "distance": "Distance of the classes' shares (total variation, 0 is equal)",
     "modes": "Modes recovered",
     "total": "Modes of the data",
@@ -60,6 +62,9 @@ def samples(facts: Facts) -> str:
         figures.append(f"<figure>{image(real, 'Real samples')}<figcaption>Real</figcaption></figure>")
     elif (facts.run / "reals.png").is_file():
         facts.missing.append("reals.png cannot be decoded.")
+    if latents := images.embed(facts.run / "latents.png", images.LARGE):
+        said = "Codes of real samples over the prior"
+        figures.append(f"<figure>{image(latents, said)}<figcaption>{said}</figcaption></figure>")
     if not figures:
         return ""
     strip = ""
@@ -158,6 +163,8 @@ def score_cards(metric: str, rows: list[dict]) -> list[str]:
     real, fake = (shares(newest.get(name)) for name in ("real_shares", "fake_shares"))
     if len(real) == len(fake) > 0:
         cards.append(bars("Shares of the classes", [("real", real), ("generated", fake)]))
+    if agreements := shares(newest.get("agreements")):
+        cards.append(bars("Samples that the classifier assigns to their own class", [("generated", agreements)]))
     return cards + over_time(rows)
 
 

@@ -1,7 +1,7 @@
 """From a trained recipe and seeds to samples."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,21 @@ def sample(
 
     ``given`` has a row for each seed of what the recipe needs besides latents.
     """
+    return of_seeds(trained, trained, seeds, truncation, given)
+
+
+def strip(
+    trained: Trained,
+    seeds: Sequence[int],
+    truncation: float | None = None,
+    given: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """[N, T, C, H, W]: ``sample`` step by step, of recipes that work in steps."""
+    return of_seeds(trained, lambda **tensors: trained.strip(**tensors).transpose(0, 1), seeds, truncation, given)
+
+
+def of_seeds(trained: Trained, make: Callable[..., Tensor], seeds, truncation, given) -> Tensor:
+    """What ``make`` makes of the latents of ``seeds`` and of what is given."""
     tensors = dict(given or {})
     if trained.latent_dim:
         tensors = {"z": models.latents(seeds, trained.latent_dim, truncation), **tensors}
@@ -33,7 +48,7 @@ def sample(
     for name, tensor in tensors.items():
         blocks[name] = tensor.new_zeros(max(rows, default=-1) + 1, *tensor.shape[1:])
         blocks[name][rows] = tensor
-    return decode(trained, blocks)[rows]
+    return decode(trained, blocks, make)[rows]
 
 
 def places(seeds: Iterable[int]) -> list[int]:
@@ -48,7 +63,7 @@ def places(seeds: Iterable[int]) -> list[int]:
 
 
 @torch.no_grad()
-def decode(trained: Trained, tensors: Mapping[str, Tensor]) -> Tensor:
+def decode(trained: Trained, tensors: Mapping[str, Tensor], make: Callable[..., Tensor] | None = None) -> Tensor:
     """The samples of ``tensors`` by the names of the arguments, a block of rows at a time, on the CPU.
 
     Of images that are given, which are large and lie where nobody counts seeds, one at a time.
@@ -60,8 +75,35 @@ def decode(trained: Trained, tensors: Mapping[str, Tensor]) -> Tensor:
         rows = {name: tensor[start : start + block] for name, tensor in tensors.items()}
         have = min(block, count - start)
         padded = {name: pad(part, block - have).to(trained.device) for name, part in rows.items()}
-        parts.append(trained(**padded)[:have].cpu())
+        parts.append((make or trained)(**padded)[:have].cpu())
     return torch.cat(parts)
+
+
+def of_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Samples of codes [B, n], differentiable: of what an encoder finds where there is one, else of latents z."""
+    if trained.can("encode") or not trained.given:
+        return trained.decode(codes)
+    return trained.sample(z=codes, **(given or {}))
+
+
+@torch.no_grad()
+def decode_codes(trained: Trained, codes: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+    """``of_codes`` of any number of codes, a block of rows at a time, on the CPU."""
+    parts = []
+    for start in range(0, len(codes), BLOCK):
+        rows = slice(start, start + BLOCK)
+        conditions = {name: tensor[rows].to(trained.device) for name, tensor in (given or {}).items()}
+        parts.append(of_codes(trained, codes[rows].to(trained.device), conditions).cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def codes_of(trained: Trained, seeds: Sequence[int]) -> Tensor:
+    """Codes [len(seeds), n] of seeds: their latents, or with an encoder what it finds in their samples."""
+    if not trained.can("encode"):
+        return models.latents(seeds, trained.latent_dim)
+    samples = sample(trained, seeds, None, fill(trained, seeds))
+    return torch.cat([trained.encode(part.to(trained.device)).cpu() for part in samples.split(BLOCK)])
 
 
 def pad(rows: Tensor, missing: int) -> Tensor:

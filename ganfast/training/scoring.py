@@ -86,14 +86,14 @@ def of_run(options: TrainOptions, data: Dataset, trained: Trained) -> Judge:
     return judge(options.data, data, options.features, trained.device, **data_fields(options))
 
 
-def draw(trained: Trained, count: int, progress: bool = True) -> Tensor:
-    """Samples of the seeds 0 … count − 1, under a progress bar where it takes longer than a second."""
+def draw(trained: Trained, count: int, progress: bool = True, make: Callable = sampling.sample) -> Tensor:
+    """What ``make`` makes of the seeds 0 … count − 1, under a progress bar where it takes longer than a second."""
     parts = []
     bar = tqdm(total=count, desc="samples", unit="sample", unit_scale=True, delay=1, leave=False, disable=not progress)
     with bar:
         for start in range(0, count, PART):
             seeds = range(start, min(start + PART, count))
-            parts.append(sampling.sample(trained, seeds, None, sampling.fill(trained, seeds)))
+            parts.append(make(trained, seeds, None, sampling.fill(trained, seeds)))
             bar.update(len(seeds))
     return torch.cat(parts)
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganfast import models
 from ganfast.data import Dataset, Sampler
 from ganfast.recipes import Trained
 from ganfast.training import landscape, pictures, sampling
@@ -24,9 +23,10 @@ class Show:
 
     Without conditions: a grid of 64 seeds. By labels: a row for each class, a column for each seed. By attributes that
     are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the data has it,
-    target. Autoencoders: a row of real samples and one of their reconstructions below. Generators that draw in steps:
-    a row for each step of the first samples. Points: real and generated ones, in the plane over level lines and
-    gradients of ``networks["D"]`` where that scores points alone; it stays as it is.
+    target. Autoencoders: a row of real samples and one of their reconstructions below. Recipes that work in
+    steps: a row for each step of the first eight seeds; recipes of pairs: both of each. Points: real and generated
+    ones, in the plane over level lines and gradients of ``networks["D"]`` where that scores points alone; it stays as
+    it is.
     """
 
     def __init__(self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module]):
@@ -66,7 +66,8 @@ class Show:
             if self.trained.can("reconstruct"):
                 samples = torch.cat([samples, self.reconstructions()])
             if self.trained.can("strip"):
-                samples = torch.cat([samples, self.strips()])
+                steps = sampling.strip(self.trained, range(COLUMNS)).transpose(0, 1)
+                samples = torch.cat([samples, steps.flatten(0, 1)])
         return self.scatter(samples) if samples.ndim == 2 else pictures.picture_of(samples, COLUMNS)
 
     def scatter(self, samples: Tensor) -> np.ndarray:
@@ -116,12 +117,6 @@ class Show:
         x = self.real(COLUMNS)
         with torch.no_grad():
             return torch.cat([x, self.trained.reconstruct(x.to(self.trained.device)).cpu()])
-
-    def strips(self) -> Tensor:
-        """[steps · COLUMNS, ...]: the first row of samples as it comes to be."""
-        z = models.latents(range(COLUMNS), self.trained.latent_dim).to(self.trained.device)
-        with torch.no_grad():
-            return self.trained.strip(z, {}).flatten(0, 1).cpu()
 
 
 def spread(classes: int) -> list[int]:

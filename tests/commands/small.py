@@ -139,7 +139,28 @@ class Captions(Recipe):
         return nets["G"](given["t"][:, 0]).unflatten(1, (1, 16, 16))
 
 
-OTHERS = {recipe.name: recipe for recipe in (Styles, ByClass, Darker, Sounds, Captions)}
+class Halves(nn.Module):
+    """z [B, 4] → images whose left half is bright where z_0 is high, and whose right half is where z_1 is."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, z):
+        halves = (self.gain * z[:, :2]).tanh().repeat_interleave(8, 1)
+        return halves[:, None, None].expand(-1, 1, 16, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bright(Recipe):
+    name = "bright"
+    latent_dim: int = 4
+
+    def networks(self, data):
+        return {"G": Halves()}
+
+
+OTHERS = {recipe.name: recipe for recipe in (Styles, ByClass, Darker, Sounds, Captions, Bright)}
 
 
 def install(monkeypatch) -> None:

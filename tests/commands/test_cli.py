@@ -40,8 +40,8 @@ def test_help_names_every_command(capsys):
 
 @pytest.mark.parametrize(
     "argv",
-    [["train", "dcgan"], ["train", "gan"], ["generate"], ["export"], ["evaluate"], ["report"], ["animate"],
-     ["data", "pack"], ["demo", "xy"]],
+    [["train", "dcgan"], ["train", "gan"], ["generate"], ["project"], ["directions"], ["export"], ["evaluate"],
+     ["report"], ["animate"], ["data", "pack"], ["demo", "xy"]],
 )  # fmt: skip
 def test_every_option_is_explained(argv, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -223,8 +223,8 @@ def test_info_lists_operators_and_backends(capsys):
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["train"], ["train", "cyclegan"], ["generate"], ["export"], ["evaluate"], ["report"], ["data"],
-     ["data", "pack"], ["info"]],
+    [[], ["train"], ["train", "cyclegan"], ["generate"], ["project"], ["directions"], ["export"], ["evaluate"],
+     ["report"], ["data"], ["data", "pack"], ["info"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_fits_a_terminal_of_80_columns(argv, capsys, monkeypatch):

@@ -60,8 +60,8 @@ def test_ascent_raises_the_objective_and_trains_nothing(run):
 def test_what_cannot_be_designed(run, fails):
     assert "recipe dcgan knows no users" in fails("design", "--network", small.dcgan(), "--data", DATA)
     assert "the run knows 3 users, 0 to 2" in fails("design", "--network", run, "--data", DATA, "--users", "3")
-    assert "has other attributes than the run" in fails("design", "--network", run, "--data", "users:2:digits")
-    assert "has other attributes than the run" in fails("design", "--network", run, "--data", "digits")
+    assert "has not the attributes of the run" in fails("design", "--network", run, "--data", "users:2:digits")
+    assert "has not the attributes of the run" in fails("design", "--network", run, "--data", "digits")
     assert "--starts must be at least 3, got 2" in fails("design", "--network", run, "--data", DATA, "--starts", 2)
     assert "cat" in fails("design", "--network", run, "--data", DATA, "--classes", "cat")
     file = Path("run/generator.safetensors").rename("alone.safetensors")

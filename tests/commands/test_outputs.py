@@ -58,13 +58,13 @@ def test_overwriting_removes_what_was_written_and_nothing_else(fails):
         lines.write('"../outside.png"\n"samples/../notes.txt"\n"notes.txt"\n"samples/cut o')
     Path("g/samples/mine.png").write_text("mine")
     argv = ["generate", "--network", "generator.safetensors", "--outdir", "g", "--overwrite"]
-    assert "g/samples/mine.png was not written by ganfast generate" in fails(*argv)
+    assert "g/samples/mine.png was not written by ganfast, which" in fails(*argv)
     assert main([*argv, "--grid", "2x2"]) == 0
     assert tree() == {RECORD, "grid.png", "notes.txt", "samples/mine.png"} and Path("outside.png").is_file()
     Path("h").mkdir()
     Path("h/grid.png").write_text("mine")
     argv[4] = "h"
-    assert "h/grid.png was not written by ganfast generate" in fails(*argv)
+    assert "h/grid.png was not written by ganfast, which" in fails(*argv)
     assert "h/grid.png is there already" in fails(*argv[:-1])
 
 
@@ -109,4 +109,4 @@ def test_the_folder_is_not_taken_for_data(fails):
         ["generate", "--network", cyclegan, "--input", "g", "--outdir", "h"],
     ):
         message = fails(*argv)
-        assert "g was written by ganfast generate and holds grids beside the samples: give g/samples." in message
+        assert "g was written by ganfast and holds grids beside the samples: give g/samples." in message

@@ -38,6 +38,29 @@ def test_agreement_is_the_share_of_samples_of_their_own_class(digits):
         class_report(digits, samples, labels[:3])
 
 
+def test_scores_of_each_class(digits):
+    samples, labels = normalise(digits.samples), digits.labels
+    real = class_report(digits, samples, labels)
+    assert len(real.agreements) == len(real.within) == len(real.within_floors) == 10
+    mean = sum(share * agreed for share, agreed in zip(real.real_shares, real.agreements))
+    assert min(real.agreements) > 0.8 and mean == pytest.approx(real.agreement)
+    assert 0 < real.intra < 2 * real.intra_floor and real.intra == pytest.approx(sum(real.within) / 10)
+    swapped = torch.where(labels == 3, 5, torch.where(labels == 5, 3, labels))  # two classes for one another
+    wrong = class_report(digits, samples, swapped)
+    assert wrong.agreements[3] < 0.1 and wrong.agreements[4] == real.agreements[4]
+    assert wrong.within[3] > 5 * real.within[3] and wrong.within[4] == real.within[4]
+    assert wrong.within_floors == real.within_floors
+
+
+def test_a_class_without_samples_has_no_scores(digits):
+    some = digits.labels != 7
+    report = class_report(digits, normalise(digits.samples[some]), digits.labels[some])
+    assert report.agreements[7] is report.within[7] is report.within_floors[7] is None and "     -" in str(report)
+    assert report.intra == pytest.approx(sum(n for n in report.within if n is not None) / 9)
+    alone = class_report(digits, normalise(digits.samples[:40]))
+    assert alone.agreements is alone.within is alone.intra is None and "Fréchet" not in str(alone)
+
+
 def test_repeatable_and_leaves_the_global_random_state(digits):
     state = torch.get_rng_state()
     reports = [class_report(digits, normalise(digits.samples[:200]), steps=20) for _ in range(2)]

@@ -23,5 +23,6 @@ def test_users_without_a_pair_do_not_count():
 
 
 def test_means_are_over_users():
-    assert averaged([(torch.tensor([1.0, 3]), torch.tensor([0.0])), (torch.tensor([4.0]), torch.tensor([2.0]))]) == [3, 1]
+    users = [(torch.tensor([1.0, 3]), torch.tensor([0.0])), (torch.tensor([4.0]), torch.tensor([2.0]))]
+    assert averaged(users) == [3, 1]
     assert Means(0.0, 2.0, -1.0, 3.0).increase == 0.5

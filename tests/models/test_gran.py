@@ -3,7 +3,7 @@
 import torch
 
 from ganfast.models import gran
-from ganfast.recipes import GRAN
+from ganfast.recipes import DCGAN, GRAN
 from ganfast.recipes.base import can
 
 
@@ -32,4 +32,5 @@ def test_the_last_of_a_strip_is_the_sample():
     recipe, z = GRAN(timesteps=2), torch.randn(3, 5, dtype=torch.double)
     nets = {"G": small(2)}
     strip = recipe.strip(nets, z, {})
-    assert strip.shape == (2, 3, 1, 16, 16) and torch.equal(strip[-1], recipe.sample(nets, z, {})) and can(recipe, "strip")
+    assert strip.shape == (2, 3, 1, 16, 16) and torch.equal(strip[-1], recipe.sample(nets, z, {}))
+    assert can(recipe, "strip") and not can(DCGAN(), "strip")

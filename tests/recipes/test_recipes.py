@@ -59,7 +59,13 @@ def test_wgan_clips_its_weights(tmp_path):
 
 
 def test_an_option_that_would_do_nothing_is_none_of_the_recipe():
-    for name, absent in (("cgan", "architecture"), ("wgan-gp", "merge"), ("adagan", "merge"), ("chekhov", "merge")):
+    for name, absent in (
+        ("cgan", "merge"),
+        ("acgan", "conditioning"),
+        ("wgan-gp", "merge"),
+        ("adagan", "merge"),
+        ("chekhov", "merge"),
+    ):
         assert absent not in RECIPES[name]().options()
 
 
@@ -72,7 +78,11 @@ def test_an_option_that_would_do_nothing_is_none_of_the_recipe():
         ("began", {"gain": 0.0}),
         ("cyclegan", {"blocks": 0}),
         ("cyclegan", {"direction": "aa"}),
+        ("aae", {"modes": 1}),
+        ("vae", {"kl_weight": -1.0}),
+        ("vae-gan", {"gamma": -1.0}),
         ("cgan", {"width": 0}),
+        ("acgan", {"dropout": 1.0}),
         ("r3gan", {"gamma": -1.0}),
         ("wgan-gp", {"penalty_weight": -1.0}),
     ],

@@ -8,7 +8,10 @@ from ganfast.data import Dataset
 from ganfast.recipes import RECIPES
 
 HEIGHT, WIDTH = 32, 64
-FIELDS = {"cyclegan": {"width": 2, "blocks": 1, "layers": 2}}
+FIELDS = {
+    "cyclegan": {"width": 2, "blocks": 1, "layers": 2},
+    "lapgan": {"width": 2, "latent_dim": 5, "detail": 2},
+}
 ON_IMAGES = [name for name, cls in RECIPES.items() if any(each.kind == "images" for each in cls.columns.values())]
 
 
@@ -21,7 +24,8 @@ def images(count=12, seed=0) -> Dataset:
 def train(name, outdir, steps=2, architecture=None, **options):
     fields = FIELDS.get(name, {"width": 2, "latent_dim": 3})
     recipe = RECIPES[name](**fields, **({"architecture": architecture} if architecture else {}))
-    data = (images(), images(seed=1)) if "cyclegan" in name else images()
+    two = any(column.source for column in recipe.columns.values())
+    data = (images(), images(seed=1)) if two else images()
     options = {"batch": 4, "log_every": 1, "checkpoint_every": 1, "seed": 3, "outdir": str(outdir), **options}
     trainer = Trainer(recipe, data, steps=steps, **options)
     return trainer, trainer.train(progress=False)

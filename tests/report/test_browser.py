@@ -50,7 +50,7 @@ def test_it_shows(window, page, phone, dark):
     assert [url for url in requested if not url.startswith("data:") and url != page.resolve().as_uri()] == []
 
     images = window.run("return [...document.images].map(each => [each.naturalWidth, each.alt])")
-    assert len(images) == 6 and all(natural > 0 and alt for natural, alt in images)
+    assert len(images) == 7 and all(natural > 0 and alt for natural, alt in images)
     text = window.run("return document.body.innerText")
     for words in ("finished", "Losses", "Time of a step", "512 MB", "Shares of the classes", "ganfast train dcgan"):
         assert words in text

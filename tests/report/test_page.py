@@ -52,7 +52,8 @@ def test_a_complete_run(complete):
     assert "<title>dcgan on digits · 00000-dcgan-digits</title>" in page
     assert 'class="badge finished">finished</span> 12 steps' in page
     assert "Trained on 1,797 images of 1×16×16, 8 at a time." in page
-    assert page.count("data:image/") == 4 + 1 + 1  # over time (0, 4, 8, 12), the newest, real ones
+    assert page.count("data:image/") == 4 + 1 + 1 + 1  # over time (0, 4, 8, 12), the newest, real ones, walks
+    assert "<h2>Walks</h2>" in page and "Rows: seed 0 to seed 1, seed 2 to seed 3" in page
     for step in (0, 4, 8, 12):
         assert f'alt="Generated, step {step}"' in page
     for title in ("Losses", "Accuracy", "Norms of the gradients", "Samples per second", "Shares of the classes"):
@@ -114,6 +115,8 @@ def test_switches_are_said_as_the_command_line_takes_them(complete, capsys):
         (removed("checkpoint-000012/G.safetensors"), "checkpoint-000012 is damaged (No such file"),
         (lambda run: (run / "checkpoint-000010").rename(run / "damaged-checkpoint-000010"), "was set aside"),
         (removed("generator.safetensors"), "No generator.safetensors"),
+        (cut("generator.safetensors"), "No walks, or not all: "),
+        (content("directions.safetensors", "{"), "No walks, or not all: directions.safetensors cannot be read"),
         (cut("metric-classes.jsonl", 0.9), "1 line(s) of metric-classes.jsonl"),
         (content("metric-classes.jsonl", '{"step": [1], "real_shares": ["a"], "fake_shares": 3, "x": {"y": 1}}'), ""),
         (removed("*.png", "*.json*", "checkpoint-*", "*.safetensors"), "No options.json"),

@@ -53,7 +53,31 @@ STEPWISE = {
     "gran": RECIPES["gran"](**SMALL, timesteps=2),
     "dvbpr": RECIPES["dvbpr"](**SMALL, factors=3),
 }
-GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA | STEPWISE
+PYRAMIDS_AND_PAIRS = {
+    "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
+    "cogan": RECIPES["cogan"](**SMALL),
+}
+AUTOENCODERS = {
+    "aae": RECIPES["aae"](**SMALL),
+    "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
+    "vae": RECIPES["vae"](**SMALL, architecture="dcgan"),
+    "vae gaussian": RECIPES["vae"](**SMALL, likelihood="gaussian", architecture="dcgan"),
+    "vae-gan": RECIPES["vae-gan"](**SMALL),
+}
+SEMI = {
+    "sgan": RECIPES["sgan"](**SMALL),
+    "sgan resnet": RECIPES["sgan"](**SMALL, architecture="resnet", remedies=Remedies()),
+    "catgan": RECIPES["catgan"](**SMALL, categories=3),
+    "catgan labels": RECIPES["catgan"](**SMALL, semi_supervised=True, architecture="dcgan"),
+}
+CONDITIONAL = {
+    "cgan projection": RECIPES["cgan"](**SMALL, conditioning="projection"),
+    "cgan aux": RECIPES["cgan"](**SMALL, conditioning="aux", architecture="resnet"),
+    "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
+    "acgan": RECIPES["acgan"](**SMALL),
+}
+GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI | CONDITIONAL
+GAMES |= STEPWISE
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
@@ -71,7 +95,7 @@ def points(count=50) -> Dataset:
 def sources_of(recipe: Recipe) -> list[Dataset]:
     """Data sets that fit ``recipe``."""
     count = 1 + max(column.source for column in recipe.columns.values())
-    if getattr(recipe, "architecture", "") == "mlp":
+    if getattr(recipe, "architecture", "") == "mlp" and recipe.columns["x"].column == "samples":
         return [points()]
     return [images(seed=k) for k in range(count)]
 
