@@ -60,10 +60,6 @@ SCORES: list[tuple[str, str | None, Callable[[Trained, Dataset, bool], Report | 
 ]
 
 
-def reports(trained: Trained, data: Dataset, progress: bool = True) -> dict[str, Report]:
-    """By metric, those that the recipe's abilities and the data allow; a report of None was not possible."""
-    possible = [(metric, make) for metric, ability, make in SCORES if ability is None or trained.can(ability)]
-    found = {metric: make(trained, data, progress) for metric, make in possible}
 def reports(
     trained: Trained, data: Dataset, own: Dataset | None = None, progress: bool = True
 ) -> dict[str, Report]:  # fmt: skip
@@ -71,7 +67,8 @@ def reports(
 
     ``own``: the data that ``trained`` was trained on, where ``data`` is another part of it.
     """
-    found = {metric: make(trained, data, progress) for metric, ability, make in SCORES if trained.can(ability)}
+    possible = [(metric, make) for metric, ability, make in SCORES if ability is None or trained.can(ability)]
+    found = {metric: make(trained, data, progress) for metric, make in possible}
     if trained.can("encode"):
         found["representation"] = representing.report(trained, data, own, progress)
     return {metric: report for metric, report in found.items() if report is not None}
