@@ -26,13 +26,15 @@ class CoGAN(OriginalGAN):
     architecture: ClassVar[str] = "dcgan"
     merge: ClassVar[bool] = False
 
+    own: int = 1
+    """last layers of each generator that are not shared; the discriminators have their first one"""
     domain: Literal["a", "b"] = "a"
     """the one of each pair that is sampled and exported; both are saved"""
 
     def networks(self, data):
         channels, *size = one_shape(data)
         return {
-            "G": cogan.Generators(size, channels, self.latent_dim, self.width),
+            "G": cogan.Generators(size, channels, self.latent_dim, self.width, self.own),
             "D": cogan.Discriminators(size, channels, self.width),
         }
 

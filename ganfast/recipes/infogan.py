@@ -1,6 +1,7 @@
 """InfoGAN: Interpretable Representation Learning (Chen et al. 2016, arXiv:1606.03657)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ class InfoGAN(Recipe):
     """A third network Q finds a category and continuous codes again in the samples made of them (Chen et al. 2016)."""
 
     name = "infogan"
+    averaged = ("G", "D", "Q")
+    judges = ("D",)
     telling = ("cross_entropy", "code_error")
 
     latent_dim: int = 62
@@ -25,8 +28,10 @@ class InfoGAN(Recipe):
     """values of the categorical code"""
     codes: int = 2
     """continuous codes, uniform in [-1, 1]"""
+    architecture: Literal["paper", "dcgan"] = "paper"
+    """networks: those of the paper's MNIST, two convolutions and two fully connected layers, or DCGAN's"""
     width: int = 64
-    """features at the largest resolution; they double with every halving, up to eight times"""
+    """features at the largest resolution; fully connected layers have 16 times as many units"""
     category_weight: float = 1.0
     """weight of the categorical code's information"""
     code_weight: float = 0.1
@@ -47,12 +52,14 @@ class InfoGAN(Recipe):
 
     def networks(self, data):
         channels, *size = data["x"].shape
-        generator = dcgan.Generator(size, channels, self.latent_dim + self.codes + self.categories, self.width)
-        features = dcgan.stage_widths(size, self.width)[0]
+        inputs = self.latent_dim + self.codes + self.categories
+        make = dcgan.Generator if self.architecture == "dcgan" else infogan.Generator
+        D = infogan.Discriminator(size, channels, self.width, self.architecture)
+        head = D.last.conv
         return {
-            "G": ConditionalGenerator(generator, self.categories),
-            "D": infogan.Discriminator(size, channels, self.width),
-            "Q": infogan.Recognition(features, self.categories, self.codes, kernel=dcgan.kernel(size)),
+            "G": ConditionalGenerator(make(size, channels, inputs, self.width), self.categories),
+            "D": D,
+            "Q": infogan.Recognition(head.in_channels, self.categories, self.codes, kernel=head.kernel_size),
         }
 
     def players(self):
@@ -64,12 +71,12 @@ class InfoGAN(Recipe):
     def discriminator(self, t):
         t.c, t.u = t.categorical(self.categories), t.uniform(self.codes) * 2 - 1
         t.fake = t.G(torch.cat([t.normal(self.latent_dim), t.u], 1), t.c)
-        features = t.D.features(t.fake.detach())
-        return discriminator_bce(t.D(t.x), t.D.head(features)) + self.information(t, features)
+        fake, features = t.D(t.fake.detach(), features=True)
+        return discriminator_bce(t.D(t.x), fake) + self.information(t, features)
 
     def generator(self, t):
-        features = t.D.features(t.fake)
-        return generator_non_saturating(t.D.head(features)) + self.information(t, features)
+        fake, features = t.D(t.fake, features=True)
+        return generator_non_saturating(fake) + self.information(t, features)
 
     def information(self, t, features):
         """−λ·L_I of equation 5, up to constants: Q's Gaussians have standard deviation 1."""
@@ -80,3 +87,6 @@ class InfoGAN(Recipe):
 
     def sample(self, nets, z, given):
         return nets["G"](torch.cat([z, given["u"]], 1), given["c"])
+
+    def classify(self, nets, x):
+        return nets["Q"](nets["D"](x, features=True)[1])[0]

@@ -17,6 +17,7 @@ from ganfast.metrics.classification import (
     clustering_report,
 )
 from ganfast.recipes import Trained
+from ganfast.training import codes, representing
 from ganfast.training.scoring import PART, Report
 
 
@@ -49,15 +50,25 @@ def logits(trained: Trained, data: Dataset, progress: bool) -> Tensor:
     return torch.cat([trained.classify(decode(column, part).to(trained.device)).cpu() for part in parts])
 
 
-# (metric, the ability of the recipe that it needs, what makes the report of trained, data and whether to show progress)
-SCORES: list[tuple[str, str, Callable[[Trained, Dataset, bool], Report | None]]] = [
+# (metric, the ability of the recipe that it needs or None, what makes the report of trained, data and whether to show
+# progress)
+SCORES: list[tuple[str, str | None, Callable[[Trained, Dataset, bool], Report | None]]] = [
     ("bound", "bound", lambda trained, data, progress: bound_report(trained.bound, data, trained.device, progress)),
     ("classification", "classify", classification),
     ("clustering", "classify", clustering),
+    ("codes", None, codes.report),
 ]
 
 
-def reports(trained: Trained, data: Dataset, progress: bool = True) -> dict[str, Report]:
-    """By metric, those that the recipe's abilities and the data allow; a report of None was not possible."""
-    found = {metric: make(trained, data, progress) for metric, ability, make in SCORES if trained.can(ability)}
+def reports(
+    trained: Trained, data: Dataset, own: Dataset | None = None, progress: bool = True
+) -> dict[str, Report]:  # fmt: skip
+    """By metric, those that the recipe's abilities and the data allow; a report of None was not possible.
+
+    ``own``: the data that ``trained`` was trained on, where ``data`` is another part of it.
+    """
+    possible = [(metric, make) for metric, ability, make in SCORES if ability is None or trained.can(ability)]
+    found = {metric: make(trained, data, progress) for metric, make in possible}
+    if trained.can("encode"):
+        found["representation"] = representing.report(trained, data, own, progress)
     return {metric: report for metric, report in found.items() if report is not None}

@@ -21,8 +21,11 @@ def test_shapes(size):
         assert images.shape == (2, 3, *size) and images.abs().max() <= 1
         assert family.Discriminator(size, 3, 2)(images).shape == (2,)
     assert began.Decoder(size, 3, 5, 2)(z).shape == began.Autoencoder(size, 3, 5, 2)(images).shape == images.shape
-    trunk = infogan.Discriminator(size, 3, 2).features(images)
+    trunk = infogan.Discriminator(size, 3, 2, "dcgan")(images, features=True)[1]
     assert trunk.shape == (2, features, *dcgan.kernel(size))
+    ours, small = infogan.Discriminator(size, 3, 2)(images, features=True)
+    assert infogan.Generator(size, 3, 5, 2)(z).shape == images.shape and small.shape == (2, 32, 1, 1)
+    assert ours.shape == (2,) and infogan.Recognition(32, 4, 2)(small)[0].shape == (2, 4)
     logits, codes = infogan.Recognition(features, 4, 2, kernel=dcgan.kernel(size))(trunk)
     assert logits.shape == (2, 4) and codes.shape == (2, 2)
     assert cyclegan.Generator(3, 1, 2, 1)(images).shape == (2, 1, *size)

@@ -90,7 +90,7 @@ def test_what_is_off_is_not_there():
 @pytest.mark.parametrize(
     "name, remedies, why",
     [
-        ("infogan", {"augment": "color"}, "recipe infogan has no discriminator of samples alone: leave out --augment."),
+        ("began", {"augment": "color"}, "recipe began has no discriminator of samples alone: leave out --augment."),
         ("began", {"lr_d": 1e-4}, "recipe began has no discriminator of samples alone: leave out --lr-d."),
         ("cgan", {"virtual_batch_norm": 4}, "recipe cgan has no generator of latents alone: leave out --virtual"),
         ("cyclegan", {"feature_matching": True}, "recipe cyclegan does not match features: leave out --feature-match"),
