@@ -13,7 +13,7 @@ from ganfast.recipes.original import OriginalGAN
 
 @dataclass(frozen=True, kw_only=True)
 class CoGAN(OriginalGAN):
-    """Pairs of images from two sets without pairs, by GANs that share layers (Liu and Tuzel 2016).
+    """Pairs of images from two sets without pairs, by GANs that share layers (Liu et al. 2016).
 
     A latent vector gives an image of --data and one of --data-b. What only sharing couples is their meaning: each
     discriminator sees images of its own set alone, and batches of the two are drawn in different orders.
