@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from commands import small
-from training.games import PYRAMIDS_AND_PAIRS, images, load, make
+from training.games import STEPWISE, images, load, make
 
 import ganfast
 from ganfast.cli import main
@@ -19,7 +19,7 @@ from ganfast.recipes import LAPGAN, CoGAN
 from ganfast.recipes.base import scores
 from ganfast.training import sampling
 
-LAP, PAIR = PYRAMIDS_AND_PAIRS["lapgan"], PYRAMIDS_AND_PAIRS["cogan"]
+LAP, PAIR = STEPWISE["lapgan"], STEPWISE["cogan"]
 
 
 def test_a_chain_adds_a_residual_to_each_enlarged_image():

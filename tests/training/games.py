@@ -49,10 +49,12 @@ EQUILIBRIA = {
     "adagan judge": BOOSTED[3].game,
     "chekhov": RECIPES["chekhov"](**SMALL, states=2, spacing=1, growth=1),
 }
-CODES = {
+AUGMENTED = {
     "infogan augmented": RECIPES["infogan"](
         **SMALL, categories=3, architecture="dcgan", remedies=Remedies(augment="translation,cutout")
     ),
+}
+CODES = {
     "bigan": RECIPES["bigan"](**SMALL),
     "ali": RECIPES["ali"](**SMALL, architecture="dcgan"),
 }
@@ -82,7 +84,7 @@ CONDITIONAL = {
     "acgan": RECIPES["acgan"](**SMALL),
 }
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
