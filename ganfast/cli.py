@@ -30,7 +30,7 @@ USAGE = f"""ganfast {__version__}: train GANs fast and right in PyTorch
   ganfast export --network PATH      the generator as ONNX
   ganfast evaluate RUN               how far a generator is from the data
   ganfast report RUN                 one page on a run, to read and to send
-  ganfast design --network RUN       pictures that please a user, by a recipe that knows users
+  ganfast design --network RUN       pictures made to please a user (dvbpr)
   ganfast animate RUN                a film of a run's samples over its steps
   ganfast data pack SRC DEST         decode a data set once, into one file
   ganfast demo xy                    a game of two players, and how it is won

@@ -29,8 +29,8 @@ class Design:
 
     network: Path
     """a run directory of a recipe that knows users, such as dvbpr"""
-    users: str = "0-7"
-    """which users, as 3 or 0-7,12"""
+    users: str | None = None
+    """which users, as 3 or 0-7,12; by default the first eight"""
     classes: str | None = None
     """only these classes, by number or name; by default all"""
     top: int = 3
@@ -106,10 +106,11 @@ class Design:
         """``InputError`` where the data is not of the run's classes and users."""
         for column, name in (("labels", "y"), ("attributes", "u")):
             if column not in data.columns or data.spec(column) != trained.specs[name]:
-                raise InputError(f"{data.name} has not the run's {column}: give the data of its training (--data).")
+                raise InputError(f"{data.name} has not the {column} of the run: give what it was trained on (--data).")
 
     def chosen_users(self, trained: Trained) -> list[int]:
-        chosen, known = [*chain(*parse_seeds(self.users))], trained.specs["u"].shape[0]
+        known = trained.specs["u"].shape[0]
+        chosen = [*chain(*parse_seeds(self.users))] if self.users else [*range(min(known, 8))]
         if max(chosen) >= known:
             raise InputError(f"--users {self.users}: the run knows {known} users, 0 to {known - 1}.")
         return chosen

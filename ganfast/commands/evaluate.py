@@ -108,7 +108,8 @@ class Evaluate(DataOptions, Compared):
             self.keep("classes", metrics.class_report(data, samples, classes, progress=True), trained, len(samples))
         if trained.can("pairs"):
             self.pairs(trained, len(samples))
-        for metric, report in {**judge.reports(samples), **abilities.reports(trained, data)}.items():
+        of_abilities = abilities.reports(trained, data, self.own(trained, data))
+        for metric, report in {**judge.reports(samples), **of_abilities}.items():
             self.keep(metric, report, trained, len(samples))
         if self.parzen:
             self.keep("parzen", self.parzen_of(trained, data), trained, metrics.parzen.SAMPLES)
@@ -140,6 +141,14 @@ class Evaluate(DataOptions, Compared):
         a, b = (torch.from_numpy(pictures.to_uint8(each)) for each in samples.unbind(1))
         wanted = derived.make(made, Dataset("samples", images=a)).samples
         self.keep("pairs", pair_report(wanted, b), trained, count)
+
+    def own(self, trained: Trained, data: Dataset) -> Dataset | None:
+        """The run's training data where ``data`` is another part of it, and an encoder's codes are compared."""
+        as_trained = self.as_trained()
+        if not trained.can("encode") or as_trained.data != self.data or as_trained.split == self.split:
+            return None
+        own = as_trained.open(data.shape)
+        return None if own.fingerprint() == data.fingerprint() else own
 
     def draw_neighbours(self, data: Dataset, samples: Tensor, judge: scoring.Judge) -> None:
         """neighbours.png: a row of samples, and below each its nearest training images by pixels and by features."""

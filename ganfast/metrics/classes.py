@@ -35,8 +35,11 @@ class ClassReport:
 
     def __str__(self):
         classes = range(len(self.real_shares))
-        columns = {"agreement": (self.agreements, ".1%"), "Fréchet distance": (self.within, ".2f")}
-        columns["  of real ones"] = (self.within_floors, ".2f")
+        rows = {
+            "agreement": (self.agreements, ".1%"),
+            "Fréchet": (self.within, ".4g"),
+            "Fréchet, real": (self.within_floors, ".4g"),
+        }
         agreed = self.agreement
         own = [] if agreed is None else [f"samples that it assigns to their own class     {agreed:.1%}"]
         if self.intra is not None:
@@ -54,7 +57,7 @@ class ClassReport:
                 "share, generated" + " ".join(f"{share:>6.1%}" for share in self.fake_shares),
                 *(
                     f"{name:<16}" + " ".join(f"{'-' if n is None else format(n, form):>6}" for n in numbers)
-                    for name, (numbers, form) in columns.items()
+                    for name, (numbers, form) in rows.items()
                     if numbers
                 ),
                 f"distance of the two (total variation, 0 is equal) {self.distance:.3f}",

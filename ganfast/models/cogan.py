@@ -3,19 +3,21 @@
 import torch
 from torch import Tensor, nn
 
+from ganfast.errors import InputError
 from ganfast.models import dcgan
 from ganfast.models.sizes import Size
 from ganfast.nn import FusedSequential
 
 
 class Generators(nn.Module):
-    """z [B, latent_dim] → images (a, b), each [B, channels, H, W]: DCGAN's, whose last layer each has of its own."""
+    """z [B, latent_dim] → images (a, b), each [B, channels, H, W]: DCGAN's, each with its ``own`` last layers."""
 
-    def __init__(self, size: Size = 32, channels: int = 1, latent_dim: int = 100, width: int = 64):
+    def __init__(self, size: Size = 32, channels: int = 1, latent_dim: int = 100, width: int = 64, own: int = 1):
         super().__init__()
-        *shared, a = dcgan.Generator(size, channels, latent_dim, width).layers
-        *_, b = dcgan.Generator(size, channels, latent_dim, width).layers
-        self.shared, self.a, self.b = FusedSequential(*shared), a, b
+        a, b = (dcgan.Generator(size, channels, latent_dim, width).layers for _ in "ab")
+        if not 1 <= own < len(a):
+            raise InputError(f"own must be from 1 to {len(a) - 1} of {len(a)} layers, got {own} (--own).")
+        self.shared, self.a, self.b = a[:-own], a[-own:], b[-own:]
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         features = self.shared(z[:, :, None, None])

@@ -1,5 +1,7 @@
 """A pyramid of generators and one of discriminators (Denton et al. 2015, arXiv:1506.05751)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, H, W], by way of 8, 16, … pixels along the shorter side.
+    """z [B, latent_dim] ~ N(0, 1) → images [B, channels, …] of 8, 16, … pixels along the shorter side, up to ``size``.
 
     The first numbers of z are the coarsest generator's, then ``detail`` are each residual generator's.
     """
@@ -65,35 +67,24 @@ class Generator(nn.Module):
             Residual([side << k for side in coarsest], channels, detail, width) for k in range(1, levels + 1)
         )
 
-    def steps(self, z: Tensor) -> list[Tensor]:
-        """The chain: images of every size, each with a residual for the one before."""
+    def forward(self, z: Tensor, reals: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The chain: images of every size, each made of the one before, or of that of ``reals`` as in training."""
         z, *details = z.split(self.split, 1)
         images = [self.coarsest(z)]
-        for residual, detail in zip(self.residuals, details):
-            low = up(images[-1])
+        for k, (residual, detail) in enumerate(zip(self.residuals, details)):
+            low = up((reals or images)[k])
             images.append(low + residual(low, detail))
         return images
 
-    def beside(self, reals: list[Tensor], z: Tensor) -> list[Tensor]:
-        """As ``steps``, each on the low-pass of the real image of the size before: what is trained."""
-        z, *details = z.split(self.split, 1)
-        lows = [up(real) for real in reals[:-1]]
-        return [
-            self.coarsest(z),
-            *(low + residual(low, detail) for low, residual, detail in zip(lows, self.residuals, details)),
-        ]
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.steps(z)[-1]
+class Discriminators(nn.Module):
+    """``levels``: a discriminator for each size, coarse to fine: images, which are low-pass + residual → logits [B]."""
 
-
-def discriminators(size: Size, channels: int, width: int, norm: bool) -> nn.ModuleList:
-    """One for each size, coarse to fine: images, which are low-pass + residual, → logits [B]."""
-    coarsest = smallest(size, COARSEST, "LAPGAN")
-    return nn.ModuleList([
-        architectures.discriminator((channels, *coarsest), UNITS * width, "mlp"),
-        *(
-            dcgan.Discriminator([side << k for side in coarsest], channels, width, norm)
-            for k in range(1, halvings(size) + 1)
-        ),
-    ])  # fmt: skip
+    def __init__(self, size: Size = 64, channels: int = 3, width: int = 64, batch_norm: bool = True):
+        super().__init__()
+        coarsest = smallest(size, COARSEST, "LAPGAN")
+        above = range(1, halvings(size) + 1)
+        self.levels = nn.ModuleList([
+            architectures.discriminator((channels, *coarsest), UNITS * width, "mlp"),
+            *(dcgan.Discriminator([side << k for side in coarsest], channels, width, batch_norm) for k in above),
+        ])  # fmt: skip

@@ -8,6 +8,7 @@ from ganfast.data.columns import Images, Labels
 from ganfast.objectives import conditional_entropy, marginal_entropy
 from ganfast.recipes.base import scores, share
 from ganfast.recipes.classifying import ClassifyingGAN
+from ganfast.recipes.remedies import Remedies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class CatGAN(ClassifyingGAN):
     label_weight: float = 1.0
     """weight of their cross-entropy"""
     lr: float = 1e-3
-    """Adam's learning rate"""
+    """Adam's learning rate of the generator; --lr-d is the discriminator's"""
+    remedies: Remedies = Remedies(lr_d=2e-4)
 
     def __post_init__(self):
         super().__post_init__()

@@ -13,7 +13,7 @@ from ganfast.recipes.original import OriginalGAN
 
 @dataclass(frozen=True, kw_only=True)
 class CoGAN(OriginalGAN):
-    """Pairs of images from two sets without pairs, by GANs that share layers (Liu and Tuzel 2016).
+    """Pairs of images from two sets without pairs, by GANs that share layers (Liu et al. 2016).
 
     A latent vector gives an image of --data and one of --data-b. What only sharing couples is their meaning: each
     discriminator sees images of its own set alone, and batches of the two are drawn in different orders.
@@ -26,13 +26,15 @@ class CoGAN(OriginalGAN):
     architecture: ClassVar[str] = "dcgan"
     merge: ClassVar[bool] = False
 
+    own: int = 1
+    """last layers of each generator that are not shared; the discriminators have their first one"""
     domain: Literal["a", "b"] = "a"
     """the one of each pair that is sampled and exported; both are saved"""
 
     def networks(self, data):
         channels, *size = one_shape(data)
         return {
-            "G": cogan.Generators(size, channels, self.latent_dim, self.width),
+            "G": cogan.Generators(size, channels, self.latent_dim, self.width, self.own),
             "D": cogan.Discriminators(size, channels, self.width),
         }
 

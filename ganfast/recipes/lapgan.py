@@ -38,23 +38,23 @@ class LAPGAN(OriginalGAN):
         channels, *size = data["x"].shape
         return {
             "G": lapgan.Generator(size, channels, self.latent_dim, self.detail, self.width),
-            "D": lapgan.discriminators(size, channels, self.width, self.norm),
+            "D": lapgan.Discriminators(size, channels, self.width, self.norm),
         }
 
     def discriminator(self, t):
-        reals = gaussian(t.x, len(t.D) - 1)
-        t.fakes = t.G.beside(reals, t.normal(self.latent_dim))
-        found = [scores(d, real, fake.detach(), self.merge) for d, real, fake in zip(t.D, reals, t.fakes)]
+        reals = gaussian(t.x, len(t.D.levels) - 1)
+        t.fakes = t.G(t.normal(self.latent_dim), reals)
+        found = [scores(d, real, fake.detach(), self.merge) for d, real, fake in zip(t.D.levels, reals, t.fakes)]
         real, fake = (torch.cat(each) for each in zip(*found))
         t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return sum(self.loss_d(real, fake) for real, fake in found)
 
     def generator(self, t):
-        return sum(self.loss_g(d(fake)) for d, fake in zip(t.D, t.fakes))
+        return sum(self.loss_g(d(fake)) for d, fake in zip(t.D.levels, t.fakes))
 
     def sample(self, nets, z, given):
-        return nets["G"](z).clamp(-1, 1)
+        return nets["G"](z)[-1].clamp(-1, 1)
 
     def strip(self, nets, z, given):
-        steps = nets["G"].steps(z)
+        steps = nets["G"](z)
         return torch.stack([F.interpolate(step, steps[-1].shape[2:]) for step in steps]).clamp(-1, 1)

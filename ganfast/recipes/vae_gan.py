@@ -31,6 +31,8 @@ class VAEGAN(Recipe):
     """features at the largest resolution; they double with every halving, up to eight times"""
     architecture: Literal["dcgan", "resnet", "mlp"] = "dcgan"
     """all three networks"""
+    lr: float = 5e-4
+    """Adam's learning rate"""
 
     def __post_init__(self):
         super().__post_init__()

@@ -17,7 +17,7 @@ from ganfast.metrics.classification import (
     clustering_report,
 )
 from ganfast.recipes import Trained
-from ganfast.training import codes
+from ganfast.training import codes, representing
 from ganfast.training.scoring import PART, Report
 
 
@@ -60,8 +60,15 @@ SCORES: list[tuple[str, str | None, Callable[[Trained, Dataset, bool], Report | 
 ]
 
 
-def reports(trained: Trained, data: Dataset, progress: bool = True) -> dict[str, Report]:
-    """By metric, those that the recipe's abilities and the data allow; a report of None was not possible."""
+def reports(
+    trained: Trained, data: Dataset, own: Dataset | None = None, progress: bool = True
+) -> dict[str, Report]:  # fmt: skip
+    """By metric, those that the recipe's abilities and the data allow; a report of None was not possible.
+
+    ``own``: the data that ``trained`` was trained on, where ``data`` is another part of it.
+    """
     possible = [(metric, make) for metric, ability, make in SCORES if ability is None or trained.can(ability)]
     found = {metric: make(trained, data, progress) for metric, make in possible}
+    if trained.can("encode"):
+        found["representation"] = representing.report(trained, data, own, progress)
     return {metric: report for metric, report in found.items() if report is not None}

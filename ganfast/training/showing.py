@@ -63,7 +63,7 @@ class Show:
             samples = self.conditions(kinds)
         else:
             samples = sampling.sample(self.trained, range(POINTS if self.sources[0].kind == "points" else SEEDS))
-            if self.trained.can("reconstruct"):
+            if self.trained.can("reconstruct") and samples.ndim == 4:
                 samples = torch.cat([samples, self.reconstructions()])
             if self.trained.can("strip"):
                 steps = sampling.strip(self.trained, range(COLUMNS)).transpose(0, 1)

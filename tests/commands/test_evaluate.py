@@ -74,6 +74,7 @@ def test_classes_that_were_asked_for_are_compared(capsys):
 def test_codes_of_a_recipe_are_no_classes_of_the_data(capsys):
     assert main(["evaluate", small.infogan(), "--data", "digits", "--samples", "20"]) == 0
     assert "own class" not in (out := capsys.readouterr().out) and "distance" in out
+    assert "of 10, of 1797 rows" in out and "normalised mutual information" in out  # a clustering by Q
 
 
 def test_what_cannot_be_evaluated(fails):

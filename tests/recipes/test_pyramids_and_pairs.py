@@ -27,12 +27,12 @@ def test_a_chain_adds_a_residual_to_each_enlarged_image():
     generator = lapgan.Generator([32, 64], 3, 9, 2, 4).eval()
     z = torch.randn(5, 9)
     first, *details = z.split([5, 2, 2], 1)
-    a, b, c = generator.steps(z)
+    a, b, c = generator(z)
     assert [each.shape[1:] for each in (a, b, c)] == [(3, 8, 16), (3, 16, 32), (3, 32, 64)]
-    assert torch.equal(a, generator.coarsest(first)) and torch.equal(c, generator(z))
+    assert torch.equal(a, generator.coarsest(first))
     assert torch.equal(c, up(b) + generator.residuals[1](up(b), details[1]))
     # in training each level has the real low-pass, so that its own images, taken for real ones, change nothing
-    for own, again in zip((a, b, c), generator.beside([a, b, c], z)):
+    for own, again in zip((a, b, c), generator(z, [a, b, c])):
         assert torch.equal(own, again)
 
 
@@ -40,7 +40,7 @@ def test_every_number_of_z_matters():
     torch.manual_seed(0)
     generator = lapgan.Generator(16, 1, 7, 3, 4).eval()
     z = torch.randn(1, 7, requires_grad=True)
-    (gradient,) = torch.autograd.grad(generator(z).square().sum(), z)
+    (gradient,) = torch.autograd.grad(generator(z)[-1].square().sum(), z)
     assert (gradient != 0).all()
 
 
@@ -48,9 +48,9 @@ def test_a_level_trains_as_if_it_were_alone():
     """Its gradients are those of its own loss."""
     step = make(LAP)
     load(step)
-    generator, discriminators = (step.state.networks[name] for name in "GD")
+    generator, discriminators = step.state.networks["G"], step.state.networks["D"].levels
     reals = gaussian(torch.rand(6, 1, 16, 16) * 2 - 1, 1)
-    fakes = generator.beside(reals, torch.randn(6, 6))
+    fakes = generator(torch.randn(6, 6), reals)
 
     def gradients(levels):
         found = [scores(discriminators[k], reals[k], fakes[k].detach()) for k in levels]
@@ -133,6 +133,14 @@ def test_negatives():
     assert torch.equal(derived.make("negatives:", data).samples, 255 - data.samples)
     with pytest.raises(InputError, match="negatives are of images"):
         derived.make("negatives:", Dataset("points", points=torch.zeros(3, 2)))
+
+
+def test_how_much_is_shared():
+    data = {name: images().spec("images") for name in "ab"}
+    shared = [len(CoGAN(width=2, own=own).networks(data)["G"].shared) for own in (1, 2)]
+    assert shared == [2, 1]
+    with pytest.raises(InputError, match=r"own must be from 1 to 2 of 3 layers, got 3 \(--own\)"):
+        CoGAN(own=3).networks(data)
 
 
 def test_domains():

@@ -15,6 +15,7 @@ def complete(tmp_path_factory):
     run = Trainer(DCGAN(width=4, latent_dim=8), "digits", outdir=str(outdir), **options).train(progress=False)
     shares = [k / 45 for k in range(10)]
     scores = {"accuracy": 0.97, "distance": 0.123, "real_shares": shares, "fake_shares": shares[::-1]}
+    scores["agreements"] = [0.9 + k / 100 for k in range(10)]
     about = {"metric": "classes", "data": "digits", "samples": 100, "time": "2026-01-02 03:04:05"}
     rows = [{**about, "step": 5, **scores}, {**about, "step": 12, **scores, "accuracy": 0.98}]
     (run / "metric-classes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (chromium-driver) on PATH"),
 ]
 
-DRAWINGS = 7  # losses, accuracy, gradient norms, samples per second, step time, memory, shares of classes
+DRAWINGS = 8  # losses, accuracy, gradient norms, samples per second, step time, memory, shares and agreement of classes
 
 
 @pytest.fixture(scope="module")
@@ -127,4 +127,4 @@ def test_without_a_script_the_essentials_are_there(window, page):
     name, slider, strip, pair, decoded, charts = window.run(seen)
     assert name == "" and slider == [0]
     assert len(strip) == 4 and min(strip) > 200  # large enough to see without the slider
-    assert len(pair) == 2 and decoded and charts == DRAWINGS
+    assert len(pair) == 3 and decoded and charts == DRAWINGS  # generated and real samples, a walk

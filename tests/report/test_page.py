@@ -58,6 +58,7 @@ def test_a_complete_run(complete):
         assert f'alt="Generated, step {step}"' in page
     for title in ("Losses", "Accuracy", "Norms of the gradients", "Samples per second", "Shares of the classes"):
         assert f"<h3>{title}</h3>" in page
+    assert "Samples that the classifier assigns to their own class" in page and "90.0 %, 91.0 %" in page
     assert "<b>0.98</b>" in page or ">0.98<" in page
     assert "All 2 evaluations" in page and "step 12, on digits, 100 samples, 2026-01-02 03:04:05" in page
     assert "<td>images, labels</td>" in page and "<td>1×16×16</td>" in page
@@ -119,6 +120,7 @@ def test_switches_are_said_as_the_command_line_takes_them(complete, capsys):
         (content("directions.safetensors", "{"), "No walks, or not all: directions.safetensors cannot be read"),
         (cut("metric-classes.jsonl", 0.9), "1 line(s) of metric-classes.jsonl"),
         (content("metric-classes.jsonl", '{"step": [1], "real_shares": ["a"], "fake_shares": 3, "x": {"y": 1}}'), ""),
+        (content("metric-classes.jsonl", '{"step": 1, "agreements": [0.5, null]}'), ""),
         (removed("*.png", "*.json*", "checkpoint-*", "*.safetensors"), "No options.json"),
         (removed("*.png", "*.json*", "*.txt", "*.safetensors", "tensorboard"), "No log.txt"),
     ],

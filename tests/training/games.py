@@ -52,11 +52,15 @@ EQUILIBRIA = {
 CODES = {
     "infogan augmented": RECIPES["infogan"](
         **SMALL, categories=3, architecture="dcgan", remedies=Remedies(augment="translation,cutout")
-    )
+    ),
+    "bigan": RECIPES["bigan"](**SMALL),
+    "ali": RECIPES["ali"](**SMALL, architecture="dcgan"),
 }
-PYRAMIDS_AND_PAIRS = {
+STEPWISE = {
+    "gran": RECIPES["gran"](**SMALL, timesteps=2),
     "lapgan": RECIPES["lapgan"](**SMALL, detail=2),
     "cogan": RECIPES["cogan"](**SMALL),
+    "dvbpr": RECIPES["dvbpr"](**SMALL, factors=3),
 }
 AUTOENCODERS = {
     "aae": RECIPES["aae"](**SMALL),
@@ -77,15 +81,16 @@ CONDITIONAL = {
     "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
     "acgan": RECIPES["acgan"](**SMALL),
 }
-GAMES = FIVE | FOUR | PYRAMIDS_AND_PAIRS | CLASSICS | REMEDIED | EQUILIBRIA | AUTOENCODERS | SEMI | CONDITIONAL
-GAMES |= CODES
+GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
+GAMES |= CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
-    """Noise; the labels are five classes."""
+    """Noise; the labels are five classes, the attributes −1, 0 or 1."""
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (count, size, size, channels), dtype=torch.uint8, generator=random)
-    return Dataset("noise", images=pixels, labels=torch.arange(count) % 5)
+    chosen = torch.randint(-1, 2, (count, 4), generator=random).float()
+    return Dataset("noise", images=pixels, labels=torch.arange(count) % 5, attributes=chosen)
 
 
 def points(count=50) -> Dataset:

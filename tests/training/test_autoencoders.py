@@ -98,6 +98,7 @@ def test_a_map_has_each_code_where_it_lies_in_the_colour_of_its_label():
     assert (at(-0.95 * extent, 0.95 * extent) == 255).all()
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_scores_and_its_map(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ganfast.metrics.parzen.SAMPLES", 50)
     tiny = ["--width", "4", "--batch", "8", "--steps", "2", "--outdir", str(tmp_path), "--latent-dim", "2"]
