@@ -35,6 +35,8 @@ class CodesReport:
     owned: float  # share of the classes that one category holds: most of its samples, and most of the class's
     confusion: tuple[tuple[int, ...], ...]
     codes: tuple[CodeEffects, ...]
+    slant: Effect | None  # of the code that changes it most from end to end
+    width: Effect | None
 
     def __str__(self):
         lines = [
@@ -73,6 +75,8 @@ def codes_report(
         owned=float(owned.any(0).double().mean()),
         confusion=tuple(map(tuple, table.tolist())),
         codes=codes,
+        slant=max((code.slant for code in codes), key=lambda effect: abs(effect.range), default=None),
+        width=max((code.width for code in codes), key=lambda effect: abs(effect.range), default=None),
     )
 
 

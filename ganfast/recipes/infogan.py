@@ -24,6 +24,8 @@ class InfoGAN(Recipe):
 
     latent_dim: int = 62
     """numbers in a latent vector, besides the codes"""
+    latent_std: float = 1.0
+    """standard deviation of the latents in the generator; where it is small the codes decide what a sample is"""
     categories: int = 10
     """values of the categorical code"""
     codes: int = 2
@@ -43,6 +45,7 @@ class InfoGAN(Recipe):
         super().__post_init__()
         self.require(self.categories >= 2, "categories", "be at least 2")
         self.require(self.codes >= 0, "codes", "be 0 or more")
+        self.require(self.latent_std > 0, "latent_std", "be above 0")
         self.require(self.lr_g > 0, "lr_g", "be above 0")
 
     @property
@@ -70,7 +73,7 @@ class InfoGAN(Recipe):
 
     def discriminator(self, t):
         t.c, t.u = t.categorical(self.categories), t.uniform(self.codes) * 2 - 1
-        t.fake = t.G(torch.cat([t.normal(self.latent_dim), t.u], 1), t.c)
+        t.fake = self.sample(vars(t), t.normal(self.latent_dim), {"c": t.c, "u": t.u})
         fake, features = t.D(t.fake.detach(), features=True)
         return discriminator_bce(t.D(t.x), fake) + self.information(t, features)
 
@@ -86,7 +89,7 @@ class InfoGAN(Recipe):
         return self.category_weight * category + self.code_weight * code
 
     def sample(self, nets, z, given):
-        return nets["G"](torch.cat([z, given["u"]], 1), given["c"])
+        return nets["G"](torch.cat([self.latent_std * z, given["u"]], 1), given["c"])
 
     def classify(self, nets, x):
         return nets["Q"](nets["D"](x, features=True)[1])[0]

@@ -78,13 +78,18 @@ def test_purity_matching_and_ownership(table, purity, matched, owned):
     report = codes_report(0.98, *samples_of(table), (len(table), len(table[0])))
     assert (report.purity, report.matched, report.owned) == pytest.approx((purity, matched, owned))
     assert report.confusion == tuple(map(tuple, table)) and report.accuracy == 0.98
+    assert report.codes == () and report.slant is None and report.width is None
     text = str(report)
     assert f"one category owns                 {owned:.1%}" in text and "correlation" not in text
 
 
 def test_the_report_has_a_line_for_each_code_and_measure():
-    code = code_effects(torch.tensor([-2.0, 2.0]), torch.stack([bar(4, -10), bar(6, 10)])[None])
-    lines = str(codes_report(1, *samples_of([[1, 0], [0, 1]]), (2, 2), (code, code))).splitlines()
+    values = torch.tensor([-2.0, 2.0])
+    none = code_effects(values, torch.stack([bar(4, 0), bar(4, 1)])[None])
+    code = code_effects(values, torch.stack([bar(4, -10), bar(6, 10)])[None])
+    report = codes_report(1, *samples_of([[1, 0], [0, 1]]), (2, 2), (none, code))
+    assert report.codes == (none, code) and report.slant == code.slant and report.width == code.width
+    lines = str(report).splitlines()
     assert [line.split()[:2] for line in lines[-4:]] == [
         ["0", "slant,"], ["0", "width,"], ["1", "slant,"], ["1", "width,"],
     ]  # fmt: skip
