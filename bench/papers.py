@@ -166,9 +166,9 @@ def main() -> None:
     chosen = parser.parse_args()
     for name, sheet in {} if chosen.render else sheets().items():
         for run in sheet["runs"] if chosen.only in (None, name) else []:
-            found = results(name)
-            if chosen.run == run["name"] or (chosen.run is None and run["name"] not in found):
-                found[run["name"]] = measure(name, sheet, run, chosen.folder.absolute() / name)
+            if chosen.run == run["name"] or (chosen.run is None and run["name"] not in results(name)):
+                measured = measure(name, sheet, run, chosen.folder.absolute() / name)
+                found = results(name) | {run["name"]: measured}
                 RESULTS.mkdir(exist_ok=True)
                 (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(render())
