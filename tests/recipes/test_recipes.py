@@ -74,6 +74,7 @@ def test_an_option_that_would_do_nothing_is_none_of_the_recipe():
     [
         ("infogan", {"categories": 1}),
         ("infogan", {"lr_g": 0.0}),
+        ("infogan", {"latent_std": 0.0}),
         ("began", {"gamma": 1.5}),
         ("began", {"gain": 0.0}),
         ("cyclegan", {"blocks": 0}),
