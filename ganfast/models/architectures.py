@@ -56,21 +56,26 @@ def encoder(shape: tuple[int, ...], outputs: int, width: int, architecture: str,
 
 
 class Joint(nn.Module):
-    """samples x [B, ...], codes z [B, n] → scores [B] of pairs: an encoder's ``features`` of x, z and a small network.
+    """samples x [B, ...], codes z [B, n] → scores [B] of pairs: ``features`` of each, and two layers that see both.
 
     Donahue et al. 2016 (arXiv:1605.09782) and Dumoulin et al. 2016 (arXiv:1606.00704) tell (x, E(x)) from (G(z), z).
+    ``encoder`` makes features of x; z has layers of its own (Dumoulin et al.), and so the same weight as x at first.
     """
 
-    def __init__(self, encoder: nn.Module, features: int, codes: int, units: int):
+    def __init__(self, encoder: nn.Module, features: int, codes: int):
         super().__init__()
         self.encoder = encoder
+        self.codes = nn.Sequential(nn.Linear(codes, features), nn.LeakyReLU(0.2), nn.Linear(features, features))
         self.joint = nn.Sequential(
-            nn.Linear(features + codes, units), nn.LeakyReLU(0.2), nn.Linear(units, units), nn.LeakyReLU(0.2),
-            nn.Linear(units, 1),
-        )  # fmt: skip
+            nn.LeakyReLU(0.2), nn.Linear(2 * features, features), nn.LeakyReLU(0.2), nn.Linear(features, 1)
+        )
+        for layer in (*self.codes, *self.joint):
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, 0.2)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, samples: Tensor, codes: Tensor) -> Tensor:
-        return self.joint(torch.cat([self.encoder(samples), codes], 1)).flatten()
+        return self.joint(torch.cat([self.encoder(samples), self.codes(codes)], 1)).flatten()
 
 
 class Packed(nn.Module):

@@ -36,16 +36,19 @@ def sides(shape: Shape) -> tuple[int, ...]:
 class Generator(nn.Module):
     """z [B, latent_dim] ~ N(0, 1) → points [B, D], or images [B, C, H, W] in (−1, 1), by ``shape``.
 
-    Four hidden layers with BatchNorm and ReLU, no biases; ``batch_norm=False``: biases instead.
+    ``hidden`` layers with BatchNorm and ReLU, no biases; ``batch_norm=False``: biases instead.
     """
 
-    def __init__(self, shape: Shape = 2, latent_dim: int = 2, width: int = 400, batch_norm: bool = True):
+    def __init__(
+        self, shape: Shape = 2, latent_dim: int = 2, width: int = 400, batch_norm: bool = True, hidden: int = 4
+    ):  # fmt: skip
         super().__init__()
         shape = sides(shape)
         self.config = {"shape": shape, "latent_dim": latent_dim, "width": width, "batch_norm": batch_norm}
+        self.config["hidden"] = hidden
         self.latent_dim = latent_dim
         layers, entering = [], latent_dim
-        for _ in range(4):
+        for _ in range(hidden):
             layers += [nn.Linear(entering, width, bias=not batch_norm)]
             layers += [nn.BatchNorm1d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
             entering = width

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 
 from ganfast.data.columns import Samples
-from ganfast.models import architectures
+from ganfast.models import architectures, mlp
 from ganfast.objectives import discriminator_bce
 from ganfast.recipes.base import Player, Recipe, share
 
@@ -37,12 +37,16 @@ class BiGAN(Recipe):
     def networks(self, data):
         shape = data["x"].shape
         connected = architectures.fully_connected(shape, self.architecture)
-        width, units = self.width * (4 if connected else 1), 8 * self.width
+        width, units = (4 if connected else 1) * self.width, 16 * self.width
+        if connected:  # as deep as E, as in the paper
+            generator = mlp.Generator(shape, self.latent_dim, units, hidden=2)
+        else:
+            generator = architectures.generator(shape, self.latent_dim, width, self.architecture)
         seen = architectures.encoder(shape, units, width, self.architecture, norm=False)
         return {
-            "G": architectures.generator(shape, self.latent_dim, width, self.architecture),
+            "G": generator,
             "E": architectures.encoder(shape, self.numbers * self.latent_dim, width, self.architecture),
-            "D": architectures.Joint(seen, units, self.latent_dim, units),
+            "D": architectures.Joint(seen, units, self.latent_dim),
         }
 
     def players(self):
