@@ -12,13 +12,11 @@ import datetime
 import json
 import os
 import platform
-import resource
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import tomllib
+from classics import cpu_seconds, ganfast, revision
 
 ROOT = Path(__file__).resolve().parent.parent
 SHEETS, RESULTS, PAGE = ROOT / "bench/papers", ROOT / "bench/results/papers", ROOT / "docs/papers.md"
@@ -35,22 +33,6 @@ def results(name: str) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def ganfast(words: list[str], cwd: Path) -> None:
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
-    env = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path}
-    subprocess.run([sys.executable, "-m", "ganfast", *words], cwd=cwd, env=env, check=True)
-
-
-def cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def revision() -> str:
-    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return asked.stdout.strip() or "unknown"
-
-
 def measure(name: str, sheet: dict, run: dict, folder: Path) -> dict:
     """Train and score one run; what is kept of it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,13 +40,13 @@ def measure(name: str, sheet: dict, run: dict, folder: Path) -> dict:
         if each.is_dir() and not (folder / each.name).exists():
             (folder / each.name).symlink_to(each)
     words, began = shlex.split(run["train"]), cpu_seconds()
-    ganfast(["train", *words, "--outdir", "runs", "--log-every", "100", "--sample-every", "1000000"], folder)
+    ganfast("train", *words, "--outdir", "runs", "--log-every", "100", "--sample-every", "1000000", cwd=folder)
     seconds = cpu_seconds() - began
     made = max((folder / "runs").glob(f"*-{words[0]}-*"), key=lambda path: path.stat().st_mtime)
     if "evaluate" in run:
-        ganfast(["evaluate", str(made), *shlex.split(run["evaluate"])], folder)
+        ganfast("evaluate", str(made), *shlex.split(run["evaluate"]), cwd=folder)
     for command in run.get("then", []):
-        ganfast([word.replace("RUN", str(made)) for word in shlex.split(command)], folder)
+        ganfast(*(word.replace("RUN", str(made)) for word in shlex.split(command)), cwd=folder)
     keep_picture(made / run.get("picture", "fakes.png"), picture_of(name, sheet, run))
     figures = {f["what"]: figure(made, f) for f in sheet["figures"] if wanted(f, run)}
     return {

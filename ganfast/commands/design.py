@@ -66,7 +66,7 @@ class Design:
             for k in tqdm(users, desc="designs", unit="user", delay=1, leave=False)
         ]
         best = [rows[scores[rows, k].topk(self.top).indices] for k in users]
-        report = self.report(trained, data, reader.data.startswith(PREFIX), rows, scores, best, made)
+        report = self.report(trained, data, reader.data.startswith(PREFIX), users, rows, scores, best, made)
         reader.keep("design", report, trained, self.starts)
         file = run_directory.of(self.network) / FILE
         pictures.write_png(file, pictures.picture_of(self.beside(data, best, made), 2 * self.top + 1))
@@ -81,14 +81,14 @@ class Design:
         return torch.cat(cells)
 
     def report(
-        self, trained: Trained, data: Dataset, simulated: bool, rows: Tensor, scores: Tensor, best: list[Tensor],
-        made: list[tuple[Designs, Designs]],
+        self, trained: Trained, data: Dataset, simulated: bool, users: list[int], rows: Tensor, scores: Tensor,
+        best: list[Tensor], made: list[tuple[Designs, Designs]],
     ) -> DesignReport:  # fmt: skip
-        """Of the users of ``made``, for whom the rows ``best`` of the data are; the AUC is of all users."""
+        """Of ``users``, for whom the rows ``best`` of the data are; the AUC is of all users."""
         u, preference, taste, realism = data.columns["attributes"], [], [], []
         logits = tastes(data, u.shape[1]) if simulated else None
         known = logits(data.samples, data.labels) if simulated else None
-        for k, real, (before, after) in zip(self.chosen_users(trained), best, made):
+        for k, real, (before, after) in zip(users, best, made):
             top = after.best(self.top, self.quality)
             preference.append((scores[rows, k], scores[real, k], before.preference, after.preference[top]))
             if simulated:

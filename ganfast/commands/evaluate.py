@@ -199,9 +199,5 @@ def labels_of_data(trained: Trained, data: Dataset, count: int) -> Tensor | None
     if label is None or not isinstance(trained.recipe.given[label], Column):
         return None
     own = trained.given[label].classes
-    if data.num_classes != own:
-        raise InputError(
-            f"the recipe was trained on {own} classes, and {data.name} has {data.num_classes}: give the data it was "
-            "trained on (--data)."
-        )
+    scoring.check_classes_of(own, data)
     return sampling.fill(trained, range(count))[label]

@@ -31,6 +31,11 @@ def decode(column: str, values: Tensor, flips: Tensor | None = None) -> Tensor:
     return values
 
 
+def drawn(dataset: Dataset, count: int | None = None) -> Tensor:
+    """``count`` rows, or all, in an order of chance by a fixed seed: the same for everyone."""
+    return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
+
+
 class Sampler:
     """Batches without end: each epoch visits every row once, in an order of its own; batches run across epochs.
 

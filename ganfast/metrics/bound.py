@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganfast.data import Dataset
+from ganfast.data.sampler import drawn
 from ganfast.metrics.lenet import normalise
 
 ROWS, PART = 10_000, 500  # images at most; at once
@@ -34,7 +35,7 @@ def bound_report(bound: Callable[[Tensor], Tensor], data: Dataset, device="cpu",
 
     Repeatable: what ``bound`` draws begins at a seed, and the global random state stays as it is.
     """
-    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:ROWS]
+    rows = drawn(data, ROWS)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         parts = tqdm(rows.split(PART), desc="bound", delay=1, leave=False, disable=not progress)

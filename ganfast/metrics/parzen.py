@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ganfast.data import Dataset
+from ganfast.data.sampler import drawn
 from ganfast.errors import InputError
 from ganfast.metrics.bound import standard_error
 from ganfast.metrics.lenet import normalise
@@ -73,11 +74,11 @@ def parzen_report(data: Dataset, real: Dataset, samples: Tensor, progress: bool 
     """
     if len(data) < 20:
         raise InputError(f"--parzen: {data.name} has {len(data)} images, needs 20 at least: give more (--data).")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    order = drawn(data)
     if real is data:
         others, order = order.tensor_split(2)
     else:
-        others = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+        others = drawn(real)
     validation, test = order.tensor_split([min(VALIDATION, len(order) // 10)])
     count = min(len(samples), len(others))
     rows = [flat(normalise(data.samples[each])) for each in (validation, test[:TEST])]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ganfast.models import architectures
 from ganfast.models.mlp import Maxout
+from ganfast.models.priors import uniform
 
 
 def generator(shape: tuple[int, ...], latent_dim: int, classes: int, width: int, architecture: str) -> nn.Module:
@@ -108,8 +109,8 @@ class MLPGenerator(nn.Module):
         )  # fmt: skip
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        uniform = (torch.erf(z / 2**0.5) + 1) / 2
-        return self.joint(torch.cat([self.of_z(uniform), self.of_y(one_hot(y, self.classes).to(z.dtype))], 1))
+        unit = (uniform(z) + 1) / 2
+        return self.joint(torch.cat([self.of_z(unit), self.of_y(one_hot(y, self.classes).to(z.dtype))], 1))
 
 
 class MLPDiscriminator(nn.Module):

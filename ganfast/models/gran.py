@@ -25,12 +25,10 @@ class Generator(nn.Module):
 
     def canvases(self, z: Tensor) -> list[Tensor]:
         """The image after each step; the last one is ``forward(z)``."""
-        drawn, h_z = [], self.hidden(z).tanh()
-        change = self.decoder(torch.cat([h_z, torch.zeros_like(h_z)], 1))
-        total = change
-        drawn.append(total.tanh())
-        for _ in range(self.timesteps - 1):
-            change = self.decoder(torch.cat([h_z, self.encoder(change).tanh()], 1))
+        drawn, total, change, h_z = [], 0, None, self.hidden(z).tanh()
+        for step in range(self.timesteps):
+            h_c = self.encoder(change).tanh() if step else torch.zeros_like(h_z)
+            change = self.decoder(torch.cat([h_z, h_c], 1))
             total = total + change
             drawn.append(total.tanh())
         return drawn

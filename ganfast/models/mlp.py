@@ -29,6 +29,15 @@ def initialize(module: nn.Module, std: float = 0.02) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def kaiming(module: nn.Module) -> None:
+    """In place: every convolution and linear layer by He's rule, biases 0, for networks without normalisation."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def sides(shape: Shape) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
@@ -93,11 +102,7 @@ class Encoder(nn.Module):
             layers += [nn.BatchNorm1d(width), nn.ReLU()] if batch_norm else [nn.LeakyReLU(0.2)]
             entering = width
         self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        kaiming(self)
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.layers(samples)

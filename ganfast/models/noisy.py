@@ -61,12 +61,3 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images + 1)  # what is dark is 0
-
-
-def initialize(module: nn.Module) -> None:
-    """In place: every convolution and linear layer by He's rule, biases 0, for networks without normalisation."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Priors of an adversarial autoencoder's codes, as functions of z ~ N(0, 1) (Makhzani et al. 2015)."""
+"""Priors as functions of z ~ N(0, 1): the uniform one, and those of Makhzani et al. 2015 for an autoencoder's codes."""
 
 from collections.abc import Callable
 from math import pi
@@ -8,6 +8,11 @@ from torch import Tensor
 
 DISTANCE, LONG, ACROSS = 2.8, 1.0, 0.2  # of a petal: its middle from the origin, standard deviations along and across
 REACH, TURNS, THICKNESS = 3.0, 2, 0.1  # of the roll: radius of its end, turns, standard deviation across
+
+
+def uniform(z: Tensor) -> Tensor:
+    """z [B, n] → U(−1, 1), number by number."""
+    return torch.erf(z / 2**0.5)
 
 
 def gaussian(z: Tensor, modes: int = 1, mode: Tensor | None = None) -> Tensor:
@@ -35,7 +40,7 @@ def swiss_roll(z: Tensor, modes: int = 10, mode: Tensor | None = None) -> Tensor
 
     ``mode`` int64 [B] says which of ``modes`` equally long pieces, counted from the middle.
     """
-    place = (1 + torch.erf(z[:, 0] / 2**0.5)) / 2
+    place = (1 + uniform(z[:, 0])) / 2
     if mode is not None:
         place = (mode + place) / modes
     angle = 2 * pi * TURNS * place.sqrt()  # the length of r = aφ grows with φ², nearly

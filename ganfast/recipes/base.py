@@ -219,13 +219,13 @@ def can(recipe: Recipe, *abilities: str) -> bool:
     return any(getattr(type(recipe), name) is not getattr(Recipe, name) for name in abilities)
 
 
-def one_shape(data: Mapping[str, Spec]) -> tuple[int, ...]:
-    """The shape of the images a and b; ``InputError`` where they differ."""
-    if data["a"].shape != data["b"].shape:
+def one_shape(data: Mapping[str, Spec], a: str = "a", b: str = "b") -> tuple[int, ...]:
+    """The shape of the images ``a`` and ``b``; ``InputError`` where they differ."""
+    if data[a].shape != data[b].shape:
         raise InputError(
-            f"both sets need one shape, got {data['a'].shape} and {data['b'].shape}: give --size and --channels."
+            f"both sets need one shape, got {data[a].shape} and {data[b].shape}: give --size and --channels."
         )
-    return data["a"].shape
+    return data[a].shape
 
 
 def batches_per_step(players: list[Player]) -> int:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from ganfast.models import began
+from ganfast.models.priors import uniform
 from ganfast.recipes.base import Player, Recipe
 
 
@@ -60,7 +59,7 @@ class BEGAN(Recipe):
         t.log(convergence=real + (self.gamma * real - fake).abs(), k=t.state.k)
 
     def sample(self, nets, z, given):
-        return nets["G"](torch.erf(z / 2**0.5)).clamp(-1, 1)  # N(0, 1) → U(−1, 1)
+        return nets["G"](uniform(z)).clamp(-1, 1)
 
     def reconstruct(self, nets, x):
         return nets["D"](x).clamp(-1, 1)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
 from ganfast.data.columns import Samples
 from ganfast.models import architectures, mlp
+from ganfast.models.priors import uniform
 from ganfast.objectives import discriminator_bce
 from ganfast.recipes.base import Player, Recipe, share
 
@@ -68,7 +67,7 @@ class BiGAN(Recipe):
         return t.E(t.x)
 
     def code_of(self, z):
-        return torch.erf(z / 2**0.5)  # N(0, 1) → U(−1, 1)
+        return uniform(z)
 
     def sample(self, nets, z, given):
         return nets["G"](self.code_of(z))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ganfast.data.columns import Images
-from ganfast.errors import InputError
-from ganfast.models import architectures, noisy
+from ganfast.models import architectures, mlp, noisy
+from ganfast.recipes.base import one_shape
 from ganfast.recipes.two_player import TwoPlayerGAN
 
 
@@ -27,18 +27,14 @@ class ClassifyingGAN(TwoPlayerGAN):
             self.refuse_remedies("has weights that are normalised already", "spectral_norm")
 
     def networks(self, data):
-        images, classes = data["x"].shape, self.classes(data)
-        if "labelled" in data and data["labelled"].shape != images:
-            raise InputError(
-                f"both sets need one shape, got {images} and {data['labelled'].shape}: give --size and --channels."
-            )
+        images, classes = one_shape(data, "x", "labelled" if "labelled" in data else "x"), self.classes(data)
         if self.architecture == "mlp":
             units = architectures.UNITS * self.width
             generator = noisy.Generator(images, self.latent_dim, 2 * units)
             return {"G": generator, "D": noisy.Classifier(images, classes, units)}
         generator = architectures.generator(images, self.latent_dim, self.width, self.architecture)
         classifier = architectures.encoder(images, classes, self.width, self.architecture, norm=False)
-        noisy.initialize(classifier)  # where all classes are alike, entropies have no gradient
+        mlp.kaiming(classifier)  # where all classes are alike, entropies have no gradient
         return {"G": generator, "D": classifier}
 
     def classes(self, data) -> int:

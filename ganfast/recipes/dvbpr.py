@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from ganfast.data.columns import Attributes, Images, Labels
-from ganfast.models import architectures, dcgan
-from ganfast.models.conditional import ConditionalDiscriminator, ConditionalGenerator
+from ganfast.models import architectures, conditional, dcgan
 from ganfast.models.preference import Preference
+from ganfast.models.priors import uniform
 from ganfast.objectives import bayesian_personalized_ranking
 from ganfast.recipes.base import Player
 from ganfast.recipes.lsgan import LSGAN
@@ -43,12 +41,11 @@ class DVBPR(LSGAN):
     def networks(self, data):
         (channels, *size), classes = data["x"].shape, data["y"].classes
         encoder = architectures.encoder(data["x"].shape, self.factors, self.width, self.architecture)
-        generator = dcgan.Generator(size, channels, self.latent_dim + classes, self.width)
         # no BatchNorm: it judges single designs after training
         discriminator = dcgan.Discriminator(size, channels + classes, self.width, batch_norm=False)
         return {
-            "G": ConditionalGenerator(generator, classes),
-            "D": ConditionalDiscriminator(discriminator, classes),
+            "G": conditional.generator(data["x"].shape, self.latent_dim, classes, self.width, self.architecture),
+            "D": conditional.ConditionalDiscriminator(discriminator, classes),
             "preference": Preference(encoder, self.factors, data["u"].shape[0]),
         }
 
@@ -69,7 +66,7 @@ class DVBPR(LSGAN):
         return loss + self.decay * t.preference.users.square().mean()
 
     def sample(self, nets, z, given):
-        return nets["G"](torch.erf(z / 2**0.5), given["y"])  # N(0, 1) → U(−1, 1)
+        return nets["G"](uniform(z), given["y"])
 
     def prefer(self, nets, x):
         return nets["preference"](x)

@@ -4,11 +4,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ganfast.data import Dataset, Labels
-from ganfast.data.sampler import decode
-from ganfast.errors import InputError
 from ganfast.metrics import bound_report
 from ganfast.metrics.classification import (
     ClassificationReport,
@@ -17,8 +14,8 @@ from ganfast.metrics.classification import (
     clustering_report,
 )
 from ganfast.recipes import Trained
-from ganfast.training import codes, representing
-from ganfast.training.scoring import PART, Report
+from ganfast.training import codes, representing, sampling
+from ganfast.training.scoring import Report, check_classes_of
 
 
 def classification(trained: Trained, data: Dataset, progress: bool) -> ClassificationReport | None:
@@ -26,11 +23,7 @@ def classification(trained: Trained, data: Dataset, progress: bool) -> Classific
     own = [trained.specs[name].classes for name, column in trained.recipe.columns.items() if isinstance(column, Labels)]
     if not own or data.labels is None:
         return None
-    if data.num_classes != own[0]:
-        raise InputError(
-            f"the recipe was trained on {own[0]} classes, and {data.name} has {data.num_classes}: give the data it was "
-            "trained on (--data)."
-        )
+    check_classes_of(own[0], data)
     return classification_report(logits(trained, data, progress).argmax(1), data.labels)
 
 
@@ -42,12 +35,9 @@ def clustering(trained: Trained, data: Dataset, progress: bool) -> ClusteringRep
     return clustering_report(found.argmax(1), data.labels, found.shape[1], data.num_classes)
 
 
-@torch.no_grad()
 def logits(trained: Trained, data: Dataset, progress: bool) -> Tensor:
     """What ``classify`` says of each row of ``data``, [N, K] on the CPU."""
-    column = data.column_of(next(iter(trained.recipe.columns.values())))
-    parts = tqdm(data.columns[column].split(PART), "classify", delay=1, leave=False, disable=not progress)
-    return torch.cat([trained.classify(decode(column, part).to(trained.device)).cpu() for part in parts])
+    return sampling.of_data(trained, trained.classify, data, torch.arange(len(data)), "classify", progress)
 
 
 # (metric, the ability of the recipe that it needs or None, what makes the report of trained, data and whether to show

@@ -9,12 +9,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
-from tqdm import tqdm
 
 from ganfast.data import Dataset
+from ganfast.data.sampler import drawn
 from ganfast.errors import InputError
 from ganfast.files import replacing
-from ganfast.metrics.lenet import LeNet, fitted, normalise
+from ganfast.metrics.lenet import fitted, probabilities
 from ganfast.recipes import Trained
 from ganfast.training import sampling, scoring
 
@@ -92,12 +92,15 @@ def directions(trained: Trained, wanted: list[Sides], rows: int = 4, progress: b
             "that encode, or that draw latents alone."
         )
     encodes = trained.can("encode")
-    samples = None if encodes else scoring.draw(trained, DRAWN, progress)
-    codes = encoded(trained, wanted[0].data, progress) if encodes else sampling.codes_of(trained, range(DRAWN))
+    if encodes:
+        pictures = wanted[0].data
+        rows_of_data = drawn(pictures, DRAWN)
+        codes = sampling.of_data(trained, trained.encode, pictures, rows_of_data, "codes", progress)
+    else:
+        samples, codes = scoring.draw(trained, DRAWN, progress), sampling.codes_of(trained, range(DRAWN))
     for side in wanted:
         fit = fitted(side.data, progress=progress)
-        with torch.no_grad():
-            seen = side.data.labels[chosen(side.data)] if encodes else classify(fit.network, samples)
+        seen = side.data.labels[rows_of_data] if encodes else probabilities(fit.network, samples).argmax(1)
         there, away = seen == side.to, seen != side.to if side.frm is None else seen == side.frm
         if min(int(there.sum()), int(away.sum())) < FEWEST:
             continue
@@ -105,25 +108,9 @@ def directions(trained: Trained, wanted: list[Sides], rows: int = 4, progress: b
         unit = change / change.norm()
         sigma = (codes @ unit).std()
         base, vector = codes[away][:64], unit * sigma
-        walks = [classify(fit.network, sampling.decode_codes(trained, base + t * vector)) == side.to for t in STEPS]
-        shares = tuple(float(walk.float().mean()) for walk in walks)
+        walks = [probabilities(fit.network, sampling.decode_codes(trained, base + t * vector)) for t in STEPS]
+        shares = tuple(float((walk.argmax(1) == side.to).float().mean()) for walk in walks)
         yield Direction(side.name, vector, float(change.norm() / sigma), base[:rows], shares, fit.accuracy)
-
-
-def chosen(data: Dataset) -> Tensor:
-    """The rows that are encoded."""
-    return torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:DRAWN]
-
-
-@torch.no_grad()
-def encoded(trained: Trained, data: Dataset, progress: bool) -> Tensor:
-    parts = tqdm(chosen(data).split(64), "codes", delay=1, leave=False, disable=not progress)
-    return torch.cat([trained.encode(normalise(data.samples[rows]).to(trained.device)).cpu() for rows in parts])
-
-
-@torch.no_grad()
-def classify(classifier: LeNet, images: Tensor) -> Tensor:
-    return torch.cat([classifier(part).argmax(1) for part in images.split(256)])
 
 
 def walk(trained: Trained, direction: Tensor, base: Tensor) -> Tensor:

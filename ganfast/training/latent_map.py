@@ -3,16 +3,16 @@
 import colorsys
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ganfast.data import Dataset
-from ganfast.metrics.lenet import normalise
+from ganfast.data.sampler import drawn
 from ganfast.models import latents
 from ganfast.recipes import Trained
+from ganfast.training import sampling
 from ganfast.training.landscape import LOW, SIDE, blend, dots
 
-ROWS, DRAWS, PART = 5_000, 10_000, 500  # codes and draws of the prior that are shown; samples encoded at once
+ROWS, DRAWS = 5_000, 10_000  # codes and draws of the prior that are shown
 PRIOR, ONLY = (190, 190, 190), (60, 110, 170)  # colours
 
 
@@ -21,20 +21,13 @@ def has_plane(trained: Trained) -> bool:
     return trained.can("encode") and trained.latent_dim == 2
 
 
-@torch.no_grad()
 def picture(trained: Trained, data: Dataset) -> np.ndarray:
     """uint8 [2·SIDE, 2·SIDE, 3]: codes of ``data`` coloured by label, with its name, over the prior in grey."""
-    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:ROWS]
-    codes = torch.cat([trained.encode(part.to(trained.device)).float().cpu() for part in of(data, rows).split(PART)])
+    rows = drawn(data, ROWS)
+    codes = sampling.of_data(trained, trained.encode, data, rows, "codes").float()
     prior = trained.recipe.code_of(latents(range(DRAWS), 2))
     labels = None if data.labels is None else data.labels[rows]
     return draw(codes.numpy(), prior.numpy(), labels, data.names.get("labels", ()))
-
-
-def of(data: Dataset, rows: Tensor) -> Tensor:
-    """The samples as networks see them."""
-    samples = data.samples[rows]
-    return normalise(samples) if data.kind == "images" else samples
 
 
 def draw(codes: np.ndarray, prior: np.ndarray, labels: Tensor | None, names: tuple[str, ...]) -> np.ndarray:

@@ -4,15 +4,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ganfast.data import Dataset
-from ganfast.data.sampler import decode
+from ganfast.data.sampler import drawn
 from ganfast.metrics.representation import RepresentationReport, accuracies
 from ganfast.recipes import Trained
+from ganfast.training import sampling
 
 FITTED, JUDGED = 60_000, 10_000  # rows at most
-PART = 500  # samples encoded at once
 
 
 def report(trained: Trained, data: Dataset, own: Dataset | None, progress: bool) -> RepresentationReport | None:
@@ -32,12 +31,15 @@ def report(trained: Trained, data: Dataset, own: Dataset | None, progress: bool)
     fitted, judged = fitted[:FITTED], judged[:JUDGED]
 
     def compared(encode: Callable[[Tensor], Tensor]):
-        codes, others = (codes_of(encode, each, rows, progress) for each, rows in ((known, fitted), (data, judged)))
+        codes, others = (codes_of(encode, *each) for each in ((known, fitted), (data, judged)))
         return accuracies(codes, known.labels[fitted], others, data.labels[judged], progress)
 
-    learned, random = (lambda x, by=by: by.encode(x.to(by.device)) for by in (trained, untrained(trained)))
-    numbers = codes_of(learned, data, judged[:2], False).shape[1]
-    found = [compared(encode) for encode in (learned, lambda x: x, random)]
+    def codes_of(encode: Callable[[Tensor], Tensor], data: Dataset, rows: Tensor) -> Tensor:
+        """fp32 [N, n]."""
+        return sampling.of_data(trained, lambda x: encode(x).flatten(1).float(), data, rows, "codes", progress)
+
+    numbers = codes_of(trained.encode, data, judged[:2]).shape[1]
+    found = [compared(encode) for encode in (trained.encode, lambda x: x, untrained(trained).encode)]
     return RepresentationReport(*found, numbers, len(fitted), len(judged), protocol)
 
 
@@ -48,16 +50,3 @@ def untrained(trained: Trained) -> Trained:
         networks = trained.recipe.build(trained.specs)
     averaged = {name: networks[name] for name in trained.recipe.averaged}
     return Trained(trained.recipe, trained.specs, averaged, trained.origin).to(trained.device).eval()
-
-
-def drawn(data: Dataset) -> Tensor:
-    """All rows, in an order of chance."""
-    return torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def codes_of(encode: Callable[[Tensor], Tensor], data: Dataset, rows: Tensor, progress: bool) -> Tensor:
-    """fp32 [N, n] on the CPU."""
-    column = next(iter(data.columns))
-    parts = tqdm(rows.split(PART), "codes", delay=1, leave=False, disable=not progress)
-    return torch.cat([encode(decode(column, data.samples[part])).flatten(1).float().cpu() for part in parts])

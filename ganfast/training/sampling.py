@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from ganfast import models
+from ganfast.data import Dataset, sampler
 from ganfast.recipes import Trained
 
 # Rows in every call of a network, empty places filled with zeros: the vendor's kernels, and with them a sample's
 # last bits, depend on how many there are and on its place among them, never on its neighbours
 BLOCK = 16
+PART = 256  # rows of data, or samples, at once: a multiple of BLOCK
 
 
 def sample(
@@ -104,6 +107,16 @@ def codes_of(trained: Trained, seeds: Sequence[int]) -> Tensor:
         return models.latents(seeds, trained.latent_dim)
     samples = sample(trained, seeds, None, fill(trained, seeds))
     return torch.cat([trained.encode(part.to(trained.device)).cpu() for part in samples.split(BLOCK)])
+
+
+@torch.no_grad()
+def of_data(
+    trained: Trained, make: Callable[[Tensor], Tensor], data: Dataset, rows: Tensor, said: str, progress: bool = False
+) -> Tensor:  # fmt: skip
+    """What ``make`` makes of ``rows`` of the first column of ``data``, as networks see it, on the CPU."""
+    column = next(iter(data.columns))
+    parts = tqdm(rows.split(PART), said, delay=1, leave=False, disable=not progress)
+    return torch.cat([make(sampler.decode(column, data.samples[part]).to(trained.device)).cpu() for part in parts])
 
 
 def pad(rows: Tensor, missing: int) -> Tensor:

@@ -25,7 +25,6 @@ from ganfast.training import sampling
 from ganfast.training.options import TrainOptions
 
 SAMPLES = 2500  # of PacGAN's protocol on points, and enough for a Fréchet distance over few features
-PART = 256  # samples at once; a multiple of sampling.BLOCK, so that a seed's sample has the same bits
 
 Report = object  # a dataclass of numbers that prints itself
 
@@ -86,13 +85,22 @@ def of_run(options: TrainOptions, data: Dataset, trained: Trained) -> Judge:
     return judge(options.data, data, options.features, trained.device, **data_fields(options))
 
 
+def check_classes_of(own: int, data: Dataset) -> None:
+    """``InputError`` where ``data`` has another number of classes than the recipe's ``own``."""
+    if data.num_classes != own:
+        raise InputError(
+            f"the recipe was trained on {own} classes, and {data.name} has {data.num_classes}: give the data it was "
+            "trained on (--data)."
+        )
+
+
 def draw(trained: Trained, count: int, progress: bool = True, make: Callable = sampling.sample) -> Tensor:
     """What ``make`` makes of the seeds 0 … count − 1, under a progress bar where it takes longer than a second."""
     parts = []
     bar = tqdm(total=count, desc="samples", unit="sample", unit_scale=True, delay=1, leave=False, disable=not progress)
     with bar:
-        for start in range(0, count, PART):
-            seeds = range(start, min(start + PART, count))
+        for start in range(0, count, sampling.PART):
+            seeds = range(start, min(start + sampling.PART, count))
             parts.append(make(trained, seeds, None, sampling.fill(trained, seeds)))
             bar.update(len(seeds))
     return torch.cat(parts)
