@@ -25,7 +25,7 @@ class Generators(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """images a [B, channels, H, W] and b [B', ...] → logits [B + B']: DCGAN's, whose first layer each has of its own.
+    """images [2B, channels, H, W], a half of each set → logits [2B]: DCGAN's, whose first layer each set has of its own.
 
     BatchNorm of the shared layers is over both sets.
     """
@@ -36,5 +36,6 @@ class Discriminators(nn.Module):
         b, *_ = dcgan.Discriminator(size, channels, width).layers
         self.a, self.b, self.shared = a, b, FusedSequential(*shared)
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
+        a, b = images.chunk(2)
         return self.shared(torch.cat([self.a(a), self.b(b)])).flatten()

@@ -21,7 +21,6 @@ class CoGAN(OriginalGAN):
 
     name = "cogan"
     columns = {"a": Images(), "b": Images(source=1)}
-    judges = ()
     match_features = None
     architecture: ClassVar[str] = "dcgan"
     merge: ClassVar[bool] = False
@@ -39,13 +38,10 @@ class CoGAN(OriginalGAN):
         }
 
     def discriminator(self, t):
-        t.fake_a, t.fake_b = t.G(t.normal(self.latent_dim))
-        real, fake = t.D(t.a, t.b), t.D(t.fake_a.detach(), t.fake_b.detach())
+        t.fake = torch.cat(t.G(t.normal(self.latent_dim)))
+        real, fake = t.D(torch.cat([t.a, t.b])), t.D(t.fake.detach())
         t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return self.loss_d(real, fake)
-
-    def generator(self, t):
-        return self.loss_g(t.D(t.fake_a, t.fake_b))
 
     def sample(self, nets, z, given):
         return nets["G"](z)["ab".index(self.domain)]
