@@ -32,12 +32,10 @@ class Fighter:
         if not saved:
             raise InputError(f"--battle: {path} holds no checkpoint, and a battle needs its discriminator: give a run.")
         trained = load(saved[-1])
-        self.recipe, self.device = trained.recipe, device
-        if "D" not in self.recipe.judges or self.recipe.given or "accuracy_real" not in self.recipe.telling:
-            raise InputError(
-                f"--battle: recipe {self.recipe.name} of {path} has no discriminator that tells real from fake by a "
-                "sample alone: give runs of recipes such as dcgan, lsgan or gran."
-            )
+        self.recipe, self.device, self.path = trained.recipe, device, path
+        tells = "D" in self.recipe.judges and "accuracy_real" in self.recipe.telling
+        if not tells or self.recipe.given or "x" not in trained.specs:
+            raise self.unfit()
         self.shape = trained.specs["x"].shape
         with torch.random.fork_rng(devices=[]):
             self.networks = {name: net.to(device) for name, net in self.recipe.build(trained.specs).items()}
@@ -50,6 +48,12 @@ class Fighter:
         except (SafetensorError, OSError, RuntimeError) as error:
             raise checkpoint.damaged(file.parent, error) from None
 
+    def unfit(self) -> InputError:
+        return InputError(
+            f"--battle: recipe {self.recipe.name} of {self.path} has no discriminator that tells real from fake by a "
+            "sample alone: give runs of recipes such as dcgan, lsgan or gran."
+        )
+
     def samples(self, count: int) -> Tensor:
         """[count, ...] on the CPU, of the seeds 0 … count − 1."""
         z = latents(range(count), self.recipe.latent_dim)
@@ -59,6 +63,8 @@ class Fighter:
     def taken_for_real(self, samples: Tensor) -> float:
         """The share of samples [N, ...] that D scores above its threshold."""
         scores = torch.cat([self.networks["D"](part.to(self.device)) for part in samples.split(BATCH)])
+        if scores.shape != samples.shape[:1]:  # sgan has K logits, pacgan a score of several samples
+            raise self.unfit()
         return (scores > self.recipe.threshold).float().mean().item()
 
 

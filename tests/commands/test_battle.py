@@ -57,9 +57,10 @@ def test_where_a_score_above_means_real():
 
 def test_who_cannot_take_part(run, tmp_path, fails):
     assert "holds no checkpoint" in fails("evaluate", run, "--battle", small.dcgan())
-    for recipe, data in (("wgan", "digits"), ("cgan", "digits"), ("dcgan", "digits")):
-        words = [*TINY, *(["--size", "32"] if recipe == "dcgan" else [])]
-        assert main(["train", recipe, "--data", data, "--outdir", str(tmp_path / recipe), *words]) == 0
-        other = tmp_path / recipe / f"00000-{recipe}-{data}"
+    second = {"sgan": ["--data-b", "few:2:digits"], "cogan": ["--data-b", "negatives:digits"]}
+    for recipe in ("wgan", "cgan", "sgan", "pacgan", "cogan", "dcgan"):
+        words = [*TINY, *second.get(recipe, []), *(["--size", "32"] if recipe == "dcgan" else [])]
+        assert main(["train", recipe, "--data", "digits", "--outdir", str(tmp_path / recipe), *words]) == 0
+        (other,) = (tmp_path / recipe).iterdir()
         message = fails("evaluate", run, "--battle", other, "--samples", "8")
         assert ("give runs of one shape" if recipe == "dcgan" else "tells real from fake by a sample alone") in message
