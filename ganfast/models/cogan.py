@@ -25,7 +25,7 @@ class Generators(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """images [2B, channels, H, W], a half of each set → logits [2B]: DCGAN's, whose first layer each set has of its own.
+    """images [2B, channels, H, W], half of each set → logits [2B]: DCGAN's, with a first layer for each set.
 
     BatchNorm of the shared layers is over both sets.
     """
