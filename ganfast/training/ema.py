@@ -3,20 +3,22 @@
 import torch
 from torch import Tensor, nn
 
+STATISTICS = ("running_mean", "running_var")
+
 
 class Average:
     """Keeps ``average`` (a copy of ``model``) at the exponential moving average of its parameters and statistics.
 
-    After step t the decay is min(decay, (1 + t) / (10 + t)), so that the start is forgotten quickly.
+    After step t the decay is min(decay, (1 + t) / (10 + t)), so that the start is forgotten quickly. Any other tensor
+    is copied: the mean of spectral norm's vectors, whose signs may turn, would be shorter than 1 and give a wrong σ.
     """
 
     def __init__(self, average: nn.Module, model: nn.Module, decay: float):
         self.decay = decay
-        pairs = list(zip(average.state_dict(keep_vars=True).values(), model.state_dict(keep_vars=True).values()))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        # BatchNorm's numbers of batches
-        self.counters = list(zip(*(pair for pair in pairs if not pair[0].is_floating_point())))
-        self.averages, self.values = [a for a, _ in floats], [v for _, v in floats]
+        kept, values = (network.state_dict(keep_vars=True) for network in (average, model))
+        smooth = {k for k, v in kept.items() if isinstance(v, nn.Parameter) or k.rpartition(".")[2] in STATISTICS}
+        self.averages, self.values = [kept[k] for k in kept if k in smooth], [values[k] for k in kept if k in smooth]
+        self.copies = [(kept[k], values[k]) for k in kept if k not in smooth]
 
     @torch.no_grad()
     def update(self, step: Tensor) -> None:
@@ -24,5 +26,5 @@ class Average:
         weight = 1 - ((1 + step) / (10 + step)).clamp(max=self.decay)
         weights = [weight.to(average.dtype) for average in self.averages]
         torch._foreach_lerp_(self.averages, self.values, weights)
-        if self.counters:
-            torch._foreach_copy_(*self.counters)
+        if self.copies:
+            torch._foreach_copy_(*zip(*self.copies))

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ganfast import nn as gnn
 from ganfast.training.ema import Average
 
 
@@ -37,6 +38,22 @@ def test_follows_the_recurrence_for_weights_and_statistics():
     for name, value in average.state_dict().items():
         torch.testing.assert_close(value.double(), expected[name].double(), rtol=1e-5, atol=1e-5)
     assert average[1].num_batches_tracked == 39
+
+
+def test_spectral_norms_vectors_stay_unit_vectors():
+    """So that the average has the norm 1, whatever signs u and v had on the way."""
+    model = gnn.spectral_norm(nn.Sequential(nn.Linear(30, 20)))
+    average = copy.deepcopy(model)
+    ema = Average(average, model, decay=0.9)
+    for step in range(1, 40):
+        model(torch.randn(5, 30))
+        with torch.no_grad():
+            for vector in model.buffers():
+                vector.neg_()  # as a power iteration may
+        ema.update(torch.tensor(float(step)))
+    (weight,) = [layer.weight for layer in average.eval()]
+    torch.testing.assert_close(torch.linalg.matrix_norm(weight, 2), torch.tensor(1.0), atol=0.05, rtol=0)
+    assert all(torch.equal(a, b) for a, b in zip(average.buffers(), model.buffers()))
 
 
 def test_every_tensor_has_the_bits_of_its_own_lerp():
