@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from store import revision
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE, PICTURE = (
     ROOT / "bench/results/recipes/digits.json",
@@ -60,11 +62,6 @@ def ganfast(*words: str, cwd: Path) -> None:
 def cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def revision() -> str:
-    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return asked.stdout.strip() or os.environ.get("GANFAST_REVISION", "unknown")
 
 
 def measure(name: str, folder: Path) -> dict:

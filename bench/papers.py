@@ -16,7 +16,8 @@ import shlex
 from pathlib import Path
 
 import tomllib
-from classics import cpu_seconds, ganfast, revision
+from classics import cpu_seconds, ganfast
+from store import revision
 
 ROOT = Path(__file__).resolve().parent.parent
 SHEETS, RESULTS, PAGE = ROOT / "bench/papers", ROOT / "bench/results/papers", ROOT / "docs/papers.md"

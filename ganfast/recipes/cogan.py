@@ -38,10 +38,13 @@ class CoGAN(OriginalGAN):
         }
 
     def discriminator(self, t):
-        t.fake = torch.cat(t.G(t.normal(self.latent_dim)))
-        real, fake = t.D(torch.cat([t.a, t.b])), t.D(t.fake.detach())
+        t.pair = t.G(t.normal(self.latent_dim))
+        real, fake = t.D(torch.cat([t.a, t.b])), t.D(torch.cat(t.pair).detach())
         t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return self.loss_d(real, fake)
+
+    def generator(self, t):
+        return self.loss_g(t.D(torch.cat(t.pair)))
 
     def sample(self, nets, z, given):
         return nets["G"](z)["ab".index(self.domain)]
