@@ -28,7 +28,7 @@ class Turn:
     """Networks and columns by name, random numbers, state, and what earlier players of the step left.
 
     A loss may set attributes (``t.fake = ...``) that later players of the same step read: outputs of networks as they
-    are, where these differentiate through them, since what is computed of them belongs to the loss's own compiled graph.
+    are, where these differentiate through them, since what is computed of them belongs to its own compiled graph.
     Only device operations: the same loss runs as it is, under torch.compile, and in a CUDA graph.
 
     - ``t.normal(*shape)``, ``t.uniform(*shape)``: fp32 [B, *shape] ~ N(0, 1) and U[0, 1), B samples of this process;
