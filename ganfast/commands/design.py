@@ -18,7 +18,7 @@ from ganfast.errors import InputError
 from ganfast.metrics.design import DesignReport, Means, averaged, held_out_auc
 from ganfast.recipes import Trained
 from ganfast.training import pictures, run_directory
-from ganfast.training.designing import Designs, design, preferences, realism_of
+from ganfast.training.designing import QUALITY, Designs, design, preferences, realism_of
 
 FILE = "design.png"
 
@@ -39,7 +39,7 @@ class Design:
     """latents to begin from, of each class in turn"""
     steps: int = 100
     """of gradient ascent"""
-    quality: float = 1.0
+    quality: float = QUALITY
     """η, the weight of realism (how real the discriminator finds a sample) beside preference"""
     data: str | None = None
     """by default the data that the run was trained on"""

@@ -9,6 +9,8 @@ from torch import Tensor
 from ganfast import models
 from ganfast.recipes import Trained
 
+QUALITY = 100.0  # a preference varies by tens, a realism by less than 1 (docs/papers.md, dvbpr)
+
 
 @dataclass(frozen=True)
 class Designs:
@@ -25,7 +27,12 @@ class Designs:
 
 
 def design(
-    trained: Trained, user: int, given: Mapping[str, Tensor], quality: float = 1.0, steps: int = 100, lr: float = 0.1
+    trained: Trained,
+    user: int,
+    given: Mapping[str, Tensor],
+    quality: float = QUALITY,
+    steps: int = 100,
+    lr: float = 0.1,
 ) -> tuple[Designs, Designs]:
     """(samples of latents as they are drawn, after ``steps`` of gradient ascent), a start for each row of ``given``.
 
