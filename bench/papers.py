@@ -73,7 +73,8 @@ def figure(run: Path, wanted: dict) -> float:
 
 
 def picture_of(name: str, sheet: dict, run: dict) -> Path:
-    return PICTURES / (f"{name}-{run['name']}.png" if len(sheet["runs"]) > 1 else f"{name}.png")
+    of_run = f"-{run['name'].replace(' ', '-')}" if len(sheet["runs"]) > 1 else ""
+    return PICTURES / f"{name}{of_run}.png"
 
 
 def keep_picture(source: Path, target: Path) -> None:
