@@ -1,5 +1,6 @@
 """LAPGAN's chain, whose levels are independent, and CoGAN's pairs and what they have in common."""
 
+import dataclasses
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from ganfast.models import lapgan
 from ganfast.models.pyramid import gaussian, up
 from ganfast.recipes import LAPGAN, CoGAN
 from ganfast.recipes.base import scores
+from ganfast.recipes.remedies import Remedies
 from ganfast.training import sampling
 
 LAP, PAIR = STEPWISE["lapgan"], STEPWISE["cogan"]
@@ -81,6 +83,15 @@ def test_half_of_a_pairs_layers_are_one():
     moved = {name for name, p in generators.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert any(name.startswith("shared.") for name in moved) and any(name.startswith("b.") for name in moved)
     assert not any(name.startswith("a.") for name in moved)
+
+
+def test_what_remedies_change_is_images_of_both_sets():
+    judge = make(dataclasses.replace(PAIR, remedies=Remedies(instance_noise=0.5))).state.networks["D"]
+    seen = []
+    for first in (judge.a, judge.b):
+        first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    judge(torch.zeros(8, 1, 16, 16))
+    assert [x.shape for x in seen] == [(4, 1, 16, 16)] * 2 and all(0.4 < x.std() < 0.6 for x in seen)
 
 
 def test_batches_of_the_two_sets_are_no_pairs():
