@@ -97,7 +97,7 @@ def places(step) -> list[int]:
     nets = [*state.networks.values(), *state.averages.values()]
     tensors = [t for net in nets for t in net.state_dict().values()]
     for average in state.ema:
-        tensors += [*average.averages, *average.values, *(t for pair in average.counters for t in pair)]
+        tensors += [*average.averages, *average.values, *(t for pair in average.copies for t in pair)]
     tensors += [p.grad for gradients in state.gradients.values() for p in gradients.parameters]
     for optimizer in state.optimizers.values():
         tensors += [optimizer.state[p][key] for group in optimizer.param_groups for p in group["params"]
