@@ -16,9 +16,10 @@ class Average:
     def __init__(self, average: nn.Module, model: nn.Module, decay: float):
         self.decay = decay
         kept, values = (network.state_dict(keep_vars=True) for network in (average, model))
-        smooth = {k for k, v in kept.items() if isinstance(v, nn.Parameter) or k.rpartition(".")[2] in STATISTICS}
-        self.averages, self.values = [kept[k] for k in kept if k in smooth], [values[k] for k in kept if k in smooth]
-        self.copies = [(kept[k], values[k]) for k in kept if k not in smooth]
+        smooth = [k for k, v in kept.items() if isinstance(v, nn.Parameter) or k.rpartition(".")[2] in STATISTICS]
+        others = sorted(kept.keys() - set(smooth))
+        self.averages, self.values = ([each[k] for k in smooth] for each in (kept, values))
+        self.copies = tuple([each[k] for k in others] for each in (kept, values))
 
     @torch.no_grad()
     def update(self, step: Tensor) -> None:
@@ -26,5 +27,5 @@ class Average:
         weight = 1 - ((1 + step) / (10 + step)).clamp(max=self.decay)
         weights = [weight.to(average.dtype) for average in self.averages]
         torch._foreach_lerp_(self.averages, self.values, weights)
-        if self.copies:
-            torch._foreach_copy_(*zip(*self.copies))
+        if self.copies[0]:
+            torch._foreach_copy_(*self.copies)
