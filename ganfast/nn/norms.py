@@ -48,7 +48,7 @@ def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):
     if inside == (None, None):
         y = y if weight is None else y * _against(weight, y)
         y = y if bias is None else y + _against(bias, y)
-    return reference.activate(y.to(x.dtype), activation, slope, inplace=True)
+    return reference.activate(y if y.dtype is x.dtype else y.to(x.dtype), activation, slope, inplace=True)
 
 
 def moments_by_torch(x, groups):
