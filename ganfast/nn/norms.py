@@ -54,7 +54,7 @@ def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):
 def moments_by_torch(x, groups):
     """The second result of functional.norm_act, by torch's functions."""
     wide = x if x.dtype == torch.float64 else x.float()
-    rows = wide.flatten(2).transpose(0, 1).flatten(1).unsqueeze(0) if groups == 0 else wide.view(len(x), groups, -1)
+    rows = wide.flatten(2).transpose(0, 1).flatten(1).unsqueeze(0) if groups == 0 else wide.reshape(len(x), groups, -1)
     mean = rows.mean(2)
     return torch.stack((mean, (rows - mean.unsqueeze(2)).square().mean(2)))
 
