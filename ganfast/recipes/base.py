@@ -92,6 +92,9 @@ class Recipe:
     judges: ClassVar[tuple[str, ...]] = ()
     """the networks whose first argument is samples and whose result is scores: what remedies change"""
 
+    choices: ClassVar[tuple[str, ...]] = ("direction", "domain")
+    """the options of which a trained recipe has learned every value, so that ``load`` may set them anew"""
+
     lr: float = 2e-4
     """Adam's learning rate"""
     beta1: float = 0.5

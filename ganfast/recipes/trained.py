@@ -206,7 +206,7 @@ def load(
     for option, word in (("direction", direction), ("domain", domain)):
         if word is None:
             continue
-        if option not in {field.name for field in dataclasses.fields(trained.recipe)}:
+        if option not in {field.name for field in dataclasses.fields(trained.recipe)} & {*trained.recipe.choices}:
             raise InputError(f"--{option} {word}: recipe {name} has no {option}s: leave it out.")
         game = dataclasses.replace(trained.recipe, **{option: word})
         trained = Trained(game, trained.specs, dict(trained.networks), trained.origin)

@@ -34,6 +34,11 @@ from ganfast.training.step import Step
 from ganfast.training.stop import Stop, raise_for
 
 
+def needs_two(module: torch.nn.Module) -> bool:
+    """Whether it is a BatchNorm that has no statistics of a batch of one."""
+    return isinstance(module, _BatchNorm) and not getattr(module, "of_one", False)
+
+
 @dataclasses.dataclass
 class Row:
     """A row of stats.jsonl that is on its way from the device: the figures of the steps up to ``step``."""
@@ -148,7 +153,7 @@ class Trainer:
         opts, recipe = self.options, self.recipe
         self.state.begin(self.stages[stage].game, self.specs, stage)
         norms = (module for network in self.state.networks.values() for module in network.modules())
-        if opts.batch == self.ranks.count and any(isinstance(module, _BatchNorm) for module in norms):
+        if opts.batch == self.ranks.count and any(needs_two(module) for module in norms):
             raise InputError(
                 f"batch must be at least {2 * opts.batch}, because BatchNorm needs two samples in each process, got "
                 f"{opts.batch} (--batch)."
