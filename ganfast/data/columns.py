@@ -57,11 +57,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Column:
-    """A recipe's request for a column: ``column`` of the data set number ``source`` (0: --data, 1: --data-b)."""
+    """A recipe's request for a column: ``column`` of the data set number ``source`` (0: --data, 1: --data-b).
+
+    ``single``: the recipe is about one picture, and the data set has no other.
+    """
 
     kind: ClassVar[str]
     column: str = ""
     source: int = 0
+    single: bool = False
 
     def __post_init__(self):
         if not self.column:
@@ -140,5 +144,7 @@ def match(recipe: str, columns: dict[str, Column], sources: list) -> dict[str, S
                 f"recipe {recipe} needs {column.column}, and {data.name} has none{f' ({why})' if why else ''}: "
                 f"{ADVICE[column.column]}."
             )
+        if column.single and len(data) != 1:
+            raise InputError(f"recipe {recipe} is about one picture, and {data.name} has {len(data)}: give one of them.")
         specs[name] = data.spec(data.column_of(column))
     return specs
