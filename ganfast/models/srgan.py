@@ -2,6 +2,7 @@
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -20,10 +21,16 @@ class ResidualBlock(nn.Module):
 
 
 class SRResNet(nn.Module):
-    """Images [B, C, H, W] → [B, C, scale·H, scale·W], of any size; ``scale`` is a power of two."""
+    """Images [B, C, H, W] → [B, C, scale·H, scale·W], of any size; ``scale`` is a power of two.
 
-    def __init__(self, channels: int = 3, width: int = 64, blocks: int = 16, scale: int = 4):
+    With ``residual`` they are added to the bicubic ones, and are 0 in the beginning.
+    """
+
+    def __init__(
+        self, channels: int = 3, width: int = 64, blocks: int = 16, scale: int = 4, residual: bool = False
+    ):  # fmt: skip
         super().__init__()
+        self.scale, self.residual = scale, residual
         self.head = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
         self.body = nn.Sequential(
             *(ResidualBlock(width) for _ in range(blocks)),
@@ -34,10 +41,19 @@ class SRResNet(nn.Module):
         for _ in range(int(math.log2(scale))):
             self.tail.extend([nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU()])
         self.tail.append(nn.Conv2d(width, channels, 9, padding=4))
+        if residual:
+            nn.init.zeros_(self.tail[-1].weight)
+            nn.init.zeros_(self.tail[-1].bias)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.head(images)
-        return self.tail(x + self.body(x))
+        x = self.tail(x + self.body(x))
+        return enlarged(images, self.scale) + x if self.residual else x
+
+
+def enlarged(images: Tensor, scale: int) -> Tensor:
+    """Bicubic."""
+    return F.interpolate(images, scale_factor=scale, mode="bicubic")
 
 
 class Discriminator(nn.Module):
