@@ -161,6 +161,9 @@ class Recipe:
         """Who moves, in this order, at each step."""
         raise NotImplementedError(f"{type(self).__name__} has no players")
 
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Load published weights, in place, into networks that a run begins with; a trained recipe needs none."""
+
     def state(self, data: Mapping[str, Spec]) -> dict[str, Tensor | float]:
         """Numbers that last from step to step and are saved, by the name that ``t.state`` gives them."""
         return {}

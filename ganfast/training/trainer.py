@@ -68,7 +68,8 @@ class Trainer:
         names = [each.name if isinstance(each, Dataset) else each for each in given]
         opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
         self.options = opts = dataclasses.replace(
-            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay
+            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay,
+            maps=opts.maps or any(column.kind == "maps" for column in recipe.columns.values()),
         )
         self.device = opts.torch_device()
         if self.device.type == "cuda":
@@ -116,7 +117,7 @@ class Trainer:
     def open(self, given: list) -> list[Dataset]:
         """The data sets, one for each source that the recipe's columns name."""
         opts = self.options
-        paired = any(column.column == "targets" for column in self.recipe.columns.values())
+        paired = any(column.column in ("targets", "maps") for column in self.recipe.columns.values())
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
