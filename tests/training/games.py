@@ -83,8 +83,12 @@ CONDITIONAL = {
     "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
     "acgan": RECIPES["acgan"](**SMALL),
 }
+ATTRIBUTES = {
+    "stargan": RECIPES["stargan"](width=4, blocks=1, d_steps=2),
+    "ganimation": RECIPES["ganimation"](width=4, blocks=1, d_steps=2),
+}
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | ATTRIBUTES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
