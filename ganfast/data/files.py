@@ -72,7 +72,8 @@ class ImageFiles(EncodedImages):
     """
 
     def __init__(self, tree: Tree, options: DataOptions):
-        self.tree, self.source, self.name, self.notes = tree, tree.source, tree.name, []
+        self.tree, self.name, self.notes = tree, tree.name, []
+        self.source = f"{tree.source}/{tree.inside.rstrip('/')}" if tree.inside else tree.source
         paths = [path for path in tree.names if kind_of(path) is None]
         if not paths:
             raise InputError(f"{self.source}: holds no images")
@@ -142,7 +143,7 @@ class ImageFiles(EncodedImages):
         return len(self.paths)
 
     def title(self, index: int) -> str:
-        return self.paths[index]
+        return self.paths[index].removeprefix(self.tree.inside)
 
     def open(self, index: int) -> BinaryIO:
         path = self.paths[index]

@@ -15,6 +15,7 @@ from ganfast.data.images import Frame, pillows_limit
 from ganfast.data.options import DataOptions, data_fields, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
 from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
+from ganfast.data.trees import split_path
 from ganfast.errors import InputError
 
 BUILT_IN = ("digits", *(f"gaussians:{name}" for name in MODES))
@@ -34,7 +35,7 @@ def place_of(source: str) -> str | None:
 def exists(source: str) -> bool:
     """Whether a source is built in or has files that are there."""
     prefix, base = derived.split(source)
-    return exists(base) if prefix else source in BUILT_IN or Path(source).expanduser().exists()
+    return exists(base) if prefix else source in BUILT_IN or split_path(Path(source).expanduser())[0].exists()
 
 
 def open_dataset(source: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
@@ -43,9 +44,10 @@ def open_dataset(source: str, targets: str | None = None, progress: bool = True,
     Args:
         source: ``digits``, ``gaussians:ring8``, ``gaussians:grid25``; ``stacked:SRC`` (three grey images of SRC as the
             channels of one), ``few:N:SRC`` (N rows of each class), ``edges:SRC`` (outlines), ``negatives:SRC``,
-            ``users:K:SRC`` (attributes of K simulated users); a folder, .zip or .tar of images; IDX, CIFAR, parquet,
-            .npy or .npz files, or a folder of them; a packed .safetensors file; docs/data.md has all. A built-in name
-            comes first: write ``./digits`` for a folder of that name.
+            ``users:K:SRC`` (attributes of K simulated users); a folder, .zip or .tar of images, or a folder inside
+            an archive (``pictures.zip/cats``); IDX, CIFAR, parquet, .npy or .npz files, or a folder of them; a packed
+            .safetensors file; docs/data.md has all. A built-in name comes first: write ``./digits`` for a folder of
+            that name.
         targets: a second folder or archive with the images' partners, at the same paths up to the suffix.
         progress: show a bar on a terminal.
         options: the fields of ``ganfast.data.DataOptions``: size, channels, fit, split, layout, …
@@ -154,7 +156,7 @@ def _named(source: str, opts: DataOptions) -> Rows | Dataset:
         splits.refuse(source, opts.split)
         return digits() if source == "digits" else gaussians(source.partition(":")[2])
     path = Path(source).expanduser()
-    if not path.exists():
+    if not split_path(path)[0].exists():
         raise InputError(f"{source}: no such file or folder, and not one of the built-in {', '.join(BUILT_IN)}")
     return kinds.open_path(path, opts)
 

@@ -74,8 +74,13 @@ class Recipe:
     """the columns of the data, by the name that the turn gives them"""
     averaged: ClassVar[tuple[str, ...]] = ("G",)
     """the networks that ``sample`` needs: exponential moving averages of them are shown, saved and exported"""
-    given: ClassVar[Mapping[str, Column | Spec]] = {}
-    """what ``sample`` needs besides z: a column of the data (y: Labels()), or a Spec of the recipe's own (codes)"""
+    given: ClassVar[Mapping[str, Column | Spec | Callable[[Mapping[str, Spec]], Spec]]] = {}
+    """what ``sample`` needs besides z: a column of the data (y: Labels()), or a Spec of the recipe's own (codes), which
+    may depend on those of the data"""
+    answer: ClassVar[str] = ""
+    """the column that ``sample`` should give where images are given: the true ones are compared with it"""
+    sides: ClassVar[int] = 0
+    """of what the sides of a given image are multiples, where it may be of any size; 0: it has the size of the data"""
     telling: ClassVar[tuple[str, ...]] = ()
     """the figures that the progress bar shows beside the losses"""
     lr_decay: ClassVar[str] = "none"
@@ -160,6 +165,14 @@ class Recipe:
     def sample(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
         """Samples from latents z [B, latent_dim] and what is ``given``, by the averaged networks in evaluation mode."""
         return nets["G"](z)
+
+    def question(self, columns: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
+        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise."""
+        return {name: columns[name] for name in self.given}
+
+    def trivial(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Simple answers by name, to be compared with: the given image itself."""
+        return {"input": next(given[name] for name in self.given if given[name].ndim == 4)}
 
     # what some can do besides, by the averaged networks in evaluation mode; one that is not overridden raises
 
@@ -248,4 +261,6 @@ def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = F
 def spec_of(recipe: Recipe, name: str, specs: Mapping[str, Spec]) -> Spec:
     """The Spec of what sampling is given under ``name``."""
     wanted = recipe.given[name]
-    return wanted if isinstance(wanted, Spec) else specs[name]
+    if isinstance(wanted, Column):
+        return specs[name]
+    return wanted if isinstance(wanted, Spec) else wanted(specs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ganfast.data import Dataset, Sampler
 from ganfast.recipes import Trained
 from ganfast.training import landscape, pictures, sampling
+from ganfast.training.answers import given_of
 
 SEEDS = 64  # samples of a grid
 POINTS = 2500  # samples of a map
@@ -101,15 +102,16 @@ class Show:
         return torch.cat(rows)
 
     def translations(self, name: str) -> np.ndarray:
-        """Rows of input, output and, for pairs, target."""
-        trained = self.trained
-        column = trained.recipe.columns[name]
-        data = self.data(column.source, SEEDS // 2)
-        inputs = data[column.column]
-        outputs = sampling.sample(trained, range(len(inputs)), None, {name: inputs})
-        shown = [inputs, outputs]
-        if partner := {"images": "targets", "targets": "images"}.get(column.column):
-            shown += [data[partner]] if partner in data else []
+        """Rows of input, output and, where it is known, the true answer."""
+        recipe, batches = self.trained.recipe, {}
+        for each, column in recipe.columns.items():
+            rows = self.data(column.source, SEEDS // 2)
+            batches[each] = rows[self.sources[column.source].column_of(column)]
+        given = given_of(self.trained, batches, torch.Generator(self.trained.device).manual_seed(self.seed))
+        shown = [given[name].cpu(), sampling.decode(self.trained, given)]
+        asked = recipe.columns[name].source if name in recipe.columns else 0
+        if recipe.answer and recipe.columns[recipe.answer].source == asked:
+            shown.append(batches[recipe.answer])
         images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
         return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
 

@@ -115,8 +115,9 @@ class Trainer:
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
+        named = [*given, opts.data_b] if paired and opts.data_b is not None and len(given) == 1 else given
         self.places = {which: None if isinstance(source, Dataset) else place_of(os.fspath(source))
-                       for which, source in zip(("data", "data_b"), given)}  # fmt: skip
+                       for which, source in zip(("data", "data_b"), named)}  # fmt: skip
         for source in given:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
@@ -237,6 +238,8 @@ class Trainer:
                 "fingerprint": data.fingerprint(),
                 "skipped": len(data.skipped),
             }
+        if len(self.places) > len(self.sources):  # the pairs of two places are one data set
+            found["data_b"] = {"source": self.places["data_b"]}
         return found
 
     def networks_in_words(self) -> str:
