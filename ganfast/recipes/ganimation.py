@@ -13,6 +13,7 @@ class GANimation(StarGAN):
     """Attributes are numbers in [0, 1] and between, and a mask keeps what they leave as it is (Pumarola et al. 2018)."""
 
     name = "ganimation"
+    between = True
     telling = ("wasserstein", "cycle", "mask")
     batch = 25
 
