@@ -112,6 +112,7 @@ def section(name: str, sheet: dict, found: dict) -> str:
             *(f"ganfast {command}" for command in run.get("then", [])),
         )
     ]
+    told = [f["paper"] for f in figures]
     pictures = [picture_of(name, sheet, run) for run in sheet["runs"]]
     lines = [
         f"## {name}\n",
@@ -120,7 +121,7 @@ def section(name: str, sheet: dict, found: dict) -> str:
         "| Run | CPU s | " + " | ".join(f["what"] for f in figures) + " |",
         "|---" * (2 + len(figures)) + "|",
         *rows,
-        *(["| the paper | | " + " | ".join(f["paper"] for f in figures) + " |"] if any(f["paper"] for f in figures) else []),
+        *([] if not any(told) else [f"| the paper | | {' | '.join(told)} |"]),
         "",
         *([f"Not measured yet: {', '.join(missing)}.\n"] if missing else []),
         *([sheet["seen"].strip() + "\n"] if "seen" in sheet else []),
@@ -133,8 +134,8 @@ def shown(figure: dict, value: float | None) -> str:
     return "" if value is None else format(value, figure["format"])
 
 
-WRITTEN = """Written by `python bench/papers.py` from `bench/papers/*.toml` and `bench/results/papers/*.json`; do not edit
-it by hand.
+WRITTEN = """Written by `python bench/papers.py` from `bench/papers/*.toml` and `bench/results/papers/*.json`; do not
+edit it by hand.
 """
 HEADS = {
     "papers": f"""# Recipes beside their papers
