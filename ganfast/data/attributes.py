@@ -9,6 +9,7 @@ from itertools import groupby
 
 from torch import Tensor
 
+from ganfast.data.columns import Spec
 from ganfast.errors import InputError
 
 MOST = 64  # values of a field that become attributes
@@ -69,6 +70,11 @@ def _number(value: object) -> float | None:
 def _listed(values: Sequence[object]) -> str:
     found = sorted({str(value) for value in values if value is not None})
     return ", ".join(found[:12]) + ", …" * (len(found) > 12)
+
+
+def titles(spec: Spec) -> tuple[str, ...]:
+    """The names of attributes, by default their numbers."""
+    return spec.names or tuple(map(str, range(spec.shape[0])))
 
 
 def groups(names: Sequence[str]) -> dict[str, list[int]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ganfast.data import Dataset, Sampler
-from ganfast.data.attributes import switched
+from ganfast.data.attributes import switched, titles
 from ganfast.recipes import Trained
 from ganfast.training import landscape, pictures, sampling
 from ganfast.training.answers import given_of
@@ -123,7 +123,7 @@ class Show:
     def switches(self, batches: dict[str, Tensor], name: str, attribute: str) -> np.ndarray:
         """Rows of input and output with each attribute switched on; below, steps from its own to those of another."""
         images, own = batches[name][:COLUMNS].cpu(), batches[attribute][:COLUMNS]
-        names = self.trained.given[attribute].names or [str(k) for k in range(own.shape[1])]
+        names = titles(self.trained.given[attribute])
         asked = torch.stack([switched(own, names, k) for k in spread(len(names), SWITCHES)], 1)
         if self.trained.recipe.between:
             to = torch.linspace(0, 1, asked.shape[1])[:, None]
