@@ -30,6 +30,8 @@ class DataOptions:
     """what each row of a flat array is: 28x28 (height x width), 32x32x3 or 3x32x32"""
     transpose: bool = False
     """swap rows and columns of every image, for arrays that are stored column by column"""
+    attributes: str | None = None
+    """fields of a table beside the images, as hairColor,beard,age, that are the attributes; by default all numbers"""
     skip_bad: bool = False
     """skip files that cannot be decoded, and count them"""
     skip_unlabelled: bool = False

@@ -178,6 +178,8 @@ def _find(source: str, opts: DataOptions, files: ExitStack) -> Rows | Dataset:
         files.callback(found.close)
         if opts.shape is not None and not found.reshaped:
             raise InputError(f"{source}: --shape is for arrays of flat rows; leave it out")
+        if opts.attributes is not None and not isinstance(found, ImageFiles):
+            raise InputError(f"{source}: --attributes chooses fields of a table beside images; leave it out")
     return found
 
 

@@ -83,6 +83,10 @@ class Trained(nn.Module):
         """Logits [B, K] of samples x; NotImplementedError for recipes that cannot."""
         return self.recipe.classify(self.networks, x)
 
+    def attributes(self, x: Tensor) -> Tensor:
+        """Attributes [B, A] of samples x; NotImplementedError for recipes that find none."""
+        return self.recipe.attributes(self.networks, x)
+
     def bound(self, x: Tensor) -> Tensor:
         """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
         return self.recipe.bound(self.networks, x)
