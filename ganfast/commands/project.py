@@ -17,10 +17,11 @@ from ganfast.data.sampler import decode
 from ganfast.errors import InputError
 from ganfast.files import replacing
 from ganfast.metrics import features
+from ganfast.metrics.fidelity import psnr
 from ganfast.metrics.perceptual import Perceptual, pixels
 from ganfast.recipes import Trained
 from ganfast.training import pictures
-from ganfast.training.projecting import Projection, check, project, psnr
+from ganfast.training.projecting import Projection, check, project
 
 ACROSS = 16  # pictures beside one another in projection.png
 

@@ -25,6 +25,7 @@ class CycleGAN(Recipe):
     telling = ("cycle",)
     lr_decay = "late-linear"
     batch = 1
+    sides = 4
 
     width: int = 64
     """features of the first layers"""
@@ -54,6 +55,10 @@ class CycleGAN(Recipe):
     def given(self):
         source = self.direction[0]
         return {source: self.columns[source]}
+
+    @property
+    def answer(self):
+        return self.direction[1]
 
     def networks(self, data):
         channels, *sides = one_shape(data)

@@ -78,7 +78,8 @@ class Facts:
     @property
     def given(self) -> dict[str, object]:
         """Kind → what sampling is given of it."""
-        return {each.kind: each for each in self.recipe.given.values()} if self.recipe else {}
+        given = self.recipe.given.values() if self.recipe else ()
+        return {getattr(each, "kind", "images"): each for each in given}  # what is made of the data's specs is images
 
     @property
     def status(self) -> tuple[str, str]:
