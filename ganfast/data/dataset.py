@@ -17,7 +17,8 @@ class Dataset:
         name: short name for run directories, such as ``digits`` or ``noto-emoji-64``.
         columns: images, targets (the images' partners) uint8 [N, H, W, C]; points, attributes float32 [N, D]; labels,
             identities (who is seen) int64 [N] in 0 … K−1; captions uint8 [N, T] (UTF-8, padded with zeros); tokens
-            int64 [N, T]; audio int16 or float32 [N, T]; clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
+            int64 [N, T]; audio int16 or float32 [N, T]; clips uint8 [N, T, H, W, C]. The first one is what
+            ``samples``, ``kind`` and ``shape`` mean.
         names: of the classes (``{"labels": ("cat", "dog")}``) or of the attributes.
         skipped: names of the files that ``skip_bad`` left out.
         notes: sentences on what was done on reading that a person would want to know.

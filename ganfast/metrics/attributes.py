@@ -46,7 +46,7 @@ class AttributeReport:
 def attribute_report(
     known: Dataset, images: Tensor, made: Tensor, real: Tensor, own: Tensor, wanted: Tensor, progress: bool = False
 ) -> AttributeReport:
-    """Of ``made`` [N, C, H, W] from ``images``, whose attributes are ``own`` [N, A], with the ``wanted`` ones of ``real``.
+    """Of ``made`` [N, C, H, W] from ``images``, whose attributes are ``own`` [N, A]; ``real`` have the ``wanted`` ones.
 
     A classifier for each field learns from ``known``, whose names of attributes say which belong together. Fields of
     other numbers than −1, 0 and 1 are left out; InputError where none is left.
