@@ -44,7 +44,14 @@ class AttributeReport:
 
 
 def attribute_report(
-    known: Dataset, images: Tensor, made: Tensor, real: Tensor, own: Tensor, wanted: Tensor, progress: bool = False
+    known: Dataset,
+    images: Tensor,
+    made: Tensor,
+    real: Tensor,
+    own: Tensor,
+    wanted: Tensor,
+    steps: int = 300,
+    progress: bool = False,
 ) -> AttributeReport:
     """Of ``made`` [N, C, H, W] from ``images``, whose attributes are ``own`` [N, A]; ``real`` have the ``wanted`` ones.
 
@@ -57,7 +64,7 @@ def attribute_report(
         if not torch.isin(values, torch.tensor([-1.0, 0.0, 1.0])).all() or len(values.unique(dim=0)) < 2:
             continue
         labelled = Dataset(known.name, images=known.samples, labels=classes(values))
-        network = fitted(labelled, progress=progress).network
+        network = fitted(labelled, steps, progress=progress).network
         before, after = classes(own[:, members]), classes(wanted[:, members])
         seen = {name: probabilities(network, x).argmax(1) for name, x in (("made", made), ("in", images), ("re", real))}
         change = before != after
