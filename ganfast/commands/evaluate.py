@@ -195,7 +195,7 @@ class Evaluate(DataOptions, Compared):
         """The data set for each source of the recipe's columns, and whether rows of one number belong together."""
         recipe = trained.recipe
         two = any(column.source for column in recipe.columns.values())
-        partners = self.paired or any(column.column == "targets" for column in recipe.columns.values())
+        partners = self.paired or any(column.column in ("targets", "maps") for column in recipe.columns.values())
         if self.paired and not two:
             raise InputError(f"--paired: recipe {recipe.name} learns from pairs or from one set: leave it out.")
         if (two or self.paired) and self.data_b is None:

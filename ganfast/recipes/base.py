@@ -94,6 +94,9 @@ class Recipe:
     judges: ClassVar[tuple[str, ...]] = ()
     """the networks whose first argument is samples and whose result is scores: what remedies change"""
 
+    choices: ClassVar[tuple[str, ...]] = ("direction", "domain")
+    """the options of which a trained recipe has learned every value, so that ``load`` may set them anew"""
+
     lr: float = 2e-4
     """Adam's learning rate"""
     beta1: float = 0.5
@@ -159,6 +162,9 @@ class Recipe:
     def players(self) -> list[Player]:
         """Who moves, in this order, at each step."""
         raise NotImplementedError(f"{type(self).__name__} has no players")
+
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Load published weights, in place, into networks that a run begins with; a trained recipe needs none."""
 
     def state(self, data: Mapping[str, Spec]) -> dict[str, Tensor | float]:
         """Numbers that last from step to step and are saved, by the name that ``t.state`` gives them."""

@@ -60,8 +60,8 @@ class Show:
 
     def picture(self) -> np.ndarray:
         kinds = {spec.kind: name for name, spec in self.trained.given.items()}
-        if "images" in kinds:
-            return self.translations(kinds["images"])
+        if asked := kinds.get("images") or kinds.get("maps"):
+            return self.translations(asked)
         if "labels" in kinds or "attributes" in kinds:
             samples = self.conditions(kinds)
         else:
@@ -113,7 +113,7 @@ class Show:
         if "attributes" in kinds:
             return self.switches(batches, name, kinds["attributes"])
         given = given_of(self.trained, batches, torch.Generator(self.trained.device).manual_seed(self.seed))
-        shown = [given[name].cpu(), sampling.decode(self.trained, given)]
+        shown = [pictures.of_given(given[name].cpu(), self.trained.given[name]), sampling.decode(self.trained, given)]
         asked = recipe.columns[name].source if name in recipe.columns else 0
         if recipe.answer and recipe.columns[recipe.answer].source == asked:
             shown.append(batches[recipe.answer])
