@@ -196,11 +196,7 @@ def _named(source: str, opts: DataOptions) -> Rows | Dataset:
 def _refuse_change(source: str, found: Dataset, opts: DataOptions) -> None:
     """InputError where an option asks for what a data set that lies ready cannot become."""
     defaults = data_fields(DataOptions())
-    asked = [
-        name
-        for name, value in data_fields(opts).items()
-        if name not in ("skip_bad", "maps") and value != defaults[name]
-    ]
+    asked = [name for name, value in data_fields(opts).items() if name not in ("skip_bad", "maps") and value != defaults[name]]
     if found.kind == "images":
         channels, *sides = found.shape
         size = parse_size(opts.size)

@@ -60,6 +60,11 @@ def test_questions_ask_for_the_attributes_of_others():
     assert found.shape == (3, 4) and found.min() >= 0 and found.max() <= 1
 
 
+def cell(picture, row: int, column: int):
+    """Of a grid of 16×16 pixels that is drawn at twice its size."""
+    return picture[::2, ::2][18 * row :, 18 * column :][:16, :16].astype(int)
+
+
 def test_pictures_show_each_attribute_switched_on_and_steps_between():
     names = ("hair=black", "hair=red", "age")
     images, attributes = torch.randint(256, (9, 16, 16, 3), dtype=torch.uint8), torch.rand(9, 3)
@@ -69,14 +74,13 @@ def test_pictures_show_each_attribute_switched_on_and_steps_between():
         recipe = RECIPES[name](width=2, blocks=1)
         trained = Trained(recipe, specs, recipe.networks(specs)).eval()
         show = Show(trained, [data], 0, {})
-        found = show.picture()[::2, ::2]
-        assert found.shape == (rows * 18 - 2, 4 * 18 - 2, 3)
+        found = show.picture()
+        assert found.shape == (2 * (rows * 18 - 2), 2 * (4 * 18 - 2), 3)
         drawn = show.data(0, 8)
         x, y = (drawn[column] for column in ("images", "attributes"))
         wanted = torch.stack([torch.zeros(8), torch.ones(8), y[:, 2]], 1)  # the second attribute on
         made = pictures.to_uint8(trained(x, wanted))
-        cell = lambda row, column: found[18 * row :, 18 * column :][:16, :16].astype(int)  # noqa: E731
-        assert all(abs(cell(row, 2) - made[row]).max() <= 1 for row in range(8))
-        assert abs(cell(3, 0) - pictures.to_uint8(x)[3]).max() == 0
+        assert all(abs(cell(found, row, 2) - made[row]).max() <= 1 for row in range(8))
+        assert abs(cell(found, 3, 0) - pictures.to_uint8(x)[3]).max() == 0
     last = pictures.to_uint8(trained(x, y.roll(1, 0)))
-    assert all(abs(cell(8 + row, 3) - last[row]).max() <= 1 for row in range(8))
+    assert all(abs(cell(found, 8 + row, 3) - last[row]).max() <= 1 for row in range(8))
