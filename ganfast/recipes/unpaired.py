@@ -1,4 +1,4 @@
-"""What recipes share that translate between two sets of images without pairs, judged patch by patch."""
+"""What recipes share that translate between two sets of images without pairs."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from ganfast.data.options import size_word
 from ganfast.errors import InputError
 from ganfast.models import cyclegan
 from ganfast.recipes.base import Recipe, one_shape
+from ganfast.recipes.patches import check_patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,21 +28,16 @@ class Unpaired(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.remedies.minibatch == "discrimination":
-            raise InputError(
-                "a discriminator of patches has no one place for minibatch discrimination: give --minibatch stddev."
-            )
-        for name in ("blocks", "layers"):
-            self.require(getattr(self, name) >= 1, name, "be at least 1")
+        check_patches(self)
+        self.require(self.blocks >= 1, "blocks", "be at least 1")
 
     def patches(self, data) -> cyclegan.PatchDiscriminator:
         """A discriminator for the images of ``data``."""
-        channels, *sides = one_shape(data)
-        if any(side % self.sides or side < 2 * self.sides for side in sides):
+        channels, *size = one_shape(data)
+        if any(side % self.sides or side < 2 * self.sides for side in size):
             raise InputError(
                 f"recipe {self.name} needs sides that are multiples of {self.sides}, {2 * self.sides} at least, got "
-                f"{size_word(*sides)} pixels (--size)."
+                f"{size_word(*size)} pixels (--size)."
             )
-        most = (min(sides) // 3).bit_length() - 1  # its last normalisation needs more than a pixel
-        self.require(self.layers <= most, "layers", f"be at most {most} for images of {size_word(*sides)} pixels")
+        check_patches(self, size)
         return cyclegan.PatchDiscriminator(channels, self.width, self.layers)
