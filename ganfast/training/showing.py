@@ -113,7 +113,7 @@ class Show:
         if recipe.answer and recipe.columns[recipe.answer].source == asked:
             shown.append(batches[recipe.answer])
         images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
-        return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
+        return pictures.picture_of(images, len(shown) * min(COLUMNS // 2, len(images) // len(shown)))
 
     def reconstructions(self) -> Tensor:
         x = self.real(COLUMNS)
