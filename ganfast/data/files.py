@@ -85,6 +85,7 @@ class ImageFiles(EncodedImages):
             raise InputError(f"{self.source}: holds no images")
         self.root = self._descend(paths, options.split)
         self.paths = [path for path in paths if path.startswith(self.root)]
+        self.fields, self.unused = options.attributes or "", ""
         self.found, table = self._table()
         if options.skip_unlabelled:
             self._skip_unlabelled()
@@ -124,11 +125,12 @@ class ImageFiles(EncodedImages):
             if folder in places and (rank := tables.rank(name)) is not None:
                 ranked.append((rank, places[folder], name, folder))
         for rank, _, name, folder in sorted(ranked):
-            table = tables.read(self.tree, name)
+            table = tables.read(self.tree, name, self.fields)
             if table is not None:
                 found = table.find([tables.ways(path, folder, self.root) for path in self.paths])
                 if rank < tables.CERTAIN or any(found.labelled()):
                     return found, name
+                self.unused = self.unused or table.why
         return None, ""
 
     def _skip_unlabelled(self) -> None:
@@ -158,6 +160,9 @@ class ImageFiles(EncodedImages):
     def companions(self, kept: np.ndarray) -> Companions:
         """What the table says; where it says nothing of labels, classes from first-level folders."""
         found = Companions() if self.found is None else self.found.companions(kept)
+        if self.fields and "attributes" not in found.columns:
+            why = found.absent.get("attributes") or self.unused or "no table beside the images has fields"
+            raise InputError(f"{self.source}: --attributes {self.fields}: {why}")
         if self.found is not None and not self.found.table.silent:
             return found
         by_folder = from_folders([self.names[k] for k in kept])

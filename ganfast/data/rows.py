@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ganfast.data.dataset import Dataset
 from ganfast.data.images import Frame
 from ganfast.data.labels import Companions
-from ganfast.data.options import SIZES, DataOptions, parse_size, size_word
+from ganfast.data.options import SIZES, DataOptions, parse_load_size, parse_size, size_word
 from ganfast.errors import InputError
 
 DARK = 16  # images without a value of at least this are nearly black
@@ -88,6 +88,7 @@ def settle(rows: Rows, options: DataOptions) -> Frame:
     """What to decode to: the size and channels asked for, else the size that most images allow and their channels."""
     rows.check_channels(options.channels)
     size = parse_size(options.size or rows.default_size)
+    size = parse_load_size(options.load_size, size) or size
     survey = rows.survey()
     if size is None:
         size = _usual_size(rows, survey.sizes)

@@ -13,7 +13,7 @@ from ganfast.data.digits import digits
 from ganfast.data.files import ImageFiles
 from ganfast.data.gaussians import MODES, gaussians
 from ganfast.data.images import Frame, pillows_limit
-from ganfast.data.options import DataOptions, data_fields, parse_size, size_word
+from ganfast.data.options import DataOptions, data_fields, is_size, parse_load_size, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
 from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
 from ganfast.data.trees import split_path
@@ -71,6 +71,16 @@ def open_titled(
 ) -> tuple[Dataset, list[str] | None]:
     """The data set, and the file of each row; None where rows are no files."""
     opts = DataOptions(**options)
+    data, titles = _titled(source, targets, progress, opts)
+    return _cropped(data, opts), titles
+
+
+def _cropped(data: Dataset, opts: DataOptions) -> Dataset:
+    return data if opts.load_size is None else data.cropped(*parse_size(opts.size))
+
+
+def _titled(source: str, targets: str | None, progress: bool, opts: DataOptions) -> tuple[Dataset, list[str] | None]:
+    """As open_titled, of pictures that are not cropped yet."""
     if derived.split(os.fspath(source))[0]:
         return _made(source, targets, progress, opts)
     with _opened(source, opts, targets) as (found, frame):
@@ -84,8 +94,8 @@ def open_titled(
 def pack(source: str, dest: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
     """Write a data set to one memory-mappable file, DEST.safetensors, and open it. Arguments as in open_dataset.
 
-    Every column is kept, with its names. Rows are written as they are decoded, so memory stays small. DEST appears
-    whole or not at all; one that exists stays until then.
+    Every column is kept, with its names; pictures that are to be cropped have their load_size. Rows are written as they
+    are decoded, so memory stays small. DEST appears whole or not at all; one that exists stays until then.
     """
     path = packed.check_dest(dest)
     opts = DataOptions(**options)
@@ -133,7 +143,8 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
 
 def open_base(source: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
     """The data set that ``source``, such as ``stacked:SRC``, is made of; arguments as in open_dataset."""
-    return _base(source, targets, progress, DataOptions(**options))[0]
+    opts = DataOptions(**options)
+    return _cropped(_base(source, targets, progress, opts)[0], opts)
 
 
 def _base(source: str, targets: str | None, progress: bool, opts: DataOptions) -> tuple[Dataset, list[str] | None]:
@@ -142,7 +153,7 @@ def _base(source: str, targets: str | None, progress: bool, opts: DataOptions) -
         if opts.channels not in (None, 3):
             raise InputError(f"{source}: --channels {opts.channels}: stacked images have 3; leave the option out")
         opts = replace(opts, channels=channels)
-    return open_titled(base, targets, progress, **data_fields(opts))
+    return _titled(base, targets, progress, opts)
 
 
 def _made(source: str, targets: str | None, progress: bool, opts: DataOptions) -> tuple[Dataset, list[str] | None]:
@@ -167,6 +178,8 @@ def _find(source: str, opts: DataOptions, files: ExitStack) -> Rows | Dataset:
         files.callback(found.close)
         if opts.shape is not None and not found.reshaped:
             raise InputError(f"{source}: --shape is for arrays of flat rows; leave it out")
+        if opts.attributes is not None and not isinstance(found, ImageFiles):
+            raise InputError(f"{source}: --attributes chooses fields of a table beside images; leave it out")
     return found
 
 
@@ -186,8 +199,16 @@ def _refuse_change(source: str, found: Dataset, opts: DataOptions) -> None:
     asked = [name for name, value in data_fields(opts).items() if name not in ("skip_bad", "maps") and value != defaults[name]]
     if found.kind == "images":
         channels, *sides = found.shape
-        if parse_size(opts.size) in (None, tuple(sides)) and opts.channels in (None, channels):
-            asked = [name for name in asked if name not in ("size", "channels")]
+        size = parse_size(opts.size)
+        if (parse_load_size(opts.load_size, size) or size) in (None, tuple(sides)) and opts.channels in (
+            None,
+            channels,
+        ):
+            asked = [name for name in asked if name not in ("size", "load_size", "channels")]
+            if opts.load_size is None and not is_size(*sides):
+                raise InputError(
+                    f"{source}: packed for crops at random: give --load-size {size_word(*sides)}, and a --size below it"
+                )
         if asked:
             flag = asked[0].replace("_", "-")
             raise InputError(

@@ -85,6 +85,10 @@ class Trained(nn.Module):
         """Logits [B, K] of samples x; NotImplementedError for recipes that cannot."""
         return self.recipe.classify(self.networks, x)
 
+    def attributes(self, x: Tensor) -> Tensor:
+        """Attributes [B, A] of samples x; NotImplementedError for recipes that find none."""
+        return self.recipe.attributes(self.networks, x)
+
     def bound(self, x: Tensor) -> Tensor:
         """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
         return self.recipe.bound(self.networks, x)
@@ -208,7 +212,7 @@ def load(
     for option, word in (("direction", direction), ("domain", domain)):
         if word is None:
             continue
-        if option not in {field.name for field in dataclasses.fields(trained.recipe)}:
+        if option not in {field.name for field in dataclasses.fields(trained.recipe)} & {*trained.recipe.choices}:
             raise InputError(f"--{option} {word}: recipe {name} has no {option}s: leave it out.")
         game = dataclasses.replace(trained.recipe, **{option: word})
         trained = Trained(game, trained.specs, dict(trained.networks), trained.origin)

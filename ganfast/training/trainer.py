@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
-from ganfast.data.options import data_fields, parse_size, size_word
+from ganfast.data.options import data_fields, parse_load_size, parse_size, size_word
 from ganfast.data.sources import place_of
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
@@ -32,6 +32,11 @@ from ganfast.training.showing import Show
 from ganfast.training.state import RunState
 from ganfast.training.step import Step
 from ganfast.training.stop import Stop, raise_for
+
+
+def needs_two(module: torch.nn.Module) -> bool:
+    """Whether it is a BatchNorm that has no statistics of a batch of one."""
+    return isinstance(module, _BatchNorm) and not getattr(module, "of_one", False)
 
 
 @dataclasses.dataclass
@@ -87,7 +92,7 @@ class Trainer:
         wanted = [dict.fromkeys(source.column_of(c) for c in recipe.columns.values() if c.source == k)
                   for k, source in enumerate(self.sources)]  # fmt: skip
         loaders = [
-            Loader(Sampler(source, opts.batch, opts.seed + k, opts.flip), per_step, self.device,
+            Loader(Sampler(source, opts.batch, opts.seed + k, opts.flip, crop=True), per_step, self.device,
                    int(opts.gpu_data_gib * 2**30), self.ranks.share, columns)
             for k, (source, columns) in enumerate(zip(self.sources, wanted))
         ]  # fmt: skip
@@ -127,9 +132,11 @@ class Trainer:
                     )
             if source.kind == "images":
                 channels, *sides = source.shape
+                load = sides if source.whole is None else source.whole.shape[1:]
                 for name, wanted, own, word in (
                     ("channels", opts.channels, channels, channels),
                     ("size", parse_size(opts.size), tuple(sides), size_word(*sides)),
+                    ("load_size", parse_load_size(opts.load_size, tuple(sides)), tuple(load), size_word(*load)),
                 ):
                     if wanted not in (None, own):
                         got = getattr(opts, name)
@@ -147,7 +154,7 @@ class Trainer:
         opts, recipe = self.options, self.recipe
         self.state.begin(self.stages[stage].game, self.specs, stage)
         norms = (module for network in self.state.networks.values() for module in network.modules())
-        if opts.batch == self.ranks.count and any(isinstance(module, _BatchNorm) for module in norms):
+        if opts.batch == self.ranks.count and any(needs_two(module) for module in norms):
             raise InputError(
                 f"batch must be at least {2 * opts.batch}, because BatchNorm needs two samples in each process, got "
                 f"{opts.batch} (--batch)."
