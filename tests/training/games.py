@@ -87,8 +87,12 @@ PAIRED = {
     "pix2pix": RECIPES["pix2pix"](width=4, layers=2),
     "pix2pix instance": RECIPES["pix2pix"](width=4, layers=1, norm="instance", direction="ba", dropout=0.0),
 }
+ATTRIBUTES = {
+    "stargan": RECIPES["stargan"](width=4, blocks=1, d_steps=2),
+    "ganimation": RECIPES["ganimation"](width=4, blocks=1, d_steps=2),
+}
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | ATTRIBUTES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
