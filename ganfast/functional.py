@@ -18,6 +18,7 @@ __all__ = [
     "gradient_penalty",
     "gradient_penalty_terms",
     "interpolate",
+    "norm_act",
     "pairwise_l1",
     "sigmoid_bce",
 ]
@@ -294,3 +295,27 @@ def batch_norm_act(
         moments = torch.stack((running_mean.to(wide), running_var.to(wide)))
         return op.normalise_act(y, weight, bias, moments, *rest)
     return op.batch_norm_act(y, weight, bias, running_mean, running_var, num_batches_tracked, momentum, *rest)[0]
+
+
+def norm_act(y, groups, weight=None, bias=None, moments=None, eps=1e-5, activation=None, negative_slope=0.2):
+    """(a, moments): a = act(weight·(y − mean)/√(var + eps) + bias), like y, in one operator for a family of layers.
+
+    y [N, C, ...], fp32, fp16, bf16 or fp64, contiguous or channels_last. ``groups`` says what mean and (biased)
+    variance are of; moments holds both, in fp32 (fp64 for fp64):
+
+        groups       of                                                    moments         layer
+        0            each channel over the batch                           [2, 1, C]       batch normalisation
+        C            each channel of each sample                           [2, N, C]       instance normalisation
+        1            each sample                                           [2, N, 1]       layer normalisation
+        a divisor    C/groups neighbouring channels of each sample         [2, N, groups]  group normalisation
+
+    Moments that are given are taken as constants, and returned. weight and bias, each by itself: None, [C], [N, C]
+    (conditional batch normalisation, AdaIN) or like y (SPADE), in the dtype of y or in that of the moments.
+    ``activation`` and ``negative_slope`` as in :func:`batch_norm_act`, which also keeps running statistics.
+    Differentiable twice in y, weight and bias, and once more by torch's operators; so are the moments of y. Autocast
+    leaves it alone; our kernels give the same bits in every run. Raises ValueError or TypeError that names the argument;
+    ValueError for moments of one value each. Ulyanov et al. 2016, arXiv:1607.08022; Ba et al. 2016, arXiv:1607.06450;
+    Wu and He 2018, arXiv:1803.08494; Huang and Belongie 2017, arXiv:1703.06868; Park et al. 2019, arXiv:1903.07291.
+    """
+    a, found = ops.norm_act.norm_act(y, weight, bias, moments, groups, eps, activation, negative_slope)
+    return a, found if moments is None else moments

@@ -13,10 +13,13 @@ from ganfast.commands import network
 from ganfast.commands.outputs import refuse_as_data
 from ganfast.data import Column, Dataset, derived, match, open_dataset
 from ganfast.data.options import DataOptions, data_fields, size_word
+from ganfast.data.sampler import drawn
 from ganfast.data.sources import exists
 from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
 from ganfast.metrics import features
+from ganfast.metrics.attributes import attribute_report, partners
+from ganfast.metrics.fidelity import fidelity_report
 from ganfast.metrics.lenet import normalise
 from ganfast.metrics.pairs import pair_report
 from ganfast.recipes import Trained
@@ -90,7 +93,11 @@ class Evaluate(DataOptions, Compared):
             return
         if self.paired:
             raise InputError(f"--paired: recipe {trained.recipe.name} does not translate images: leave it out.")
-        if "images" in network.conditions(trained):
+        kinds = network.conditions(trained)
+        if {"images", "attributes"} <= kinds.keys():
+            self.compare_attributes(trained)
+            return
+        if "images" in kinds:
             raise InputError(
                 f"evaluate compares samples drawn from latents, and recipe {trained.recipe.name} is given images: look "
                 "at what `ganfast generate --input` makes of some."
@@ -160,11 +167,35 @@ class Evaluate(DataOptions, Compared):
             true = Dataset(source.name, images=source.columns[source.column_of(column)])
             self.keep(seen.name, metrics.score_report(true, made, seen, progress=True), trained, count)
 
+    def compare_attributes(self, trained: Trained) -> None:
+        """Whether translations have the attributes of other rows, and of rows of one identity how near they come."""
+        for name in ("neighbours", "battle", "parzen", "features"):
+            if getattr(self, name):
+                raise InputError(f"--{name}: recipe {trained.recipe.name} is given images: leave it out.")
+        kinds = network.conditions(trained)
+        shape = trained.specs[kinds["images"]].shape
+        data = self.open(shape)
+        match(trained.recipe.name, trained.recipe.columns, [data])
+        metrics.check_shape(data, shape)
+        if data.spec("attributes") != trained.specs[kinds["attributes"]]:
+            raise InputError(f"{data.name} has other attributes than the recipe was trained on: give --attributes.")
+        known = self.as_trained().open(shape) if run_directory.of(self.network) else data
+        order = drawn(data)[: self.samples or scoring.SAMPLES]
+        found = answers.with_attributes_of(trained, data, order, order.roll(1), True)
+        attributes = data.columns["attributes"]
+        report = attribute_report(known, *found, attributes[order], attributes[order.roll(1)], progress=True)
+        self.keep("attributes", report, trained, len(order))
+        if "identities" in data.columns:
+            others = partners(data.columns["identities"])
+            rows = (attributes != attributes[others]).any(1).nonzero().flatten()[: self.samples or scoring.SAMPLES]
+            images, made, true = answers.with_attributes_of(trained, data, rows, others[rows], True)
+            self.keep("fidelity", fidelity_report(made, true, {"input": images}), trained, len(rows))
+
     def sources(self, trained: Trained) -> tuple[list[Dataset], bool]:
         """The data set for each source of the recipe's columns, and whether rows of one number belong together."""
         recipe = trained.recipe
         two = any(column.source for column in recipe.columns.values())
-        partners = self.paired or any(column.column == "targets" for column in recipe.columns.values())
+        partners = self.paired or any(column.column in ("targets", "maps") for column in recipe.columns.values())
         if self.paired and not two:
             raise InputError(f"--paired: recipe {recipe.name} learns from pairs or from one set: leave it out.")
         if (two or self.paired) and self.data_b is None:

@@ -22,6 +22,8 @@ class Generate:
     """one latent per seed: 0-63, or 1,5,9-12; by default 0-63, or 0-7 of each class"""
     classes: str | None = None
     """classes by number or name, 3,7 or 0-4 or cat,dog, each with all the seeds; else each seed has one in turn"""
+    attributes: str | None = None
+    """of translations by attributes: one output for each, as hair=black,beard=0,hair=blond+beard=0.5 (+: both at once)"""
     input: str | None = None
     """a picture, a folder, a zip or other images: what the recipe translates or reconstructs"""
     direction: Literal["ab", "ba"] | None = None
@@ -37,7 +39,8 @@ class Generate:
     arithmetic: str | None = None
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     strip: bool = False
-    """strip.png: a row for each sample, its steps from first to last (lapgan, gran) or both of a pair (cogan)"""
+    """strip.png: a row for each sample, its steps from first to last (lapgan, gran), both of a pair (cogan), or from what --input
+    is to what it is to be (ganimation)"""
     latents: Path | None = None
     """latents.npz of ganfast project: walk, grid and arithmetic take its rows, counted from 0, in place of seeds"""
     npz: bool = False
@@ -74,7 +77,7 @@ class Generate:
     def check(self) -> None:
         """What can be known without the network."""
         kinds = [flag(name) for name in ("input", "grid", "strip", *LATENT_SPACE, "npz", "show") if getattr(self, name)]
-        if len(kinds) > 1 and kinds != ["--input", "--show"]:
+        if len(kinds) > 1 and kinds not in (["--input", "--show"], ["--input", "--strip"]):
             raise InputError(f"{' and '.join(kinds)} make different things: give one of them.")
         if self.batch < 1:
             raise InputError(f"--batch must be at least 1, got {self.batch}.")

@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from ganfast import models
 from ganfast.commands import network
-from ganfast.commands.choices import parse_classes, parse_seeds
+from ganfast.commands.choices import parse_attributes, parse_classes, parse_seeds
 from ganfast.commands.drawing import FEW, SHOWN
 from ganfast.commands.generate import LATENT_SPACE, Generate
 from ganfast.commands.outputs import SAMPLES, Outputs, refuse_as_data
+from ganfast.data.attributes import switched, titles
 from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
 from ganfast.data.sources import exists, open_titled
@@ -32,18 +33,22 @@ class Translating:
     def __init__(self, options: Generate, trained: Trained):
         self.options, self.trained, recipe = options, trained, trained.recipe.name
         kinds = network.conditions(trained)
-        self.given, self.label = kinds.get("images"), kinds.get("labels")
+        self.given, self.label, self.attribute = (kinds.get(kind) for kind in ("images", "labels", "attributes"))
         if self.given is None and not trained.can("reconstruct"):
             options.refuse(f"recipe {recipe} draws its samples, it neither translates nor reconstructs", "input")
         if options.input is None:
             raise InputError(f"recipe {recipe} is given images: name a picture, a folder or a zip of them (--input).")
-        options.refuse("it does not go with images that are given (--input)", "grid", "strip", *LATENT_SPACE, "npz")
+        options.refuse("it does not go with images that are given (--input)", "grid", *LATENT_SPACE, "npz")
+        if not trained.recipe.between:
+            options.refuse(f"recipe {recipe} has no steps from a picture to another", "strip")
         if self.given is None:
             options.refuse("it draws samples, and --input reconstructs", "seeds", "classes", "truncation")
         if not trained.latent_dim:
             options.refuse(f"recipe {recipe} draws no latents", "seeds", "truncation")
         if not self.label:
             options.refuse(f"recipe {recipe} is not given labels", "classes")
+        if not (self.attribute and self.given):
+            options.refuse(f"recipe {recipe} is not given images and attributes", "attributes")
         spec = trained.given[self.given] if self.given else trained.specs[next(iter(trained.recipe.columns))]
         if spec.kind != "images":
             options.refuse(f"recipe {recipe} reconstructs {spec.kind}, not pictures", "input")
@@ -65,6 +70,10 @@ class Translating:
             spec = self.trained.given[self.label]
             classes = [*range(spec.classes)] if spec.classes <= FEW else [0]
             classes = parse_classes(options.classes, spec.names) if options.classes is not None else classes
+        if self.attribute and self.given:
+            self.attributes = titles(self.trained.given[self.attribute])
+            self.switches = parse_attributes(options.attributes or ",".join(self.attributes), self.attributes)
+            return [(f"-{title}", k, 0) for k, (title, _) in enumerate(self.switches)]
         return [
             (f"-class{k}" * bool(self.label and self.given) + f"-seed{seed:06d}" * bool(options.seeds), k, seed)
             for k in classes for seed in seeds
@@ -81,9 +90,25 @@ class Translating:
         tensors[self.given] = x.expand(len(seeds), -1, -1, -1)
         if self.label:
             tensors[self.label] = torch.tensor(classes)
+        if self.attribute:
+            tensors[self.attribute] = self.asked(x).flatten(0, 1)
+            tensors[self.given] = x.expand(len(tensors[self.attribute]), -1, -1, -1)
         if self.trained.latent_dim:
             tensors["z"] = models.latents(seeds, self.trained.latent_dim, self.options.truncation)
         return sampling.decode(self.trained, tensors)
+
+    def asked(self, x: Tensor) -> Tensor:
+        """[outputs, steps, A]: the attributes found in a picture with what is to be switched, and steps towards them."""
+        with torch.no_grad():
+            own = self.trained.attributes(x.to(self.trained.device)).cpu()
+        found = []
+        for _, switches in self.switches:
+            wanted = own
+            for index, value in switches:
+                wanted = switched(wanted, self.attributes, index, value)
+            to = torch.linspace(0, 1, ACROSS)[:, None] if self.options.strip else torch.ones(1, 1)
+            found.append(own.lerp(wanted, to))
+        return torch.stack(found)
 
     def input(self, index: int) -> Tensor:
         """fp32 [1, C, H, W] in [−1, 1], as networks see them in training."""
@@ -94,10 +119,12 @@ class Translating:
 
     def files(self) -> tuple[str, ...]:
         """What ``write`` will write, by the names that Outputs knows."""
-        return (SAMPLES, "grid.png")
+        return ("strip.png",) if self.options.strip else (SAMPLES, "grid.png")
 
     def write(self, out: Outputs) -> str:
-        """A PNG named after each picture, and grid.png of the pictures, each with its outputs."""
+        """A PNG named after each picture, and grid.png of the pictures, each with its outputs; or strip.png alone."""
+        if self.options.strip:
+            return self.write_strip(out)
         shown = []
         each = 1 + len(self.variants)
         for k, outputs in self.outputs():
@@ -111,6 +138,13 @@ class Translating:
         left_out = f"; {self.skipped} files left out that cannot be decoded" if self.skipped else ""
         count = len(self.images) * len(self.variants)
         return f"{count} picture{'s' if count > 1 else ''} to {out.outdir / SAMPLES}, and {file}{some}{left_out}"
+
+    def write_strip(self, out: Outputs) -> str:
+        """A row for each output of each picture, from what it is to what it is to be."""
+        file, most = out.path("strip.png"), max(SHOWN // (ACROSS * len(self.variants)), 1)
+        strips = torch.cat([self.of(k) for k in range(min(most, len(self.images)))])
+        pictures.write_png(file, pictures.picture_of(strips, ACROSS))
+        return f"{file}: {len(strips) // ACROSS} rows of steps from a picture to what is asked for"
 
     def row(self, index: int, outputs: Tensor) -> Tensor:
         """[1 + variants, C, H, W]: a picture and what is made of it."""

@@ -15,9 +15,10 @@ class Dataset:
 
     Args:
         name: short name for run directories, such as ``digits`` or ``noto-emoji-64``.
-        columns: images, targets (the images' partners) uint8 [N, H, W, C]; points, attributes float32 [N, D]; labels
-            int64 [N] in 0 … K−1; captions uint8 [N, T] (UTF-8, padded with zeros); tokens int64 [N, T]; audio int16 or
-            float32 [N, T]; clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
+        columns: images, targets (the images' partners) uint8 [N, H, W, C]; maps (classes of pixels) uint8 [N, H, W, 1];
+            points, attributes float32 [N, D]; labels, identities (who is seen) int64 [N] in 0 … K−1; captions uint8
+            [N, T] (UTF-8, padded with zeros); tokens int64 [N, T]; audio int16 or float32 [N, T]; clips uint8
+            [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
         names: of the classes (``{"labels": ("cat", "dog")}``) or of the attributes.
         skipped: names of the files that ``skip_bad`` left out.
         notes: sentences on what was done on reading that a person would want to know.
@@ -50,6 +51,8 @@ class Dataset:
             _check(f"{name}: {column}", column, values, len(self))
         if self.labels is not None and "labels" not in self.names:
             self.names["labels"] = tuple(map(str, range(int(self.labels.max()) + 1))) if len(self) else ()
+        if "maps" not in self.names and "maps" in self.columns:
+            self.names["maps"] = tuple(map(str, range(int(self.columns["maps"].max()) + 1)))
         for column, given in self.names.items():
             _check_names(f"{name}: {column}", column, self.columns[column], given)
 
@@ -113,6 +116,8 @@ class Dataset:
         kind, shape = COLUMNS[column][0], tuple(self.columns[column].shape[1:])
         if kind == "images":
             shape = (shape[2], *shape[:2])
+        elif kind == "maps":
+            shape = shape[:2]
         elif kind == "clips":
             shape = (shape[3], *shape[:3])
         elif kind == "audio":

@@ -24,10 +24,14 @@ class DataOptions:
     """the part of a data set that has several: train, val, test or another; by default train"""
     layout: Literal["ab", "ba"] | None = None
     """pictures hold pairs side by side: ab has the image on the left and its target on the right"""
+    maps: bool = False
+    """pictures are label maps, whose values are classes; of pairs the partners; recipes that need them do so anyway"""
     shape: str | None = None
     """what each row of a flat array is: 28x28 (height x width), 32x32x3 or 3x32x32"""
     transpose: bool = False
     """swap rows and columns of every image, for arrays that are stored column by column"""
+    attributes: str | None = None
+    """fields of a table beside the images, as hairColor,beard,age, that are the attributes; by default all numbers"""
     skip_bad: bool = False
     """skip files that cannot be decoded, and count them"""
     skip_unlabelled: bool = False

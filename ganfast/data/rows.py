@@ -41,7 +41,7 @@ class Rows:
     default_size: int | None = None  # None: from the images
     reshaped = False  # whether --shape made images of flat rows
     pictures: tuple[str, ...] = ("images",)
-    """the columns that a row has a picture of: images, and targets of pairs"""
+    """the columns that a row has a picture of: images, and targets or maps of pairs"""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -59,6 +59,10 @@ class Rows:
     def halve(self, layout: str) -> None:
         """Take the halves of each picture for a pair: images and targets from left to right (ab) or reversed (ba)."""
         raise NotImplementedError
+
+    def as_maps(self) -> None:
+        """Take the pictures for label maps, of pairs the partners."""
+        raise InputError(f"{self.name}: label maps are palette or grey pictures in files; give these")
 
     def transpose(self) -> None:
         """Swap rows and columns of every image."""
@@ -192,9 +196,9 @@ def in_ram(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> tuple[Da
     arrays = rows.ready(frame)
     kept = np.arange(len(rows))
     if arrays is None:
-        shape = (len(rows), *frame.shape)
-        check_ram(rows.name, int(np.prod(shape, dtype=object)) * len(rows.pictures))
-        arrays = [np.empty(shape, np.uint8) for _ in rows.pictures]
+        shapes = [(len(rows), *frame.shape_of(column)) for column in rows.pictures]
+        check_ram(rows.name, sum(math.prod(shape) for shape in shapes))
+        arrays = [np.empty(shape, np.uint8) for shape in shapes]
         kept = []
         for index, row in decoded(rows, frame, skip_bad, progress):
             for array, picture in zip(arrays, row):

@@ -16,13 +16,16 @@ def decode(column: str, values: Tensor, flips: Tensor | None = None) -> Tensor:
 
     Images: uint8 [B, H, W, C] → float32 [B, C, H, W] in [−1, 1] (x / 127.5 − 1) with channels_last strides; ``flips``
     bool [B] on the same device: which to mirror left to right. Clips: uint8 [B, T, H, W, C] → float32 [B, C, T, H, W].
+    Maps: uint8 [B, H, W, 1] → int64 [B, H, W].
     Audio: [B, T] → float32 [B, 1, T], int16 over 32768. All else stays as it is.
     """
     kind = COLUMNS[column][0]
-    if kind in ("images", "clips"):
+    if kind in ("images", "maps", "clips"):
         if flips is not None:  # the last axis but one runs left to right
             mask = flips.view(-1, *[1] * (values.dim() - 1))
             values = torch.where(mask, values.flip(values.dim() - 2), values)
+        if kind == "maps":
+            return values.squeeze(3).long()
         values = values.permute(0, 3, 1, 2) if kind == "images" else values.permute(0, 4, 1, 2, 3)
         return values.float().mul_(TO_UNIT).sub_(1)
     if kind == "audio":

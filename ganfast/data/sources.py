@@ -134,6 +134,8 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
             return
         if opts.layout:
             found.halve(opts.layout)
+        if opts.maps:
+            found.as_maps()
         if opts.transpose:
             found.transpose()
         yield found, settle(found, opts)
@@ -176,6 +178,8 @@ def _find(source: str, opts: DataOptions, files: ExitStack) -> Rows | Dataset:
         files.callback(found.close)
         if opts.shape is not None and not found.reshaped:
             raise InputError(f"{source}: --shape is for arrays of flat rows; leave it out")
+        if opts.attributes is not None and not isinstance(found, ImageFiles):
+            raise InputError(f"{source}: --attributes chooses fields of a table beside images; leave it out")
     return found
 
 
@@ -192,7 +196,7 @@ def _named(source: str, opts: DataOptions) -> Rows | Dataset:
 def _refuse_change(source: str, found: Dataset, opts: DataOptions) -> None:
     """InputError where an option asks for what a data set that lies ready cannot become."""
     defaults = data_fields(DataOptions())
-    asked = [name for name, value in data_fields(opts).items() if name != "skip_bad" and value != defaults[name]]
+    asked = [name for name, value in data_fields(opts).items() if name not in ("skip_bad", "maps") and value != defaults[name]]
     if found.kind == "images":
         channels, *sides = found.shape
         size = parse_size(opts.size)

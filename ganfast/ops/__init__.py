@@ -5,6 +5,7 @@ from ganfast.ops import (  # noqa: F401  each is registered
     conv_bn_act,
     gradient_penalty,
     interpolate,
+    norm_act,
     pairwise_l1,
     sigmoid_bce,
 )

@@ -29,11 +29,16 @@ def new_sums(y):
     return y.new_empty((2, y.shape[1]), dtype=_checks.sum_dtype(y))
 
 
+def apart(y):
+    """y, which is ordered; N, C and P, the number of its pixels; whether its channels are last."""
+    batch, channels, *rest = y.shape
+    return y, (batch, channels, math.prod(rest)), _last(y)
+
+
 def lies(y):
     """y, which is ordered; its sizes as it lies, [N, C, P] or [N·P, C, 1]; whether that is with its channels last."""
-    batch, channels, *rest = y.shape
-    plane = math.prod(rest)
-    sizes = (batch * plane, channels, 1) if _last(y) else (batch, channels, plane)
+    _, (batch, channels, plane), last = apart(y)
+    sizes = (batch * plane, channels, 1) if last else (batch, channels, plane)
     return y, sizes, sizes[2] == 1
 
 

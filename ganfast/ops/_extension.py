@@ -43,6 +43,11 @@ def extension():
     return module
 
 
+def activations() -> list:
+    """The names of compiled code's activations, in the order of their numbers: those it was built with."""
+    return extension().cpu.activations.split()
+
+
 def cpu_ready():
     """True, or why the extension's CPU half cannot be used."""
     module, reason = _load()

@@ -14,9 +14,8 @@ import functools
 import torch
 
 from ganfast import activations
-from ganfast.ops import _channels, _checks, _samples
+from ganfast.ops import _channels, _checks, _extension, _samples
 from ganfast.ops._backends import Kernels
-from ganfast.ops._extension import extension
 from ganfast.ops._registry import Op
 from ganfast.reference.batch_norm_act import batch_norm_act as _reference
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as _reference_backward
@@ -135,15 +134,10 @@ def _backward_backward(ctx, c, c_sums):
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _activations() -> list:
-    """The names of compiled code's activations, in the order of their numbers: those it was built with."""
-    return extension().cpu.activations.split()
-
-
 def _limit(backend, *args):
     if backend == "triton":
         return args[0].numel() > 0 or "an empty batch goes through the reference"
-    if str(args[-2]) not in _activations():
+    if str(args[-2]) not in _extension.activations():
         return f"{args[-2]} goes through the reference: ganfast._C was built without it"
     narrow = len(args) == 10 and any(v is not None and v.dtype is not torch.float32 for v in args[3:5])
     return "running statistics that are not float32 go through the reference" if narrow else True
@@ -164,7 +158,16 @@ def _kernels(launcher, at=0):
         y, sizes, _ = _channels.lies(args[at])
         *rest, momentum, eps, activation, slope = args[at + 1 :]  # or moments or use_batch, which are not None
         momentum = -1.0 if momentum is None else momentum
-        return *args[: at + 1], *sizes, y.dtype, *rest, momentum, eps, _activations().index(str(activation)), slope
+        return (
+            *args[: at + 1],
+            *sizes,
+            y.dtype,
+            *rest,
+            momentum,
+            eps,
+            _extension.activations().index(str(activation)),
+            slope,
+        )
 
     return Kernels(
         f"batch_norm_act.{launcher}",

@@ -81,6 +81,8 @@ class Recipe:
     """the column that ``sample`` should give where images are given: the true ones are compared with it"""
     sides: ClassVar[int] = 0
     """of what the sides of a given image are multiples, where it may be of any size; 0: it has the size of the data"""
+    between: ClassVar[bool] = False
+    """whether attributes between two of the data mean what lies between, so that steps from one to the other are shown"""
     telling: ClassVar[tuple[str, ...]] = ()
     """the figures that the progress bar shows beside the losses"""
     lr_decay: ClassVar[str] = "none"
@@ -91,6 +93,9 @@ class Recipe:
     """numbers in a latent vector z; 0 where nothing is drawn"""
     judges: ClassVar[tuple[str, ...]] = ()
     """the networks whose first argument is samples and whose result is scores: what remedies change"""
+
+    choices: ClassVar[tuple[str, ...]] = ("direction", "domain")
+    """the options of which a trained recipe has learned every value, so that ``load`` may set them anew"""
 
     lr: float = 2e-4
     """Adam's learning rate"""
@@ -158,6 +163,9 @@ class Recipe:
         """Who moves, in this order, at each step."""
         raise NotImplementedError(f"{type(self).__name__} has no players")
 
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Load published weights, in place, into networks that a run begins with; a trained recipe needs none."""
+
     def state(self, data: Mapping[str, Spec]) -> dict[str, Tensor | float]:
         """Numbers that last from step to step and are saved, by the name that ``t.state`` gives them."""
         return {}
@@ -195,6 +203,10 @@ class Recipe:
     def classify(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """Logits [B, K] of samples x: of the data's classes, or of categories that the recipe has found itself."""
         raise NotImplementedError(f"{type(self).__name__} does not classify")
+
+    def attributes(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Attributes [B, A] that the networks find in samples x, in the numbers of the data."""
+        raise NotImplementedError(f"{type(self).__name__} finds no attributes")
 
     def bound(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """A lower bound [B] on log p(x) in nats."""

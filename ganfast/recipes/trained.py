@@ -19,7 +19,7 @@ from ganfast.recipes.base import Recipe, can, spec_of
 
 FORMAT = "ganfast-generator-2"
 FILE = "generator.safetensors"
-DTYPES = {"labels": torch.int64, "tokens": torch.int64}
+DTYPES = {"labels": torch.int64, "maps": torch.int64, "tokens": torch.int64}
 
 
 class Trained(nn.Module):
@@ -30,7 +30,7 @@ class Trained(nn.Module):
         networks: those of ``recipe.averaged``, by name.
         origin: recipe, steps and stage to build it from again: the run's recipe where ``recipe`` is one of its stages.
 
-    z is fp32 [B, latent_dim] ~ N(0, 1); labels int64 [B] in 0 … K−1; images fp32 [B, C, H, W] in [−1, 1].
+    z is fp32 [B, latent_dim] ~ N(0, 1); labels int64 [B] and maps int64 [B, H, W] in 0 … K−1; images fp32 [B, C, H, W] in [−1, 1].
     """
 
     def __new__(cls, recipe: Recipe | None = None, *_, **__):
@@ -83,6 +83,10 @@ class Trained(nn.Module):
         """Logits [B, K] of samples x; NotImplementedError for recipes that cannot."""
         return self.recipe.classify(self.networks, x)
 
+    def attributes(self, x: Tensor) -> Tensor:
+        """Attributes [B, A] of samples x; NotImplementedError for recipes that find none."""
+        return self.recipe.attributes(self.networks, x)
+
     def bound(self, x: Tensor) -> Tensor:
         """Lower bounds [B] on log p(x), in nats; NotImplementedError for recipes that cannot."""
         return self.recipe.bound(self.networks, x)
@@ -111,8 +115,8 @@ class Trained(nn.Module):
             spec = None if name == "z" else self.given[name]
             if spec is None:
                 found[name] = torch.randn(batch, self.latent_dim, generator=random)
-            elif spec.kind == "labels":
-                found[name] = torch.randint(max(spec.classes, 1), (batch,), generator=random)
+            elif spec.kind in ("labels", "maps"):
+                found[name] = torch.randint(max(spec.classes, 1), (batch, *spec.shape), generator=random)
             elif spec.kind == "tokens":
                 found[name] = torch.zeros(batch, *spec.shape, dtype=torch.int64)
             else:
@@ -206,7 +210,7 @@ def load(
     for option, word in (("direction", direction), ("domain", domain)):
         if word is None:
             continue
-        if option not in {field.name for field in dataclasses.fields(trained.recipe)}:
+        if option not in {field.name for field in dataclasses.fields(trained.recipe)} & {*trained.recipe.choices}:
             raise InputError(f"--{option} {word}: recipe {name} has no {option}s: leave it out.")
         game = dataclasses.replace(trained.recipe, **{option: word})
         trained = Trained(game, trained.specs, dict(trained.networks), trained.origin)

@@ -6,6 +6,7 @@ from ganfast.reference.activation import activate
 from ganfast.reference.batch_norm_act import batch_norm_act
 from ganfast.reference.gradient_penalty import gradient_penalty, sample_norms
 from ganfast.reference.interpolate import interpolate
+from ganfast.reference.norm_act import norm_act
 from ganfast.reference.pairwise_l1 import pairwise_l1
 from ganfast.reference.sigmoid_bce import sigmoid_bce
 
@@ -14,6 +15,7 @@ __all__ = [
     "batch_norm_act",
     "gradient_penalty",
     "interpolate",
+    "norm_act",
     "pairwise_l1",
     "sample_norms",
     "sigmoid_bce",

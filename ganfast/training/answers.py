@@ -64,3 +64,21 @@ def fidelity(
         distance = Perceptual(network)
         measures[f"perceptual-{network.name}"] = torch.no_grad()(lambda images, targets: distance(targets)(images))
     return fidelity_report(made, true, trivial, measures), made
+
+
+def with_attributes_of(
+    trained: Trained, data: Dataset, rows: Tensor, others: Tensor, progress: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(images of ``rows``, what is made of them with the attributes of ``others``, images of these), on the CPU."""
+    image, attribute = (
+        next(name for name, spec in trained.given.items() if spec.kind == kind) for kind in ("images", "attributes")
+    )
+    images, true = decode("images", data.columns["images"][rows]), decode("images", data.columns["images"][others])
+    wanted = data.columns["attributes"][others]
+    made = [
+        sampling.decode(trained, {image: x, attribute: y})
+        for x, y in tqdm(
+            list(zip(images.split(PART), wanted.split(PART))), "answers", delay=1, leave=False, disable=not progress
+        )
+    ]
+    return images, torch.cat(made), true

@@ -58,7 +58,9 @@ class RunState:
         """
         self.game, self.specs, self.stage = game, specs, stage
         before = self.networks, self.averages
-        self.networks = {name: self.place(network).train() for name, network in game.build(specs).items()}
+        built = game.build(specs)
+        game.begin(built)
+        self.networks = {name: self.place(network).train() for name, network in built.items()}
         self.players = game.players()
         check(game, self.players, self.networks)
         trained = {name for player in self.players for name in player.trains}

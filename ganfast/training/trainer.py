@@ -34,6 +34,11 @@ from ganfast.training.step import Step
 from ganfast.training.stop import Stop, raise_for
 
 
+def needs_two(module: torch.nn.Module) -> bool:
+    """Whether it is a BatchNorm that has no statistics of a batch of one."""
+    return isinstance(module, _BatchNorm) and not getattr(module, "of_one", False)
+
+
 @dataclasses.dataclass
 class Row:
     """A row of stats.jsonl that is on its way from the device: the figures of the steps up to ``step``."""
@@ -63,7 +68,8 @@ class Trainer:
         names = [each.name if isinstance(each, Dataset) else each for each in given]
         opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
         self.options = opts = dataclasses.replace(
-            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay
+            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay,
+            maps=opts.maps or any(column.kind == "maps" for column in recipe.columns.values()),
         )
         self.device = opts.torch_device()
         if self.device.type == "cuda":
@@ -111,7 +117,7 @@ class Trainer:
     def open(self, given: list) -> list[Dataset]:
         """The data sets, one for each source that the recipe's columns name."""
         opts = self.options
-        paired = any(column.column == "targets" for column in self.recipe.columns.values())
+        paired = any(column.column in ("targets", "maps") for column in self.recipe.columns.values())
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
@@ -148,7 +154,7 @@ class Trainer:
         opts, recipe = self.options, self.recipe
         self.state.begin(self.stages[stage].game, self.specs, stage)
         norms = (module for network in self.state.networks.values() for module in network.modules())
-        if opts.batch == self.ranks.count and any(isinstance(module, _BatchNorm) for module in norms):
+        if opts.batch == self.ranks.count and any(needs_two(module) for module in norms):
             raise InputError(
                 f"batch must be at least {2 * opts.batch}, because BatchNorm needs two samples in each process, got "
                 f"{opts.batch} (--batch)."

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from graphed import captured
 from kinks import away_from_kinks
+from ops.channels import BOUNDS, DTYPES, backends, laid
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import activations, functional, ops, reference
-from ganfast.ops._backends import available
 from ganfast.ops.batch_norm_act import (
     batch_norm_act,
     batch_norm_act_backward,
@@ -21,21 +21,6 @@ from ganfast.ops.batch_norm_act import (
 from ganfast.reference.batch_norm_act import batch_norm_act_backward as reference_backward
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-# fp32: sums of fp32 lanes and the rounding of mean and r; half types: the rounding of the result
-BOUNDS = {torch.float32: 3e-6, torch.float16: 2**-11 + 3e-6, torch.bfloat16: 2**-8 + 3e-6}
-
-
-def backends(device):
-    names = ("cpu",) if device == "cpu" else ("triton",)
-    return [n for n in names if available(n, torch.device(device)) is True] + ["reference"]
-
-
-def laid(x, layout):
-    """The same numbers, contiguous, with the channels last, or with gaps."""
-    if layout == "last":
-        return x.movedim(1, -1).contiguous().movedim(-1, 1)
-    return torch.stack([x, x], -1)[..., 0] if layout == "gaps" else x
 
 
 def torch_composition(y, mean, var, weight, bias, training, activation):
