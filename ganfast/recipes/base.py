@@ -224,6 +224,10 @@ class Recipe:
         """Scores [B, K]: how much each of K users likes samples x."""
         raise NotImplementedError(f"{type(self).__name__} knows no users")
 
+    def distances(self, images: Tensor, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the recipe's own losses say of images, beside a batch of the data, by name."""
+        raise NotImplementedError(f"{type(self).__name__} measures no distances")
+
     def realism(self, nets: Mapping[str, nn.Module], x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """Numbers [B], 0 at most: how real the discriminator finds samples x of what was given."""
         raise NotImplementedError(f"{type(self).__name__} has no discriminator after training")
