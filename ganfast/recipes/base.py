@@ -82,7 +82,7 @@ class Recipe:
     sides: ClassVar[int] = 0
     """of what the sides of a given image are multiples, where it may be of any size; 0: it has the size of the data"""
     between: ClassVar[bool] = False
-    """whether attributes between two of the data mean what lies between, so that steps from one to the other are shown"""
+    """whether attributes between those of two images mean what lies between: steps from one to the other are shown"""
     telling: ClassVar[tuple[str, ...]] = ()
     """the figures that the progress bar shows beside the losses"""
     lr_decay: ClassVar[str] = "none"
