@@ -175,7 +175,10 @@ class Recipe:
         return nets["G"](z)
 
     def question(self, columns: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise."""
+        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise.
+
+        What else ``trivial`` needs may be there, too.
+        """
         return {name: columns[name] for name in self.given}
 
     def trivial(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -223,6 +226,10 @@ class Recipe:
     def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """Scores [B, K]: how much each of K users likes samples x."""
         raise NotImplementedError(f"{type(self).__name__} knows no users")
+
+    def distances(self, images: Tensor, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the recipe's own losses say of images, beside a batch of the data, by name."""
+        raise NotImplementedError(f"{type(self).__name__} measures no distances")
 
     def realism(self, nets: Mapping[str, nn.Module], x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """Numbers [B], 0 at most: how real the discriminator finds samples x of what was given."""

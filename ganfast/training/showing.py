@@ -118,7 +118,7 @@ class Show:
         if recipe.answer and recipe.columns[recipe.answer].source == asked:
             shown.append(batches[recipe.answer])
         images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
-        return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
+        return pictures.picture_of(images, len(shown) * min(COLUMNS // 2, len(images) // len(shown)))
 
     def switches(self, batches: dict[str, Tensor], name: str, attribute: str) -> np.ndarray:
         """Rows of input and output with each attribute switched on; below, steps from its own to those of another."""
