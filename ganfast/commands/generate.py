@@ -66,7 +66,7 @@ class Generate:
 
         self.check()
         trained = network.load(self.network, self.device, self.direction, self.domain)
-        given_images = "images" in network.conditions(trained)
+        given_images = {"images", "maps"} & network.conditions(trained).keys()
         job = Translating(self, trained) if given_images or self.input is not None else Drawing(self, trained)
         if self.show:
             print(job.text())

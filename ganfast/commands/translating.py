@@ -15,6 +15,7 @@ from ganfast.commands.choices import parse_attributes, parse_classes, parse_seed
 from ganfast.commands.drawing import FEW, SHOWN
 from ganfast.commands.generate import LATENT_SPACE, Generate
 from ganfast.commands.outputs import SAMPLES, Outputs, refuse_as_data
+from ganfast.data import Spec
 from ganfast.data.attributes import switched, titles
 from ganfast.data.options import size_word
 from ganfast.data.sampler import decode
@@ -33,7 +34,8 @@ class Translating:
     def __init__(self, options: Generate, trained: Trained):
         self.options, self.trained, recipe = options, trained, trained.recipe.name
         kinds = network.conditions(trained)
-        self.given, self.label, self.attribute = (kinds.get(kind) for kind in ("images", "labels", "attributes"))
+        self.given = kinds.get("images") or kinds.get("maps")
+        self.label, self.attribute = kinds.get("labels"), kinds.get("attributes")
         if self.given is None and not trained.can("reconstruct"):
             options.refuse(f"recipe {recipe} draws its samples, it neither translates nor reconstructs", "input")
         if options.input is None:
@@ -50,12 +52,13 @@ class Translating:
         if not (self.attribute and self.given):
             options.refuse(f"recipe {recipe} is not given images and attributes", "attributes")
         spec = trained.given[self.given] if self.given else trained.specs[next(iter(trained.recipe.columns))]
-        if spec.kind != "images":
+        self.spec = spec
+        if spec.kind not in ("images", "maps"):
             options.refuse(f"recipe {recipe} reconstructs {spec.kind}, not pictures", "input")
         self.variants = self.chosen()
         refuse_same_folder(options.input, options.outdir)
         refuse_as_data(options.input, "--input")
-        titles, self.images, self.skipped = read(options.input, spec.shape, options.skip_bad)
+        titles, self.images, self.skipped = read(options.input, spec, options.skip_bad)
         self.names = list(names(titles, [suffix for suffix, _, _ in self.variants]))
         outputs = self.of(0)
         if outputs.ndim != 4:
@@ -87,7 +90,7 @@ class Translating:
                 return self.trained.reconstruct(x.to(self.trained.device)).cpu()
         _, classes, seeds = map(list, zip(*self.variants))
         tensors = sampling.fill(self.trained, seeds)
-        tensors[self.given] = x.expand(len(seeds), -1, -1, -1)
+        tensors[self.given] = x.expand(len(seeds), *x.shape[1:])
         if self.label:
             tensors[self.label] = torch.tensor(classes)
         if self.attribute:
@@ -111,8 +114,8 @@ class Translating:
         return torch.stack(found)
 
     def input(self, index: int) -> Tensor:
-        """fp32 [1, C, H, W] in [−1, 1], as networks see them in training."""
-        return decode("images", self.images[index : index + 1])
+        """fp32 [1, C, H, W] in [−1, 1], or a map int64 [1, H, W], as networks see them in training."""
+        return decode(self.spec.kind, self.images[index : index + 1])
 
     def outputs(self) -> Iterator[tuple[int, Tensor]]:
         yield from ((k, self.of(k)) for k in tqdm(range(len(self.images)), unit="img", delay=1, leave=False))
@@ -148,7 +151,7 @@ class Translating:
 
     def row(self, index: int, outputs: Tensor) -> Tensor:
         """[1 + variants, C, H, W]: a picture and what is made of it."""
-        x = self.input(index)
+        x = pictures.of_given(self.input(index), self.spec)
         return torch.cat([x, outputs] if x.shape[1:] == outputs.shape[1:] else pictures.alike([x, outputs]))
 
     def grid(self, shown: list[Tensor]) -> np.ndarray:
@@ -160,22 +163,24 @@ class Translating:
         return pictures.as_text(pictures.to_uint8(torch.cat(shown)), len(shown[0]))
 
 
-def read(source: str, shape: tuple[int, ...], skip_bad: bool) -> tuple[list[str], Tensor, int]:
-    """(names, uint8 [N, H, W, C], how many were left out) of the pictures that a person gives."""
-    channels, *sides = shape
+def read(source: str, spec: Spec, skip_bad: bool) -> tuple[list[str], Tensor, int]:
+    """(names, uint8 [N, H, W, C], how many were left out) of the pictures, or label maps, that a person gives."""
+    *channels, height, width = spec.shape
     if source.startswith("gaussians:"):
         raise InputError(f"--input {source} is points: give a picture, a folder or a zip of images.")
     if not source or not exists(source):
         raise InputError(f"--input {source!r} is not there: give a picture, a folder or a zip of images.")
-    own = channels if channels in (1, 3) else None
-    data, titles = open_titled(source, size=size_word(*sides), channels=own, skip_bad=skip_bad)
-    if "images" not in data.columns:
-        raise InputError(f"--input {source} has no images: give a picture, a folder or a zip of images.")
-    if data.shape != tuple(shape):
+    reading = {"size": size_word(height, width), "skip_bad": skip_bad, "maps": spec.kind == "maps"}
+    data, titles = open_titled(source, channels=channels[0] if channels in ([1], [3]) else None, **reading)
+    if spec.kind not in data.columns:
+        raise InputError(f"--input {source} has no {spec.kind}: give a picture, a folder or a zip of them.")
+    if data.shape != spec.shape:
         raise InputError(
-            f"the recipe's images have {channels} channels, and pictures have 1 or 3: give a .npy (--input)."
+            f"the recipe's images have {channels[0]} channels, and pictures have 1 or 3: give a .npy (--input)."
         )
-    return titles or [f"{k:06d}" for k in range(len(data))], data.columns["images"], len(data.skipped)
+    if (classes := data.spec(spec.kind).classes) > spec.classes:
+        raise InputError(f"--input {source} has {classes} classes, and the recipe was trained on {spec.classes}.")
+    return titles or [f"{k:06d}" for k in range(len(data))], data.columns[spec.kind], len(data.skipped)
 
 
 def refuse_same_folder(source: str, outdir: Path) -> None:
