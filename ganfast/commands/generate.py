@@ -23,7 +23,7 @@ class Generate:
     classes: str | None = None
     """classes by number or name, 3,7 or 0-4 or cat,dog, each with all the seeds; else each seed has one in turn"""
     attributes: str | None = None
-    """of translations by attributes: one output for each, as hair=black,beard=0,hair=blond+beard=0.5 (+: both at once)"""
+    """what translations switch on, each in a picture of its own: hair=black,beard=0,hair=blond+beard=0.5 (+: both)"""
     input: str | None = None
     """a picture, a folder, a zip or other images: what the recipe translates or reconstructs"""
     direction: Literal["ab", "ba"] | None = None
@@ -39,8 +39,8 @@ class Generate:
     arithmetic: str | None = None
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     strip: bool = False
-    """strip.png: a row for each sample, its steps from first to last (lapgan, gran), both of a pair (cogan), or from what --input
-    is to what it is to be (ganimation)"""
+    """strip.png: a row for each sample, its steps from first to last (lapgan, gran), both of a pair (cogan), or steps
+    from --input to its --attributes (ganimation)"""
     latents: Path | None = None
     """latents.npz of ganfast project: walk, grid and arithmetic take its rows, counted from 0, in place of seeds"""
     npz: bool = False

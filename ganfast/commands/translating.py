@@ -98,7 +98,7 @@ class Translating:
         return sampling.decode(self.trained, tensors)
 
     def asked(self, x: Tensor) -> Tensor:
-        """[outputs, steps, A]: the attributes found in a picture with what is to be switched, and steps towards them."""
+        """[outputs, steps, A]: the attributes found in a picture, with what is switched; or steps towards these."""
         with torch.no_grad():
             own = self.trained.attributes(x.to(self.trained.device)).cpu()
         found = []

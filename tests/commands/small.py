@@ -167,3 +167,8 @@ def install(monkeypatch) -> None:
     """Make the recipes of this file known."""
     for name, recipe in OTHERS.items():
         monkeypatch.setitem(RECIPES, name, recipe)
+
+
+def of_attributes(recipe: str = "stargan") -> str:
+    names = ("hair=black", "hair=red", "beard")
+    return saved(RECIPES[recipe](width=2, blocks=1), y=Spec("attributes", (3,), names))

@@ -205,3 +205,38 @@ def test_a_direction_that_is_none(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["generate", "--network", "x", "--direction", "up"])
     assert "--direction" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_a_picture_for_each_attribute(folder, capsys):
+    file = small.of_attributes()
+    call = ["generate", "--network", file, "--input", f"{folder}/a.png", "--overwrite"]
+    assert main(call) == 0
+    assert names() == {"a-hair=black.png", "a-hair=red.png", "a-beard.png", "grid.png"}
+    assert main([*call, "--attributes", "hair=red+beard=0,beard=0.5"]) == 0
+    assert names() == {"a-hair=red+beard=0.png", "a-beard=0.5.png", "grid.png"}
+    trained, x = load(file), tensor("images/a.png")
+    own = trained.attributes(x)
+    for name, wanted in ("hair=red+beard=0", [0.0, 1, 0]), ("beard=0.5", [*own[0, :2], 0.5]):
+        made = to_uint8(trained(x, torch.tensor([wanted])))[0, :, :, 0]
+        assert np.array_equal(written(f"generated/samples/a-{name}.png"), made)
+    assert main([*call, "--attributes", "hair=blue"]) == 2
+    assert "'hair=blue' is not an attribute: give some of hair=black, hair=red, beard" in capsys.readouterr().err
+    assert main([*call, "--strip"]) == 2 and "recipe stargan has no steps" in capsys.readouterr().err
+    assert main(["generate", "--network", small.cyclegan(), "--input", folder, "--attributes", "beard"]) == 2
+    assert "recipe cyclegan is not given images and attributes" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_steps_to_attributes(folder):
+    file = small.of_attributes("ganimation")
+    call = ["generate", "--network", file, "--input", folder, "--strip", "--attributes", "hair=red,beard"]
+    assert main(call) == 0
+    assert names() == {"strip.png"}
+    strip = written("generated/strip.png")[::2, ::2]
+    assert strip.shape == (6 * 18 - 2, 8 * 18 - 2)  # three pictures, two attributes, eight steps
+    trained, x = load(file), tensor("images/a.png")
+    own = trained.attributes(x)
+    wanted = torch.tensor([[0.0, 1, own[0, 2]]])
+    made = to_uint8(trained(x, own.lerp(wanted, 3 / 7)))[0, :, :, 0]
+    assert np.abs(strip[:16, 3 * 18 : 3 * 18 + 16].astype(int) - made).max() <= 1
