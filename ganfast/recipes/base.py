@@ -175,7 +175,10 @@ class Recipe:
         return nets["G"](z)
 
     def question(self, columns: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise."""
+        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise.
+
+        What else ``trivial`` needs may be there, too.
+        """
         return {name: columns[name] for name in self.given}
 
     def trivial(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:

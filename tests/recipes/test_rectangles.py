@@ -9,7 +9,7 @@ from ganfast.recipes import RECIPES
 
 HEIGHT, WIDTH = 32, 64
 FIELDS = {
-    "cyclegan": {"width": 2, "blocks": 1, "layers": 2},
+    **{name: {"width": 2, "blocks": 1, "layers": 2} for name in ("cyclegan", "cut", "fastcut")},
     "lapgan": {"width": 2, "latent_dim": 5, "detail": 2},
     "pix2pix": {"width": 2, "layers": 2},
 }

@@ -64,6 +64,10 @@ STEPWISE = {
     "cogan": RECIPES["cogan"](**SMALL),
     "dvbpr": RECIPES["dvbpr"](**SMALL, factors=3),
 }
+UNPAIRED = {
+    "cut": RECIPES["cut"](width=4, blocks=2, layers=2, units=16, places=20),
+    "fastcut": RECIPES["fastcut"](width=4, blocks=3, layers=2, units=16, places=20),
+}
 AUTOENCODERS = {
     "aae": RECIPES["aae"](**SMALL),
     "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
@@ -92,7 +96,7 @@ ATTRIBUTES = {
     "ganimation": RECIPES["ganimation"](width=4, blocks=1, d_steps=2),
 }
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | ATTRIBUTES
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | UNPAIRED | ATTRIBUTES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
