@@ -56,6 +56,8 @@ class Trained(nn.Module):
         for name, tensor in tensors.items():
             shape = (self.latent_dim,) if name == "z" else self.given[name].shape
             dtype = torch.float32 if name == "z" else DTYPES.get(self.given[name].kind, torch.float32)
+            if (sides := self.recipe.sides) and len(shape) == 3 and all(n % sides == 0 for n in tensor.shape[2:]):
+                shape = (shape[0], *tensor.shape[2:])  # of any size
             if tuple(tensor.shape[1:]) != shape or tensor.dtype.is_floating_point != dtype.is_floating_point:
                 raise InputError(
                     f"{name}: got {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}, needs "
