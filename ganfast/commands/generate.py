@@ -1,5 +1,6 @@
 """``ganfast generate``: samples as PNGs, a grid, an animation, one array, or text."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,10 @@ class Generate:
     """what translations switch on, each in a picture of its own: hair=black,beard=0,hair=blond+beard=0.5 (+: both)"""
     input: str | None = None
     """a picture, a folder, a zip or other images: what the recipe translates or reconstructs"""
+    size: str | None = None
+    """read --input at this size, as 64 or 128x64; by default at its own where the network takes any, else as trained"""
+    side_by_side: bool = False
+    """each file has the picture of --input on the left, and what is made of it on the right"""
     direction: Literal["ab", "ba"] | None = None
     """which way to translate; by default as it was trained to show"""
     domain: Literal["a", "b"] | None = None
@@ -66,13 +71,17 @@ class Generate:
 
         self.check()
         trained = network.load(self.network, self.device, self.direction, self.domain)
-        given_images = "images" in network.conditions(trained)
-        job = Translating(self, trained) if given_images or self.input is not None else Drawing(self, trained)
-        if self.show:
-            print(job.text())
-            return
-        with Outputs(self.outdir, job.files(), self.overwrite) as out:
-            print(f"wrote {job.write(out)}")
+        given_images = {"images", "maps"} & network.conditions(trained).keys()
+        with ExitStack() as files:
+            if given_images or self.input is not None:
+                job = Translating(self, trained, files)
+            else:
+                job = Drawing(self, trained)
+            if self.show:
+                print(job.text())
+                return
+            with Outputs(self.outdir, job.files(), self.overwrite) as out:
+                print(f"wrote {job.write(out)}")
 
     def check(self) -> None:
         """What can be known without the network."""
@@ -83,6 +92,10 @@ class Generate:
             raise InputError(f"--batch must be at least 1, got {self.batch}.")
         if self.skip_bad and self.input is None:
             raise InputError("--skip-bad leaves out files of --input, and there is no --input: leave it out.")
+        if self.side_by_side and (self.input is None or self.show or self.strip):
+            raise InputError("--side-by-side is of the files that are made of --input: leave it out.")
+        if self.size is not None and self.input is None:
+            raise InputError(f"--size {self.size} is of --input, and there is no --input: leave it out.")
         for text in (self.seeds, self.interpolate, self.interpolate_grid):
             parse_seeds("0" if text is None else text)
         if self.interpolate and sum(map(len, parse_seeds(self.interpolate))) < 2:
