@@ -36,6 +36,7 @@ from ganfast.training import (
     scoring,
 )
 from ganfast.training.scoring import draw
+from ganfast.training.showing import Show
 
 SHOWN = 16  # samples in neighbours.png
 
@@ -165,6 +166,8 @@ class Evaluate(DataOptions, Compared):
         report, made = answers.fidelity(trained, sources, count, seen if known else None, progress=True)
         if known:
             self.keep("fidelity", report, trained, count)
+        if run := run_directory.of(self.network):
+            pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}).picture())
         if "maps" in sources[0].columns:
             own = self.as_trained().sources(trained)[0] if run_directory.of(self.network) else sources
             self.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)

@@ -20,16 +20,11 @@ class AttributeReport:
     """
 
     rows: int
+    means: dict[str, float]  # over the fields
     changed: dict[str, float]
     input: dict[str, float]
     real: dict[str, float]
     kept: dict[str, float]
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Over the fields."""
-        columns = ("changed", "input", "real", "kept")
-        return {name: sum(found.values()) / len(found) for name in columns if (found := getattr(self, name))}
 
     def __str__(self):
         width = max(map(len, [*self.changed, "mean"]))
@@ -75,7 +70,8 @@ def attribute_report(
                 found[name][field] = (seen[judged] == after)[rows].float().mean().item()
     if not found["changed"]:
         raise InputError(f"{known.name} has no attributes of 0 and 1 that differ: choose others (--attributes).")
-    return AttributeReport(len(made), **found)
+    means = {name: sum(shares.values()) / len(shares) for name, shares in found.items() if shares}
+    return AttributeReport(len(made), means, **found)
 
 
 def classes(values: Tensor) -> Tensor:

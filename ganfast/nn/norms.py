@@ -15,7 +15,18 @@ def norm_act(x, groups, *rest):
     """The first result of functional.norm_act; by torch's functions where they are faster."""
     if has_torch_function_unary(x):  # a gradient penalty has rules for torch's functions: penalty/of_layers.py
         return handle_torch_function(norm_act, (x,), x, groups, *rest)
-    return norm_act_by_torch(x, groups, *rest) if prefers_torch(x) else functional.norm_act(x, groups, *rest)[0]
+    if not prefers_torch(x):
+        return functional.norm_act(x, groups, *rest)[0]
+    one = groups == x.shape[1] and x.shape[0] == 1  # a batch of one: see instance_norm
+    return norm_act_by_torch(x, 0 if one else groups, *rest)
+
+
+def instance_norm(x, *rest):
+    """F.instance_norm, with its arguments; of one sample it is F.batch_norm.
+
+    On a CPU torch 2.13 differentiates F.instance_norm of one sample wrongly where its cotangent is channels_last.
+    """
+    return (F.batch_norm if x.shape[0] == 1 else F.instance_norm)(x, *rest)
 
 
 def prefers_torch(x) -> bool:
@@ -25,7 +36,7 @@ def prefers_torch(x) -> bool:
     counts for small tensors.
     """
     if torch.compiler.is_compiling():
-        return x.is_cpu
+        return x.is_cpu or torch.compiler.is_exporting()
     if ops.norm_act.norm_act.is_plain(x.device) or not operators_do():
         return True
     return x.numel() <= functional.SMALL and host_counts(x.device)
@@ -95,16 +106,18 @@ class InstanceNormAct2d(nn.InstanceNorm2d):
 
 def instance_norm_act(x, norm, activation, slope):
     """act(norm(x)) of torch's InstanceNorm2d, with what it does to its running statistics in training."""
-    if prefers_torch(x):
-        return reference.activate(nn.InstanceNorm2d.forward(norm, x), activation, slope, inplace=True)
     affine, rest = (norm.weight, norm.bias), (norm.eps, activation, slope)
     if not norm.track_running_stats:
         return norm_act(x, x.shape[1], *affine, None, *rest)
+    running, momentum = (norm.running_mean, norm.running_var), norm.momentum or 0.0  # None is 0, as torch has it
     if not norm.training:
-        return norm_act(x, 0, *affine, torch.stack((norm.running_mean, norm.running_var)).unsqueeze(1), *rest)
+        return norm_act(x, 0, *affine, torch.stack(running).unsqueeze(1), *rest)
+    if prefers_torch(x):
+        y = instance_norm(x, *running, *affine, True, momentum, norm.eps)
+        return reference.activate(y, activation, slope, inplace=True)
     a, moments = functional.norm_act(x, x.shape[1], *affine, None, *rest)
     mean, var = moments.detach().mean(1)  # over the samples
-    count, momentum = x.shape[2:].numel(), norm.momentum or 0.0  # None is 0, as torch has it
+    count = x.shape[2:].numel()
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
     norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), momentum)
     return a

@@ -64,9 +64,9 @@ class CycleGAN(Unpaired):
 
     def generators(self, t):
         a, b, same = t.a, t.b, self.identity > 0
-        t.fake_b, *same_b = t.G_ab(torch.cat([a, b]) if same else a).split(len(a))  # no layer mixes samples
-        t.fake_a, *same_a = t.G_ba(torch.cat([b, a]) if same else b).split(len(b))
-        cycle = (t.G_ba(t.fake_b) - a).abs().mean() + (t.G_ab(t.fake_a) - b).abs().mean()
+        t.fake_a, *same_a = t.G_ba(torch.cat([b, a]) if same else b).split(len(b))  # no layer mixes samples
+        t.fake_b, again_b, *same_b = t.G_ab(torch.cat([a, t.fake_a, b] if same else [a, t.fake_a])).split(len(a))
+        cycle = (t.G_ba(t.fake_b) - a).abs().mean() + (again_b - b).abs().mean()
         loss = least_squares(t.D_a(t.fake_a), 1.0) + least_squares(t.D_b(t.fake_b), 1.0) + self.cycle * cycle
         t.log(cycle=cycle)
         if same:

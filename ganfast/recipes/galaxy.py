@@ -6,9 +6,12 @@ from typing import ClassVar
 
 import torch
 
-from ganfast.data import psf
 from ganfast.data.columns import Images
+from ganfast.data.degradations import gaussian_blur
+from ganfast.data.restoration import richardson_lucy
 from ganfast.recipes.pix2pix import Pix2Pix
+
+FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, over its standard deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,17 @@ class GalaxyGAN(Pix2Pix):
         v = torch.asinh(flux * self.stretch) / math.asinh(self.stretch) if self.stretch else flux
         return v * 2 - 1
 
+    @property
+    def radius(self) -> int:
+        """Pixels from the middle of the widest blur to where it ends."""
+        return math.ceil(3 * self.fwhm_max / FWHM)
+
     def degraded(self, x, drawn, noise):
-        """(blurred and noisy pictures, point spread functions) by uniform [B, 2] and normal numbers like x."""
-        widths = self.fwhm_min + (self.fwhm_max - self.fwhm_min) * drawn[:, 0]
-        sigma = self.noise_min + (self.noise_max - self.noise_min) * drawn[:, 1]
-        kernels = psf.gaussians(widths, psf.radius_of(self.fwhm_max))
-        return self.picture(psf.blur(self.flux(x), kernels) + sigma.view(-1, 1, 1, 1) * noise), kernels
+        """(blurred and noisy pictures, σ [B] of the blur) by uniform [B, 2] and normal numbers like x."""
+        sigma = (self.fwhm_min + (self.fwhm_max - self.fwhm_min) * drawn[:, 0]) / FWHM
+        level = self.noise_min + (self.noise_max - self.noise_min) * drawn[:, 1]
+        blurred = gaussian_blur(self.flux(x), sigma, self.radius)
+        return self.picture(blurred + level.view(-1, 1, 1, 1) * noise), sigma
 
     def pair(self, t):
         return self.degraded(t.x, t.uniform(2), t.normal(*t.x.shape[1:]))[0], t.x
@@ -70,14 +78,9 @@ class GalaxyGAN(Pix2Pix):
         x = columns["x"]
         drawn = torch.rand(len(x), 2, generator=random, device=x.device)
         noise = torch.randn(x.shape, generator=random, device=x.device)
-        return dict(zip(("blurred", "kernels"), self.degraded(x, drawn, noise)))
+        return dict(zip(("blurred", "sigma"), self.degraded(x, drawn, noise)))
 
     def trivial(self, given):
         flux = self.flux(given["blurred"])
-        return {
-            "input": given["blurred"],
-            **{
-                f"richardson-lucy-{steps}": self.picture(psf.richardson_lucy(flux, given["kernels"], steps))
-                for steps in (3, 10, 30)
-            },
-        }
+        found = {n: richardson_lucy(flux, given["sigma"], self.radius, n) for n in (3, 10, 30)}
+        return super().trivial(given) | {f"richardson-lucy-{n}": self.picture(each) for n, each in found.items()}

@@ -2,9 +2,12 @@
 
 import torch
 
+from ganfast.data import Dataset
 from ganfast.data.columns import Spec
 from ganfast.models import ganimation, stargan
-from ganfast.recipes import RECIPES
+from ganfast.recipes import RECIPES, Trained
+from ganfast.training import pictures
+from ganfast.training.showing import Show
 
 DATA = {"x": Spec("images", (3, 16, 32)), "y": Spec("attributes", (4,))}
 
@@ -55,3 +58,29 @@ def test_questions_ask_for_the_attributes_of_others():
     assert recipe.sample(nets, None, given).shape == (3, 3, 16, 32)
     found = recipe.attributes(nets, columns["x"])
     assert found.shape == (3, 4) and found.min() >= 0 and found.max() <= 1
+
+
+def cell(picture, row: int, column: int):
+    """Of a grid of 16×16 pixels that is drawn at twice its size."""
+    return picture[::2, ::2][18 * row :, 18 * column :][:16, :16].astype(int)
+
+
+def test_pictures_show_each_attribute_switched_on_and_steps_between():
+    names = ("hair=black", "hair=red", "age")
+    images, attributes = torch.randint(256, (9, 16, 16, 3), dtype=torch.uint8), torch.rand(9, 3)
+    data = Dataset("faces", images=images, attributes=attributes, names={"attributes": names})
+    for name, rows in ("stargan", 8), ("ganimation", 16):
+        specs = {"x": data.spec("images"), "y": data.spec("attributes")}
+        recipe = RECIPES[name](width=2, blocks=1)
+        trained = Trained(recipe, specs, recipe.networks(specs)).eval()
+        show = Show(trained, [data], 0, {})
+        found = show.picture()
+        assert found.shape == (2 * (rows * 18 - 2), 2 * (4 * 18 - 2), 3)
+        drawn = show.data(0, 8)
+        x, y = (drawn[column] for column in ("images", "attributes"))
+        wanted = torch.stack([torch.zeros(8), torch.ones(8), y[:, 2]], 1)  # the second attribute on
+        made = pictures.to_uint8(trained(x, wanted))
+        assert all(abs(cell(found, row, 2) - made[row]).max() <= 1 for row in range(8))
+        assert abs(cell(found, 3, 0) - pictures.to_uint8(x)[3]).max() == 0
+    last = pictures.to_uint8(trained(x, y.roll(1, 0)))
+    assert all(abs(cell(found, 8 + row, 3) - last[row]).max() <= 1 for row in range(8))

@@ -90,6 +90,8 @@ CONDITIONAL = {
 PAIRED = {
     "pix2pix": RECIPES["pix2pix"](width=4, layers=2),
     "pix2pix instance": RECIPES["pix2pix"](width=4, layers=1, norm="instance", direction="ba", dropout=0.0),
+    "galaxy": RECIPES["galaxy"](width=4, layers=1),
+    "inpaint": RECIPES["inpaint"](width=4, code=6, holes="random"),
 }
 ATTRIBUTES = {
     "stargan": RECIPES["stargan"](width=4, blocks=1, d_steps=2),

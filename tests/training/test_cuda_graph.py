@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from training.games import CPU, FOUR, Counting, images, make, sources_of
+from training.games import CPU, FOUR, GAMES, Counting, images, make, sources_of
 
 from ganfast.errors import InputError
 from ganfast.graphs import WARM_UP
@@ -19,6 +19,7 @@ RECIPES = {
     "wgan-gp resnet": PACKAGE["wgan-gp"](width=8, latent_dim=16, architecture="resnet", d_steps=2),
     "r3gan": PACKAGE["r3gan"](width=8, latent_dim=16),
     **FOUR,
+    "cut": GAMES["cut"],
 }
 
 
