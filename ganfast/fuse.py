@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution, or an InstanceNorm2d without one in front: its path in the model, what stands there, and why it was
+    """One convolution, or InstanceNorm2d without one in front: its path in the model, what stands there, and why it was
     left alone (empty: fused).
     """
 
