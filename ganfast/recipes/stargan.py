@@ -26,7 +26,6 @@ class StarGAN(Recipe):
     telling = ("wasserstein", "cycle", "attributes_fake")
     lr_decay = "late-linear"
     batch = 16
-    sides = 4
 
     width: int = 64
     """features of the first layers"""
