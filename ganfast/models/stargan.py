@@ -69,8 +69,8 @@ class Discriminator(nn.Module):
             layers += [nn.Conv2d(inside, width * 2**k, 4, 2, 1), nn.LeakyReLU(SLOPE)]
             inside = width * 2**k
         self.main = nn.Sequential(*layers)
-        self.conv1 = nn.Conv2d(inside, 1, 3, 1, 1, bias=False)
         self.conv2 = nn.Conv2d(inside, attributes, [side >> depth for side in size], bias=False)
+        self.conv1 = nn.Conv2d(inside, 1, 3, 1, 1, bias=False)  # the last layer is the head, which remedies change
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.main(images)

@@ -1,11 +1,14 @@
 """Recipes that translate images to attributes."""
 
+import pytest
 import torch
 
 from ganfast.data import Dataset
 from ganfast.data.columns import Spec
+from ganfast.errors import InputError
 from ganfast.models import ganimation, stargan
 from ganfast.recipes import RECIPES, Trained
+from ganfast.recipes.remedies import Remedies
 from ganfast.training import pictures
 from ganfast.training.showing import Show
 
@@ -28,6 +31,11 @@ def test_a_discriminator_scores_patches_and_finds_attributes():
     scores, found = stargan.Discriminator((16, 32), 3, 5, 4)(torch.randn(2, 3, 16, 32))
     assert scores.shape == (2, 1, 2, 4) and found.shape == (2, 5)
     assert len(stargan.Discriminator((256, 256), 1, 1, 1).main) == 12  # six layers at most
+    remedies = Remedies(minibatch="stddev")
+    judge = RECIPES["stargan"](width=4, blocks=1, remedies=remedies).build(DATA)["D"]
+    assert type(judge.conv1).__name__ == "MinibatchFeatures" and isinstance(judge.conv2, torch.nn.Conv2d)
+    with pytest.raises(InputError, match="give --minibatch stddev"):
+        RECIPES["ganimation"](remedies=Remedies(minibatch="discrimination"))
 
 
 def test_attributes_are_maps_beside_the_image():
