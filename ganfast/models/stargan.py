@@ -1,6 +1,6 @@
 """StarGAN's networks (Choi et al. 2018, arXiv:1711.09020, appendix) with the state_dict keys of the authors' code.
 
-Their instance norms also keep running statistics, which nothing reads: leave these out of a checkpoint of theirs.
+Their instance norms also keep running statistics, which ``translation.load_published`` leaves out.
 """
 
 import torch

@@ -7,6 +7,7 @@ from ganfast.data import Dataset
 from ganfast.data.columns import Spec
 from ganfast.errors import InputError
 from ganfast.models import ganimation, stargan
+from ganfast.models.translation import load_published
 from ganfast.recipes import RECIPES, Trained
 from ganfast.recipes.remedies import Remedies
 from ganfast.training import pictures
@@ -25,6 +26,14 @@ def test_stargan_has_the_keys_of_the_authors_code():
     assert networks["G"].main[15].weight.shape == (16, 8, 4, 4)
     found = {key for key in networks["D"].state_dict() if not key.startswith("main")}
     assert found == {"conv1.weight", "conv2.weight"} and networks["D"].main[2].weight.shape == (8, 4, 4, 4)
+
+
+def test_stargan_takes_a_published_file(tmp_path):
+    tensors = stargan.Generator(3, 5, 4, 1).state_dict()
+    statistics = {"main.1.running_mean": torch.zeros(4), "main.1.num_batches_tracked": torch.tensor(7)}
+    torch.save(tensors | statistics, tmp_path / "G.pth")
+    found = load_published(stargan.Generator(3, 5, 4, 1), tmp_path / "G.pth").state_dict()
+    assert all(torch.equal(found[key], value) for key, value in tensors.items())
 
 
 def test_a_discriminator_scores_patches_and_finds_attributes():
