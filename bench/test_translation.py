@@ -8,7 +8,8 @@ of `ganfast train`: fp32 without TF32, cuDNN's search.
 
     ganfast   the trainer's step: batches from the loader, averages, pools, norms of gradients; networks fused; on a GPU
               one CUDA graph
-    unfused   the same with torch's layers in the networks: what the fusing is worth
+    unfused   the same with torch's layers in the networks, in NCHW: in channels_last torch 2.13 differentiates
+              InstanceNorm2d wrongly on a CPU
     authors   bench/translation.py: eager PyTorch, fp32, NCHW, Adam's default, a backward() for each discriminator
 """
 
@@ -35,6 +36,7 @@ from ganfast.training.step import Step  # noqa: E402
 # recipe, width, batch
 CASES = [("cyclegan", 8, 1), ("pix2pix", 16, 1)]
 CASES += frame.in_full(*((name, *size) for name in ("cyclegan", "pix2pix") for size in ((16, 1), (16, 4), (64, 1))))
+BOUND = 5e-5  # of the losses of three updates; wrong gradients of the generators were 1e-4 off
 SIDE, IMAGES, SEED = 128, 32, 4
 RECIPES = {"cyclegan": (CycleGAN, {}), "pix2pix": (Pix2Pix, {"dropout": 0.0})}
 NETWORKS = {  # of bench/translation.py, in the order of the recipes'
@@ -89,9 +91,9 @@ def by_ganfast(row, place, name, width, batch):
 
     recipe = Given(width=width, **options)
     loaders = [Loader(Sampler(each, batch, seed=SEED + k), 1, device) for k, each in enumerate(sets)]
-    run = training_state.RunState(
-        loaders, PRECISION(device), seed=5, place=lambda net: net.to(device, memory_format=torch.channels_last)
-    )
+    order = torch.contiguous_format if row == "unfused" else torch.channels_last
+    place_on = lambda network: network.to(device, memory_format=order)  # noqa: E731
+    run = training_state.RunState(loaders, PRECISION(device), seed=5, place=place_on)
     fuse = training_state.fuse
     try:
         if row == "unfused":
@@ -159,6 +161,6 @@ def test_translation(measure, place, case, row):
         if rows["authors"].update is None:
             rows["authors"]()
         error = frame.distance(rows[row].history, rows["authors"].history)
-        assert error <= 5e-3, f"{row} trains something else: losses {error:.2g} from the authors'"
+        assert error <= BOUND, f"{row} trains something else: losses {error:.2g} from the authors'"
 
     measure(rows, make=tuple, check=check, work=work_of(parts, frame.running("fp32", place)))

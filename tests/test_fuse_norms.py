@@ -47,11 +47,13 @@ class Block(nn.Module):
 
 
 @pytest.mark.parametrize("make, fused", [(sequential, 4), (Block, 3), (lambda: cyclegan.Generator(4, 3, 4, 1), 8)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equal_in_training_and_evaluation(make, fused, dtype):
-    net = make().to(dtype)
-    bounds = {"rtol": 1e-9, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-3}
-    assert_same(net, fused_copy(net, fused), torch.randn(2, 4, 8, 8, dtype=dtype), **bounds)
+def test_equal_in_training_and_evaluation(make, fused):
+    net = make()
+    other, x = fused_copy(net, fused), torch.randn(2, 4, 8, 8)
+    for training in (True, False):
+        net.train(training), other.train(training)
+        torch.testing.assert_close(net(x), other(x), rtol=1e-3, atol=1e-4)
+    assert_same(net.double(), other.double(), x.double(), rtol=1e-6, atol=1e-7)  # statistics have seen fp32
 
 
 def test_the_report_names_them():
@@ -116,14 +118,20 @@ def test_errors_are_torchs(make):
     torch.testing.assert_close(single(torch.ones(3, 4, 4)).shape, torch.Size([4, 3, 3]))  # a sample without a batch
 
 
-def test_copies_pickles_and_compiled():
-    net = Block()
+def test_copies_and_pickles():
+    net, x = Block(), torch.randn(2, 4, 8, 8)
     fused = fused_copy(net, 3)
-    x = torch.randn(2, 4, 8, 8)
-    for other in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), torch.compile(fused, backend="aot_eager")):
-        torch.testing.assert_close(other(x), copy.deepcopy(net)(x), rtol=1e-4, atol=1e-5)
+    for other in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+        torch.testing.assert_close(other(x), copy.deepcopy(net)(x))
+
+
+@pytest.mark.slow
+def test_compiled_and_exported():
+    net, x = Block(), torch.randn(2, 4, 8, 8)
+    compiled = torch.compile(fused_copy(net, 3), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), copy.deepcopy(net)(x), rtol=1e-4, atol=1e-5)
     torch.compiler.reset()
-    exported = torch.export.export(fused.eval(), (x,)).module()
+    exported = torch.export.export(fused_copy(net, 3).eval(), (x,)).module()
     torch.testing.assert_close(exported(x), net.eval()(x))
 
 

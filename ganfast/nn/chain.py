@@ -62,13 +62,14 @@ def _run_for_a_penalty(layers, x):
     up to 5 %.
     """
     alone = not torch.compiler.is_compiling() and operators_do() and not _has_any_global_hook()
-    for before, layer in zip((None, *layers), layers):
+
+    def run(layer, x, before):
         behind = type(before) in CONVOLUTIONS and type(layer) is nn.LeakyReLU
         if alone and behind and not extras(before) and not extras(layer) and x.requires_grad:
-            x = torch.ops.aten.leaky_relu_backward.default(x, x.detach(), layer.negative_slope, False)
-        else:
-            x = layer(x)
-    return x
+            return torch.ops.aten.leaky_relu_backward.default(x, x.detach(), layer.negative_slope, False)
+        return layer(x)
+
+    return run_layers(layers, x, run)
 
 
 def _steps(layers) -> list:

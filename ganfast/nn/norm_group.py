@@ -42,11 +42,11 @@ def run_norm(x, norm, act):
     return act(x) if isinstance(act, nn.Module) else reference.activate(x, *act)
 
 
-def run_layers(layers, x):
-    """Layer by layer, but for what :func:`run_norm` takes together."""
+def run_layers(layers, x, run=lambda layer, x, before: layer(x)):
+    """Layer by layer by ``run``, which also gets the layer before, but for what :func:`run_norm` takes together."""
     i = 0
     while i < len(layers):
         norm, act, size = norm_at(layers, i)
-        x = run_norm(x, norm, act) if size else layers[i](x)
+        x = run_norm(x, norm, act) if size else run(layers[i], x, layers[i - 1] if i else None)
         i += size or 1
     return x

@@ -1,6 +1,5 @@
 """norm_act: truth is the reference in fp64, and its against torch's own layers; fast paths, layouts, bits."""
 
-
 import pytest
 import torch
 import torch.nn.functional as F

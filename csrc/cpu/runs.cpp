@@ -1,0 +1,88 @@
+// What normalisation does with a run, for every dtype and activation. Sums of PART elements are fp32, in lanes; parts are
+// merged in double.
+#include "strips.h"
+
+namespace ganfast::cpu {
+namespace {
+
+constexpr int64_t PART = 4096;
+constexpr int STEP = 4;  // vectors whose sums do not wait for each other
+
+// The lanes of v that there are, zeros after.
+GANFAST_INLINE vfloat kept(All, vfloat v) { return v; }
+GANFAST_INLINE vfloat kept(Some some, vfloat v) { return keep(v, some.count); }
+
+// visit(element, lanes, which of STEP) for all vectors of a part
+template <class Visit> GANFAST_INLINE void over_part(int64_t first, int64_t length, Visit visit) {
+  int64_t i = 0;
+  for (; i + STEP * LANES <= length; i += STEP * LANES)
+    for (int k = 0; k < STEP; ++k) visit(first + i + k * LANES, All(), k);
+  over_columns(length - i, [&](int64_t j, auto lanes) __attribute__((always_inline)) { visit(first + i + j, lanes, 0); });
+}
+GANFAST_INLINE double total_of(const vfloat* v) { return sum(sum_of<STEP>(v)); }
+
+template <class T> GANFAST_INLINE void moments_of(const T* y, const Run& run, Moments& moments) {
+  const vfloat zero = splat(get(Some{1}, y + run.first)[0]);
+  for (int64_t done = 0; done < run.length; done += PART) {
+    const int64_t count = std::min(PART, run.length - done);
+    vfloat sums[STEP] = {}, squares[STEP] = {};
+    over_part(run.first + done, count, [&](int64_t i, auto lanes, int k) __attribute__((always_inline)) {
+      sums[k] += kept(lanes, get(lanes, y + i) - zero);
+    });
+    const double mean = total_of(sums) / count;
+    const vfloat middle = splat((float)mean);
+    over_part(run.first + done, count, [&](int64_t i, auto lanes, int k) __attribute__((always_inline)) {
+      const vfloat d = kept(lanes, get(lanes, y + i) - zero - middle);
+      squares[k] += d * d;
+    });
+    moments.add({(double)count, mean, total_of(squares)});
+  }
+  moments.mean += zero[0];
+}
+
+template <class T, int ACT, bool PIXEL>
+GANFAST_INLINE void sums_of(const Inputs& x, const T* g, const Kind& kind, const Run& run, const Column& c, Sums& sums) {
+  for (int64_t done = 0; done < run.length; done += PART) {
+    const int64_t count = std::min(PART, run.length - done);
+    vfloat total[STEP] = {}, along[STEP] = {};
+    over_part(run.first + done, count, [&](int64_t i, auto lanes, int k) __attribute__((always_inline)) {
+      vfloat d;
+      const vfloat u = kept(lanes, u_of<T, ACT, PIXEL>(x, g, kind, lanes, i, 0, c, d));
+      total[k] += u;
+      along[k] += u * d;
+    });
+    sums.add({(double)count, total_of(total), total_of(along)});
+  }
+}
+
+}  // namespace
+
+GANFAST_CLONES void run_moments(const void* y, Kind kind, Run run, Moments& moments) {
+  if (kind.dtype == F16) return moments_of(static_cast<const half_t*>(y), run, moments);
+  if (kind.dtype == BF16) return moments_of(static_cast<const bfloat_t*>(y), run, moments);
+  return moments_of(static_cast<const float*>(y), run, moments);
+}
+GANFAST_CLONES void run_apply(Inputs x, void* a, Kind kind, Run run, Column c) {
+  chosen(kind, x.weight, [&](auto number, auto act, auto pixel) __attribute__((always_inline)) {
+    using T = decltype(number);
+    over_columns(run.length, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+      apply_to<T, act.value, pixel.value>(x, static_cast<T*>(a), kind, lanes, run.first + i, 0, c);
+    });
+  });
+}
+GANFAST_CLONES void run_sums(Inputs x, const void* g, Kind kind, Run run, Column c, Sums& sums) {
+  chosen(kind, x.weight, [&](auto number, auto act, auto pixel) __attribute__((always_inline)) {
+    using T = decltype(number);
+    sums_of<T, act.value, pixel.value>(x, static_cast<const T*>(g), kind, run, c, sums);
+  });
+}
+GANFAST_CLONES void run_gradient(Inputs x, const void* g, Gradients to, Kind kind, Run run, Column c) {
+  chosen(kind, x.weight, [&](auto number, auto act, auto pixel) __attribute__((always_inline)) {
+    using T = decltype(number);
+    over_columns(run.length, [&](int64_t i, auto lanes) __attribute__((always_inline)) {
+      gradient_of<T, act.value, pixel.value>(x, static_cast<const T*>(g), to, kind, lanes, run.first + i, 0, c);
+    });
+  });
+}
+
+}  // namespace ganfast::cpu
