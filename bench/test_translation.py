@@ -2,9 +2,9 @@
 
     pytest bench/test_translation.py --benchmark-only -m "not full"
 
-Images of 128 pixels; a ResNet of nine blocks, a U-Net of seven halvings, discriminators of 70×70 patches. All rows begin
-with the same weights and see the same images; the losses of their first three steps agree. They run under the settings
-of `ganfast train`: fp32 without TF32, cuDNN's search.
+Images of 128 pixels; a ResNet of nine blocks, a U-Net of seven halvings, discriminators of 70×70 patches. All rows
+begin with the same weights and see the same images; the losses of their first three steps agree. They run under the
+settings of `ganfast train`: fp32 without TF32, cuDNN's search.
 
     ganfast   the trainer's step: batches from the loader, averages, pools, norms of gradients; networks fused; on a GPU
               one CUDA graph
@@ -57,9 +57,7 @@ def device_of(place):
 @functools.cache
 def data(name) -> tuple[Dataset, ...]:
     random = torch.Generator().manual_seed(3)
-    first, second = (
-        torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=random) for _ in range(2)
-    )
+    first, second = (torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=random) for _ in range(2))
     if name == "pix2pix":
         return (Dataset("noise", images=first, targets=second),)
     return Dataset("noise", images=first), Dataset("noise", images=second)
@@ -153,7 +151,8 @@ def test_translation(measure, place, case, row):
     with torch.device("meta"):  # to be counted only
         networks = NETWORKS[name](width)
         channels = {key: 6 if name == "pix2pix" and key == "D" else 3 for key in networks}
-        parts = [(net, torch.empty(batch, channels[key], SIDE, SIDE), TIMES[name][key]) for key, net in networks.items()]
+        images = {key: torch.empty(batch, channels[key], SIDE, SIDE) for key in networks}
+        parts = [(network, images[key], TIMES[name][key]) for key, network in networks.items()]
     rows = {key: Row(key, place, *case) for key in dict.fromkeys(["ganfast", row, "authors"])}
 
     def check(found):
