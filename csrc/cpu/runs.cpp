@@ -41,7 +41,14 @@ template <class Visit> GANFAST_INLINE void over_run(const Run& run, Visit visit)
   if (run.length >= LANES) visit(run.first + run.length - LANES, All());
   else visit(run.first, Some{run.length});
 }
-GANFAST_INLINE double total_of(const vfloat* v) { return sum(sum_of<STEP>(v)); }
+GANFAST_INLINE double total_of(const vfloat* v) {
+  const vfloat lanes = sum_of<STEP>(v);
+  double sums[LANES];
+  for (int i = 0; i < LANES; ++i) sums[i] = lanes[i];
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+  return sums[0];
+}
 
 template <class T> GANFAST_INLINE void moments_of(const T* y, const Run& run, Moments& moments) {
   const vfloat zero = splat(get(Some{1}, y + run.first)[0]);
