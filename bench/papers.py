@@ -1,8 +1,9 @@
 """Recipes beside their papers: each trained by its command, scored by `ganfast evaluate`, and drawn.
 
-python bench/papers.py                      train and score what its results lack, then write docs/papers.md
+python bench/papers.py                      train and score what its results lack, then write docs/papers.md and
+                                            docs/translation.md
 python bench/papers.py --only cgan          that recipe's missing runs; --run NAME: that run of it anew
-python bench/papers.py --render             write the page alone
+python bench/papers.py --render             write the pages alone
 
 What is trained and which figures are kept is said by bench/papers/RECIPE.toml; results lie in bench/results/papers.
 """
@@ -20,7 +21,7 @@ from classics import cpu_seconds, ganfast
 from store import revision
 
 ROOT = Path(__file__).resolve().parent.parent
-SHEETS, RESULTS, PAGE = ROOT / "bench/papers", ROOT / "bench/results/papers", ROOT / "docs/papers.md"
+SHEETS, RESULTS = ROOT / "bench/papers", ROOT / "bench/results/papers"
 PICTURES = ROOT / "docs/papers"
 DATA = Path(os.environ.get("GANFAST_TEST_DATA", ROOT.parent / "shared/data"))
 
@@ -86,8 +87,9 @@ def keep_picture(source: Path, target: Path) -> None:
     image.quantize(16 if image.mode == "L" else 128).save(target, optimize=True)
 
 
-def render() -> str:
-    return "\n".join([HEAD, *(section(name, sheet, results(name)) for name, sheet in sheets().items())])
+def render(page: str = "papers") -> str:
+    chosen = {name: sheet for name, sheet in sheets().items() if sheet.get("page", "papers") == page}
+    return "\n".join([HEADS[page], *(section(name, sheet, results(name)) for name, sheet in chosen.items())])
 
 
 def section(name: str, sheet: dict, found: dict) -> str:
@@ -110,6 +112,7 @@ def section(name: str, sheet: dict, found: dict) -> str:
             *(f"ganfast {command}" for command in run.get("then", [])),
         )
     ]
+    told = [f["paper"] for f in figures]
     pictures = [picture_of(name, sheet, run) for run in sheet["runs"]]
     lines = [
         f"## {name}\n",
@@ -118,7 +121,8 @@ def section(name: str, sheet: dict, found: dict) -> str:
         "| Run | CPU s | " + " | ".join(f["what"] for f in figures) + " |",
         "|---" * (2 + len(figures)) + "|",
         *rows,
-        "| the paper | | " + " | ".join(f["paper"] for f in figures) + " |\n",
+        *([] if not any(told) else [f"| the paper | | {' | '.join(told)} |"]),
+        "",
         *([f"Not measured yet: {', '.join(missing)}.\n"] if missing else []),
         *([sheet["seen"].strip() + "\n"] if "seen" in sheet else []),
         *(f"![{name}: {path.stem}](papers/{path.name})\n" for path in pictures if path.exists()),
@@ -130,15 +134,24 @@ def shown(figure: dict, value: float | None) -> str:
     return "" if value is None else format(value, figure["format"])
 
 
-HEAD = """# Recipes beside their papers
+WRITTEN = """Written by `python bench/papers.py` from `bench/papers/*.toml` and `bench/results/papers/*.json`; do not
+edit it by hand.
+"""
+HEADS = {
+    "papers": f"""# Recipes beside their papers
 
-Written by `python bench/papers.py` from `bench/papers/*.toml` and `bench/results/papers/*.json`; do not edit it by
-hand.
-
+{WRITTEN}
 Labels, codes and encoders: what each recipe's paper measures, measured here by `ganfast evaluate` after minutes on one
 CPU thread, far shorter than any paper trains. CPU s are those of training. One seed each unless several stand there:
 small differences say nothing.
-"""
+""",
+    "translation": f"""# Image to image
+
+{WRITTEN}
+What recipes that are given pictures make of rows that they were not trained on, unless it is said otherwise, after
+minutes on one CPU thread, beside trivial answers ([scores.md](scores.md)). CPU s are those of training; one seed each.
+""",
+}
 
 
 def main() -> None:
@@ -155,7 +168,8 @@ def main() -> None:
                 found = results(name) | {run["name"]: measured}
                 RESULTS.mkdir(exist_ok=True)
                 (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(render())
+    for page in HEADS:
+        (ROOT / f"docs/{page}.md").write_text(render(page))
 
 
 if __name__ == "__main__":

@@ -26,4 +26,4 @@ def check_choices(options) -> None:
         words = typing.get_args(literal)
         if value not in words:
             flag = field.name.replace("_", "-")
-            raise InputError(f"{field.name} must be {' or '.join(words)}, got {value!r} (--{flag}).")
+            raise InputError(f"{field.name} must be {' or '.join(map(str, words))}, got {value!r} (--{flag}).")

@@ -43,6 +43,27 @@ def parse_classes(text: str, names: tuple[str, ...]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def parse_attributes(text: str, names: tuple[str, ...]) -> list[tuple[str, list[tuple[int, float]]]]:
+    """``hair=black,beard=0,hair=blond+age=0.5`` → [("hair=black", [(0, 1.0)]), …]: what each output switches to what.
+
+    An attribute alone is switched to 1.
+    """
+    found = []
+    for part in map(str.strip, text.split(",")):
+        switches = []
+        for each in map(str.strip, part.split("+")):
+            name, _, value = (each, "", "1") if each in names else each.rpartition("=")
+            try:
+                switches.append((names.index(name), float(value)))
+            except ValueError:
+                raise InputError(
+                    f"--attributes {text}: {each!r} is not an attribute: give some of {', '.join(names)}, with a "
+                    f"number as in {names[0]}=0.5 or alone, joined by + for one output."
+                ) from None
+        found.append((part, switches))
+    return found
+
+
 def parse_grid(text: str) -> tuple[int, int]:
     """``8x4`` → (columns, rows)."""
     columns, x, rows = text.lower().partition("x")

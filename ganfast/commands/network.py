@@ -7,7 +7,7 @@ from ganfast.errors import InputError
 from ganfast.recipes import Trained
 from ganfast.training import TrainOptions
 
-GIVEN = ("labels", "attributes", "images")  # what a command can make or read for a recipe
+GIVEN = ("labels", "attributes", "images", "maps")  # what a command can make or read for a recipe
 
 
 def load(path: Path, device: str, direction: str | None = None, domain: str | None = None) -> Trained:

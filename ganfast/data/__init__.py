@@ -16,6 +16,7 @@ from ganfast.data.columns import (
     Column,
     Images,
     Labels,
+    Maps,
     Points,
     Samples,
     Spec,
@@ -29,7 +30,7 @@ from ganfast.data.sampler import Sampler
 
 __all__ = [
     "Attributes", "Audio", "Captions", "Clips", "Column", "DataOptions", "Dataset", "Images", "Labels", "Loader",
-    "Points", "Sampler", "Samples", "Spec", "Tokens", "match", "open_dataset", "pack",
+    "Maps", "Points", "Sampler", "Samples", "Spec", "Tokens", "match", "open_dataset", "pack",
 ]  # fmt: skip
 
 

@@ -11,9 +11,11 @@ from ganfast.errors import InputError
 COLUMNS = {
     "images": ("images", (torch.uint8,), 4),
     "targets": ("images", (torch.uint8,), 4),
+    "maps": ("maps", (torch.uint8,), 4),
     "points": ("points", (torch.float32,), 2),
     "labels": ("labels", (torch.int64,), 1),
     "attributes": ("attributes", (torch.float32,), 2),
+    "identities": ("identities", (torch.int64,), 1),
     "captions": ("captions", (torch.uint8,), 2),
     "tokens": ("tokens", (torch.int64,), 2),
     "audio": ("audio", (torch.int16, torch.float32), 2),
@@ -24,9 +26,11 @@ COLUMNS = {
 ADVICE = {
     "images": "give a folder, zip, IDX or array of images",
     "targets": "give pairs: pictures side by side with --layout ab, or --data A --data-b B with equal names",
+    "maps": "give --data A --data-b B, where B holds label maps of equal names: palette or grey pictures of classes",
     "points": "give a .npy of floats [N, D], or gaussians:ring8",
     "labels": "put each class into a folder of its own, or add dataset.json",
-    "attributes": "add dataset.json with a vector for each file",
+    "attributes": "choose fields of dataset.json or metadata.csv with --attributes, or add a vector for each file",
+    "identities": "add dataset.json or metadata.csv with the field identity",
     "captions": "add metadata.csv with the columns file_name and text",
     "tokens": "give an .npz with tokens int64 [N, T]",
     "audio": "give an .npz with audio int16 [N, T]",
@@ -57,11 +61,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Column:
-    """A recipe's request for a column: ``column`` of the data set number ``source`` (0: --data, 1: --data-b)."""
+    """A recipe's request for a column: ``column`` of the data set number ``source`` (0: --data, 1: --data-b).
+
+    ``single``: the recipe is about one picture, and the data set has no other.
+    """
 
     kind: ClassVar[str]
     column: str = ""
     source: int = 0
+    single: bool = False
 
     def __post_init__(self):
         if not self.column:
@@ -72,6 +80,12 @@ class Images(Column):
     """fp32 [B, C, H, W] in [−1, 1], channels_last."""
 
     kind = "images"
+
+
+class Maps(Column):
+    """int64 [B, H, W]: the class 0 … K−1 of each pixel of an image."""
+
+    kind = "maps"
 
 
 class Points(Column):
@@ -139,6 +153,10 @@ def match(recipe: str, columns: dict[str, Column], sources: list) -> dict[str, S
             raise InputError(
                 f"recipe {recipe} needs {column.column}, and {data.name} has none{f' ({why})' if why else ''}: "
                 f"{ADVICE[column.column]}."
+            )
+        if column.single and len(data) != 1:
+            raise InputError(
+                f"recipe {recipe} is about one picture, and {data.name} has {len(data)}: give one of them."
             )
         specs[name] = data.spec(data.column_of(column))
     return specs

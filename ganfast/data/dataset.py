@@ -15,9 +15,10 @@ class Dataset:
 
     Args:
         name: short name for run directories, such as ``digits`` or ``noto-emoji-64``.
-        columns: images, targets (the images' partners) uint8 [N, H, W, C]; points, attributes float32 [N, D]; labels
-            int64 [N] in 0 … K−1; captions uint8 [N, T] (UTF-8, padded with zeros); tokens int64 [N, T]; audio int16 or
-            float32 [N, T]; clips uint8 [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
+        columns: images, targets (the images' partners) uint8 [N, H, W, C]; maps (classes of pixels) uint8 [N, H, W, 1];
+            points, attributes float32 [N, D]; labels, identities (who is seen) int64 [N] in 0 … K−1; captions uint8
+            [N, T] (UTF-8, padded with zeros); tokens int64 [N, T]; audio int16 or float32 [N, T]; clips uint8
+            [N, T, H, W, C]. The first one is what ``samples``, ``kind`` and ``shape`` mean.
         names: of the classes (``{"labels": ("cat", "dog")}``) or of the attributes.
         skipped: names of the files that ``skip_bad`` left out.
         notes: sentences on what was done on reading that a person would want to know.
@@ -26,6 +27,9 @@ class Dataset:
 
     Raises InputError where lengths, dtypes or ranks are others.
     """
+
+    whole: "Dataset | None" = None
+    """of pictures that are cropped: all of them, of which a Sampler may take crops at random places"""
 
     def __init__(
         self,
@@ -47,6 +51,8 @@ class Dataset:
             _check(f"{name}: {column}", column, values, len(self))
         if self.labels is not None and "labels" not in self.names:
             self.names["labels"] = tuple(map(str, range(int(self.labels.max()) + 1))) if len(self) else ()
+        if "maps" not in self.names and "maps" in self.columns:
+            self.names["maps"] = tuple(map(str, range(int(self.columns["maps"].max()) + 1)))
         for column, given in self.names.items():
             _check_names(f"{name}: {column}", column, self.columns[column], given)
 
@@ -85,11 +91,33 @@ class Dataset:
         """How many classes the labels have; 0 without labels."""
         return len(self.names.get("labels", ()))
 
+    def cropped(self, height: int, width: int) -> "Dataset":
+        """The centre of all pictures, as views of these; ``whole`` are those that were cropped."""
+        names = pictures_of(self)
+        sizes = {tuple(self.columns[name].shape[1:3]) for name in names}
+        if len(sizes) != 1 or any(high < height or wide < width for high, wide in sizes):
+            held = ", ".join(f"{wide}×{high}" for high, wide in sizes) or "none"
+            raise InputError(
+                f"{self.name}: crops of {width}×{height} pixels need pictures of one size, no smaller, got {held}"
+            )
+        ((high, wide),) = sizes
+        top, left = (high - height) // 2, (wide - width) // 2
+        columns = dict(self.columns)
+        for name in names:
+            columns[name] = columns[name][:, top : top + height, left : left + width]
+        found = Dataset(
+            self.name, names=self.names, skipped=self.skipped, absent=self.absent, notes=self.notes, **columns
+        )
+        found.whole = self
+        return found
+
     def spec(self, column: str) -> Spec:
         """What a network has to know of a column."""
         kind, shape = COLUMNS[column][0], tuple(self.columns[column].shape[1:])
         if kind == "images":
             shape = (shape[2], *shape[:2])
+        elif kind == "maps":
+            shape = shape[:2]
         elif kind == "clips":
             shape = (shape[3], *shape[:3])
         elif kind == "audio":
@@ -106,6 +134,11 @@ class Dataset:
         for column, values in self.columns.items():
             digest.update((values if column == "labels" else values[rows]).contiguous().numpy().tobytes())
         return "x".join(map(str, (len(self), *self.shape))) + "-" + digest.hexdigest()[:16]
+
+
+def pictures_of(data: Dataset) -> list[str]:
+    """The columns of pictures [N, H, W, C]."""
+    return [name for name in data.columns if COLUMNS[name][2] == 4]
 
 
 def _check(title: str, column: str, values: Tensor, count: int) -> None:

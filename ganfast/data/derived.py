@@ -1,5 +1,6 @@
-"""Sources that are made of another one: ``stacked:SRC``, ``few:N:SRC``, ``edges:SRC``, ``users:K:SRC``, …"""
+"""Sources that are made of another one: ``part:train:SRC``, ``few:N:SRC``, ``stacked:SRC``, ``edges:SRC``, …"""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,14 +15,29 @@ from ganfast.data.users import users
 from ganfast.errors import InputError
 
 STRETCH = 8192  # rows at once
+TENTH = 10  # of so many rows part:test: has one
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What follows a word: whatever ``form`` matches, in words and by an example."""
+
+    form: str
+    words: str
+    example: str
+
+
+NUMBER = Argument(r"0*[1-9]\d*", "a whole number above 0", "10")
+PART = Argument("train|test", "train or test", "train")
 
 
 @dataclass(frozen=True)
 class Derived:
-    """``make(base, number)``; ``numbered``: the word has a number, as few:10:SRC."""
+    """``make(base, argument)`` is a data set, or ``rows(base, argument)`` are those of the base that it has."""
 
-    make: Callable[[Dataset, int], Dataset]
-    numbered: bool = False
+    make: Callable[[Dataset, int | str], Dataset] | None = None
+    rows: Callable[[Dataset, int | str], torch.Tensor] | None = None
+    argument: Argument | None = None
     channels: int | None = None
     """what the base is read with"""
 
@@ -31,23 +47,51 @@ def split(source: str) -> tuple[str, str]:
     word, colon, rest = source.partition(":")
     if not colon or word not in DERIVED:
         return "", source
-    if not DERIVED[word].numbered:
+    wanted = DERIVED[word].argument
+    if wanted is None:
         return f"{word}:", rest
-    number, colon, rest = rest.partition(":")
-    if not (number.isdecimal() and int(number) and colon and rest):
-        raise InputError(f"{source}: give a whole number above 0 and a source, as {word}:10:digits")
-    return f"{word}:{number}:", rest
+    argument, _, rest = rest.partition(":")
+    if not (re.fullmatch(wanted.form, argument) and rest):
+        raise InputError(f"{source}: give {wanted.words} and a source, as {word}:{wanted.example}:digits")
+    return f"{word}:{argument}:", rest
+
+
+def parsed(prefix: str) -> tuple[Derived, str, int | str]:
+    """(what it is, its word, its argument) of a prefix that ``split`` found."""
+    word, argument, *_ = (*prefix.split(":"), "")
+    return DERIVED[word], word, int(argument) if argument.isdecimal() else argument
+
+
+def rows(prefix: str, base: Dataset) -> torch.Tensor | None:
+    """Which rows of ``base`` it has, in their order; None of what has others."""
+    kind, _, argument = parsed(prefix)
+    return kind.rows and kind.rows(base, argument)
 
 
 def make(prefix: str, base: Dataset) -> Dataset:
     """What ``prefix`` makes of ``base``."""
-    word, number, *_ = (*prefix.split(":"), "")
-    made = DERIVED[word].make(base, int(number or 0))
+    kind, word, argument = parsed(prefix)
+    if kind.rows:
+        chosen = kind.rows(base, argument)
+        check_ram(f"{prefix}{base.name}", sum(len(chosen) * values[:1].nbytes for values in base.columns.values()))
+        columns = {name: values[chosen] for name, values in base.columns.items()}
+        made = Dataset(f"{word}-{base.name}", names=base.names, absent=base.absent, skipped=base.skipped, **columns)
+    else:
+        made = kind.make(base, argument)
     made.notes = (*base.notes, *made.notes)
     return made
 
 
-def few(base: Dataset, count: int) -> Dataset:
+def part(base: Dataset, which: str) -> torch.Tensor:
+    """The rows 0, 10, 20, … are the test, all others are for training; identities, where the data has them."""
+    rows = torch.arange(len(base))
+    chosen = rows[(base.columns.get("identities", rows) % TENTH == 0) == (which == "test")]
+    if not len(chosen):
+        raise InputError(f"part:{which}:{base.name}: nothing is left of {len(base)} rows; give more data")
+    return chosen
+
+
+def few(base: Dataset, count: int) -> torch.Tensor:
     """``count`` rows of each class, drawn without replacement by a fixed seed; the same for everyone."""
     if base.labels is None:
         raise InputError(f"few:{count}:{base.name}: needs labels, of which it takes {count} rows each")
@@ -58,9 +102,7 @@ def few(base: Dataset, count: int) -> Dataset:
         raise InputError(
             f"few:{count}:{base.name}: class {short[0]} has fewer than {count} rows; give a smaller number"
         )
-    chosen = torch.stack([found[:count] for found in rows], 1).flatten()  # class by class in turn
-    columns = {name: values[chosen] for name, values in base.columns.items()}
-    return Dataset(f"few-{base.name}", names=base.names, **columns)
+    return torch.stack([found[:count] for found in rows], 1).flatten()  # class by class in turn
 
 
 def edges(base: Dataset, _: int = 0) -> Dataset:
@@ -90,9 +132,10 @@ def stack(base: Dataset, _: int) -> Dataset:
 
 
 DERIVED = {
+    "part": Derived(rows=part, argument=PART),
     "stacked": Derived(stack, channels=1),
-    "few": Derived(few, numbered=True),
+    "few": Derived(rows=few, argument=NUMBER),
     "edges": Derived(edges),
     "negatives": Derived(negatives),
-    "users": Derived(users, numbered=True),
+    "users": Derived(users, argument=NUMBER),
 }

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ganfast.data import splits, tables
-from ganfast.data.images import Frame, half_width, halves, header, is_grey, naming, to_frame, upright
+from ganfast.data.images import Frame, half_width, halves, header, is_grey, naming, to_frame, to_map, upright
 from ganfast.data.labels import Companions, from_folders
 from ganfast.data.options import DataOptions
 from ganfast.data.rows import Rows, Survey
@@ -24,6 +24,7 @@ class EncodedImages(Rows):
     source: str
     layout: str | None = None  # ab or ba: both sides of a pair lie in each picture
     transposed = False
+    bring = staticmethod(to_frame)  # a picture into a frame
 
     def open(self, index: int) -> BinaryIO:
         """One file for reading."""
@@ -36,7 +37,7 @@ class EncodedImages(Rows):
     def picture(self, index: int, needed: int | None = None) -> Image.Image:
         """One file as an upright image."""
         with self.open(index) as file:
-            image = upright(file, needed)
+            image = upright(file, None if self.pictures == ("maps",) else needed)  # shrinking mixes classes
         return image.transpose(Image.Transpose.TRANSPOSE) if self.transposed else image
 
     def survey(self) -> Survey:
@@ -54,6 +55,11 @@ class EncodedImages(Rows):
     def halve(self, layout: str) -> None:
         self.layout, self.pictures = layout, ("images", "targets")
 
+    def as_maps(self) -> None:
+        if self.layout:
+            raise InputError(f"{self.source}: --layout {self.layout} is of pictures; give label maps as --data-b")
+        self.bring, self.pictures = to_map, ("maps",)
+
     def transpose(self) -> None:
         self.transposed = True
 
@@ -61,7 +67,7 @@ class EncodedImages(Rows):
         with self.naming(index):
             image = self.picture(index, max(frame.height, frame.width))
             sides = halves(image) if self.layout else (image,)
-            return tuple(to_frame(side, frame) for side in (sides[::-1] if self.layout == "ba" else sides))
+            return tuple(self.bring(side, frame) for side in (sides[::-1] if self.layout == "ba" else sides))
 
 
 class ImageFiles(EncodedImages):
@@ -72,12 +78,14 @@ class ImageFiles(EncodedImages):
     """
 
     def __init__(self, tree: Tree, options: DataOptions):
-        self.tree, self.source, self.name, self.notes = tree, tree.source, tree.name, []
+        self.tree, self.name, self.notes = tree, tree.name, []
+        self.source = f"{tree.source}/{tree.inside.rstrip('/')}" if tree.inside else tree.source
         paths = [path for path in tree.names if kind_of(path) is None]
         if not paths:
             raise InputError(f"{self.source}: holds no images")
         self.root = self._descend(paths, options.split)
         self.paths = [path for path in paths if path.startswith(self.root)]
+        self.fields, self.unused = options.attributes or "", ""
         self.found, table = self._table()
         if options.skip_unlabelled:
             self._skip_unlabelled()
@@ -117,11 +125,12 @@ class ImageFiles(EncodedImages):
             if folder in places and (rank := tables.rank(name)) is not None:
                 ranked.append((rank, places[folder], name, folder))
         for rank, _, name, folder in sorted(ranked):
-            table = tables.read(self.tree, name)
+            table = tables.read(self.tree, name, self.fields)
             if table is not None:
                 found = table.find([tables.ways(path, folder, self.root) for path in self.paths])
                 if rank < tables.CERTAIN or any(found.labelled()):
                     return found, name
+                self.unused = self.unused or table.why
         return None, ""
 
     def _skip_unlabelled(self) -> None:
@@ -140,7 +149,7 @@ class ImageFiles(EncodedImages):
         return len(self.paths)
 
     def title(self, index: int) -> str:
-        return self.paths[index]
+        return self.paths[index].removeprefix(self.tree.inside)
 
     def open(self, index: int) -> BinaryIO:
         path = self.paths[index]
@@ -151,6 +160,9 @@ class ImageFiles(EncodedImages):
     def companions(self, kept: np.ndarray) -> Companions:
         """What the table says; where it says nothing of labels, classes from first-level folders."""
         found = Companions() if self.found is None else self.found.companions(kept)
+        if self.fields and "attributes" not in found.columns:
+            why = found.absent.get("attributes") or self.unused or "no table beside the images has fields"
+            raise InputError(f"{self.source}: --attributes {self.fields}: {why}")
         if self.found is not None and not self.found.table.silent:
             return found
         by_folder = from_folders([self.names[k] for k in kept])

@@ -35,6 +35,10 @@ class Frame:
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
 
+    def shape_of(self, column: str) -> tuple[int, int, int]:
+        """Of a picture in this column: maps have one channel."""
+        return (*self.shape[:2], 1) if column == "maps" else self.shape
+
 
 @contextlib.contextmanager
 def pillows_limit():
@@ -154,6 +158,30 @@ def to_frame(image: Image.Image, frame: Frame) -> np.ndarray:
         padded.paste(image, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
         image = padded
     return np.asarray(image).reshape(frame.shape)
+
+
+def to_map(image: Image.Image, frame: Frame) -> np.ndarray:
+    """A picture whose values are classes, cropped or padded (class 0), of the nearest pixels: uint8 [height, width, 1].
+
+    Of a palette they are its indices. InputError where there is more than one channel or a class beyond 255.
+    """
+    if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
+        raise InputError(
+            f"a picture of mode {image.mode}; label maps are palette or grey, and their values are classes"
+        )
+    classes = np.asarray(image)
+    if classes.max() > 255 or classes.min() < 0:
+        raise InputError(f"classes from {classes.min()} to {classes.max()}; they lie in 0 … 255")
+    size, image = (frame.width, frame.height), Image.fromarray(classes.astype(np.uint8))
+    if frame.fit == "crop":
+        image = _central(image, *size)
+    inner = _inside(image.size, size) if frame.fit == "pad" else size
+    image = image.resize(inner, Image.Resampling.NEAREST)
+    if inner != size:
+        padded = Image.new("L", size)
+        padded.paste(image, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+        image = padded
+    return np.asarray(image)[..., None]
 
 
 def _central(image: Image.Image, width: int, height: int) -> Image.Image:

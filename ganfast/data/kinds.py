@@ -15,7 +15,7 @@ from ganfast.data.numpy_files import open_array
 from ganfast.data.options import DataOptions
 from ganfast.data.rows import Rows
 from ganfast.data.side_files import kind_of
-from ganfast.data.trees import COMPRESSED, File, Folder, Tar, Tree, Zip, opener_of
+from ganfast.data.trees import COMPRESSED, File, Folder, Tar, Tree, Zip, opener_of, split_path
 from ganfast.errors import InputError
 
 Opener = Callable[[Path, DataOptions], Rows | Dataset]
@@ -37,7 +37,12 @@ def open_path(path: Path, options: DataOptions) -> Rows | Dataset:
     """What lies at ``path``; InputError says what it is where it cannot be read."""
     if path.is_dir():
         return open_tree(Folder(path), options)
-    kind = kind_of_file(path)
+    place, inside = split_path(path)
+    kind = kind_of_file(place)
+    if inside and kind not in (ZIP, TAR):
+        raise InputError(f"{path}: {place} is {kind.title}; only a .zip or .tar has folders inside it")
+    if inside:
+        return open_tree((Zip if kind is ZIP else Tar)(place), options, inside)
     if isinstance(kind.open, str):
         raise InputError(f"{path}: {kind.title}; {kind.open}")
     return kind.open(path, options)
@@ -73,9 +78,11 @@ def _is_image(path: Path) -> bool:
         return path.suffix.lower() in Image.registered_extensions()
 
 
-def open_tree(tree: Tree, options: DataOptions) -> Rows | Dataset:
-    """The data set in a folder or an archive, by the first layout that finds something there."""
+def open_tree(tree: Tree, options: DataOptions, inside: str = "") -> Rows | Dataset:
+    """The data set in a folder or an archive, or ``inside`` one, by the first layout that finds something there."""
     try:
+        if inside:
+            tree.enter(inside)
         for find, open_found in LAYOUTS:
             found = find(tree)
             if found:
@@ -138,6 +145,7 @@ AGAIN = "fetch it again"
 
 IDX = Kind("an IDX file", "ubyte .idx", (), _open_idx)
 TAR = Kind("a tar file", ".tar .tar.gz .tgz .tar.bz2 .tar.xz", ((257, b"ustar"),), _in_tree(Tar))
+ZIP = Kind("a zip file", ".zip", ((0, b"PK\3\4"), (0, b"PK\5\6")), _in_tree(Zip))
 IMAGE = Kind("an image", "", (), lambda path, options: ImageFiles(File(path), options))
 EMPTY = Kind("an empty file", "", (), AGAIN)
 UNKNOWN = Kind(
@@ -149,7 +157,7 @@ KINDS = (
     Kind("an array", ".npy", ((0, b"\x93NUMPY"),), open_array),
     Kind("an archive of arrays", ".npz", ((0, b"PK\3\4"), (0, b"PK\5\6")), open_array),
     Kind("weights or tensors that torch.save wrote", ".pt .pth .ckpt", ((0, b"PK\3\4"),), CONVERT),
-    Kind("a zip file", ".zip", ((0, b"PK\3\4"), (0, b"PK\5\6")), _in_tree(Zip)),
+    ZIP,
     Kind("a packed data set", ".safetensors", ((8, b"{"),), _open_packed),
     Kind("a parquet file", ".parquet", ((0, b"PAR1"),), _open_parquet),
     TAR,

@@ -37,15 +37,17 @@ class Loader:
         rank, ranks = share
         size = sampler.batch // ranks
         self.rows = slice(rank * size, (rank + 1) * size)
-        held = sampler.dataset.columns
+        held = sampler.source.columns
         self.columns = {name: held[name] for name in (held if columns is None else columns)}
         self.resident = sum(values.nbytes for values in self.columns.values()) <= resident
         self.on_device = {name: v.to(device) for name, v in self.columns.items()} if self.resident else {}
-        shapes = {name: (v.shape[1:], v.dtype) for name, v in self.columns.items()}
-        self.buffers = {  # flips, and indices into the columns, or the rows themselves
+        seen = sampler.dataset.columns
+        shapes = {name: (seen[name].shape[1:], values.dtype) for name, values in self.columns.items()}
+        corners = {"corners": ((2,), torch.int64)} if sampler.window else {}
+        self.buffers = {  # flips, and indices into the columns and corners of crops, or the rows themselves
             name: torch.zeros(per_step, size, *shape, dtype=dtype, device=device)
             for name, (shape, dtype) in {
-                "flips": ((), torch.bool), **({"rows": ((), torch.int64)} if self.resident else shapes)
+                "flips": ((), torch.bool), **({"rows": ((), torch.int64), **corners} if self.resident else shapes)
             }.items()
         }  # fmt: skip
         self.waited = 0.0
@@ -82,8 +84,8 @@ class Loader:
         """The k-th batch of the step: its columns on the device, as :func:`decode` makes them."""
         flips = self.buffers["flips"][k] if self.sampler.flip else None
         if self.resident:
-            rows = self.buffers["rows"][k]
-            found = {name: values.index_select(0, rows) for name, values in self.on_device.items()}
+            rows, corners = self.buffers["rows"][k], self.buffers["corners"][k] if self.sampler.window else None
+            found = {name: self.sampler.take(name, values, rows, corners) for name, values in self.on_device.items()}
         else:
             found = {name: self.buffers[name][k] for name in self.columns}
         return {name: decode(name, values, flips) for name, values in found.items()}
@@ -106,12 +108,20 @@ class Loader:
     def _gather(self, position: int, buffers: dict[str, Tensor]) -> None:
         """Write this rank's rows from ``position`` on into buffers in the host's memory."""
         drawn = self.sampler.draw(position, self.per_step * self.sampler.batch)
-        rows, flips = (each.view(self.per_step, self.sampler.batch)[:, self.rows] for each in drawn)
+        rows, flips, corners = (
+            each.view(self.per_step, self.sampler.batch, *each.shape[1:])[:, self.rows] for each in drawn
+        )
         if self.resident:
             buffers["rows"].copy_(rows)
+            if self.sampler.window:
+                buffers["corners"].copy_(corners)
         else:
             for name, values in self.columns.items():
-                torch.index_select(values, 0, rows.reshape(-1), out=buffers[name].flatten(0, 1))
+                into = buffers[name].flatten(0, 1)
+                if into.shape[1:] == values.shape[1:]:
+                    torch.index_select(values, 0, rows.reshape(-1), out=into)
+                else:
+                    into.copy_(self.sampler.take(name, values, rows.reshape(-1), corners.flatten(0, 1)))
         buffers["flips"].copy_(flips)
 
 

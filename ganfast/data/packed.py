@@ -38,22 +38,26 @@ def write_rows(rows: Rows, dest: Path, frame: Frame, skip_bad: bool, progress: b
     with _writing(dest) as file, ExitStack() as stack:
         others = [stack.enter_context(TemporaryFile(dir=dest.parent)) for _ in rows.pictures[1:]]
 
-        def head(kept: np.ndarray, room: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
-            beside, shape = rows.companions(kept), (len(kept), *frame.shape)
-            layout = dict.fromkeys(rows.pictures, ("uint8", shape)) | _layout(beside.columns)
+        def head(kept: np.ndarray, classes: int, room: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
+            beside = rows.companions(kept)
+            layout = {column: ("uint8", (len(kept), *frame.shape_of(column))) for column in rows.pictures}
+            layout |= _layout(beside.columns)
             order = (*rows.pictures, *beside.columns)
-            return header(layout, order, rows.name, len(rows), beside.names, beside.absent, room), beside.columns
+            names = beside.names | ({"maps": tuple(map(str, range(classes)))} if "maps" in rows.pictures else {})
+            return header(layout, order, rows.name, len(rows), names, beside.absent, room), beside.columns
 
-        room = len(head(np.arange(len(rows)))[0]) + BLOCK  # fewer rows have fewer names, most of the time
+        room = len(head(np.arange(len(rows)), 256)[0]) + BLOCK  # fewer rows have fewer names, most of the time
+        classes = 0
         file.write(bytes(room))
         for index, row in decoded(rows, frame, skip_bad, progress):
             for out, picture in zip((file, *others), row):
                 out.write(picture.tobytes())
+            classes = max(classes, int(row[-1].max()) + 1)
             kept.append(index)
         for other in others:
             other.seek(0)
             shutil.copyfileobj(other, file, 2**20)
-        written, columns = head(np.array(kept), room)
+        written, columns = head(np.array(kept), classes, room)
         for column in _layout(columns):
             _append(file, columns[column])
         _move(file, room, len(written))

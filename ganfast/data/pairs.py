@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ganfast.data.files import ImageFiles
-from ganfast.data.images import Frame, check_proportions, to_frame
+from ganfast.data.images import Frame, check_proportions
 from ganfast.data.labels import Companions
 from ganfast.data.rows import Rows, Survey
 from ganfast.data.tables import normal
@@ -48,10 +48,14 @@ class PairedFiles(Rows):
 
     def survey(self) -> Survey:
         own, others = self.images.survey(), self.targets.survey()
-        return Survey(own.sizes, max(own.channels, others.channels))
+        return Survey(own.sizes, own.channels if "maps" in self.pictures else max(own.channels, others.channels))
 
     def halve(self, layout: str) -> None:
         check_layout(layout, self.targets.source)
+
+    def as_maps(self) -> None:
+        self.targets.as_maps()
+        self.pictures = ("images", "maps")
 
     def transpose(self) -> None:
         self.images.transpose(), self.targets.transpose()
@@ -62,7 +66,7 @@ class PairedFiles(Rows):
             with files.naming(k):
                 image = files.picture(k, max(frame.height, frame.width))
                 found.append(image.size)
-                pictures.append(to_frame(image, frame))
+                pictures.append(files.bring(image, frame))
         with self.targets.naming(self.partner[index]):
             check_proportions(*found)
         return tuple(pictures)

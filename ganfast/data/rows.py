@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ganfast.data.dataset import Dataset
 from ganfast.data.images import Frame
 from ganfast.data.labels import Companions
-from ganfast.data.options import SIZES, DataOptions, parse_size, size_word
+from ganfast.data.options import SIZES, DataOptions, parse_load_size, parse_size, size_word
 from ganfast.errors import InputError
 
 DARK = 16  # images without a value of at least this are nearly black
@@ -41,7 +41,7 @@ class Rows:
     default_size: int | None = None  # None: from the images
     reshaped = False  # whether --shape made images of flat rows
     pictures: tuple[str, ...] = ("images",)
-    """the columns that a row has a picture of: images, and targets of pairs"""
+    """the columns that a row has a picture of: images, and targets or maps of pairs"""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -59,6 +59,10 @@ class Rows:
     def halve(self, layout: str) -> None:
         """Take the halves of each picture for a pair: images and targets from left to right (ab) or reversed (ba)."""
         raise NotImplementedError
+
+    def as_maps(self) -> None:
+        """Take the pictures for label maps, of pairs the partners."""
+        raise InputError(f"{self.name}: label maps are palette or grey pictures in files; give these")
 
     def transpose(self) -> None:
         """Swap rows and columns of every image."""
@@ -84,6 +88,7 @@ def settle(rows: Rows, options: DataOptions) -> Frame:
     """What to decode to: the size and channels asked for, else the size that most images allow and their channels."""
     rows.check_channels(options.channels)
     size = parse_size(options.size or rows.default_size)
+    size = parse_load_size(options.load_size, size) or size
     survey = rows.survey()
     if size is None:
         size = _usual_size(rows, survey.sizes)
@@ -123,11 +128,11 @@ def _rectangle(width: int, height: int, short: int) -> str:
     return size_word(*((short, long) if width > height else (long, short)))
 
 
-def _advised(error: InputError) -> InputError:
+def advised(error: InputError) -> InputError:
     return InputError(f"{error}; remove or mend it, or give --skip-bad, which skips and counts such files")
 
 
-def _none_left(rows: Rows) -> InputError:
+def none_left(rows: Rows) -> InputError:
     return InputError(f"{rows.name}: none of its {len(rows)} files is an image that can be used")
 
 
@@ -159,13 +164,13 @@ def decoded(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> Iterato
                     good += 1
                     yield index, result
                 elif not skip_bad:
-                    raise _advised(result) from result
+                    raise advised(result) from result
             bar.update(len(results))
     finally:
         bar.close()
         pool.shutdown(wait=True, cancel_futures=True)
     if not good:
-        raise _none_left(rows)
+        raise none_left(rows)
 
 
 def _take(queue: deque, count: int) -> list:
@@ -191,9 +196,9 @@ def in_ram(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> tuple[Da
     arrays = rows.ready(frame)
     kept = np.arange(len(rows))
     if arrays is None:
-        shape = (len(rows), *frame.shape)
-        check_ram(rows.name, int(np.prod(shape, dtype=object)) * len(rows.pictures))
-        arrays = [np.empty(shape, np.uint8) for _ in rows.pictures]
+        shapes = [(len(rows), *frame.shape_of(column)) for column in rows.pictures]
+        check_ram(rows.name, sum(math.prod(shape) for shape in shapes))
+        arrays = [np.empty(shape, np.uint8) for shape in shapes]
         kept = []
         for index, row in decoded(rows, frame, skip_bad, progress):
             for array, picture in zip(arrays, row):

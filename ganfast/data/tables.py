@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from ganfast.data import attributes as named
 from ganfast.data.images import naming
 from ganfast.data.labels import Companions, captions, from_array, without_labels
 from ganfast.data.trees import Tree
@@ -21,6 +22,7 @@ from ganfast.errors import InputError
 # names of columns in tables, the first of them that is there
 FILE_NAMES = ("file_name", "filename", "image_id", "file", "image", "path", "id")
 LABELS = ("label", "labels", "class", "class_name", "category", "target")
+IDENTITIES = ("identity", "person", "subject")
 CAPTIONS = ("text", "caption", "captions", "description", "prompt")
 
 
@@ -30,7 +32,7 @@ class Table:
 
     title: str
     columns: dict[str, dict[str, object]] = field(default_factory=dict)
-    """"labels", "captions" → {path: value}; "attributes" → {path: [values]}"""
+    """"labels", "identities", "captions" → {path: value}; "attributes" → {path: [values]}"""
     names: list[str] | None = None
     """of the classes by number, or of the attributes that labels are"""
     attributes: list[str] = field(default_factory=list)
@@ -65,7 +67,12 @@ class Found:
         if self.table.why:
             return without_labels(self.table.why)
         found = Companions()
-        for name, make in (("captions", self._captions), ("attributes", self._attributes), ("labels", self._labels)):
+        for name, make in (
+            ("captions", self._captions),
+            ("attributes", self._attributes),
+            ("identities", self._identities),
+            ("labels", self._labels),
+        ):
             values = [self.columns[name][k] for k in kept] if name in self.columns else []
             if values:
                 found |= self._column(name, values, make)
@@ -92,16 +99,23 @@ class Found:
             raise InputError("has attributes that are NaN or infinite")
         return Companions({"attributes": array}, {"attributes": tuple(self.table.attributes)})
 
+    def _identities(self, values: list) -> Companions:
+        found = from_array(_as_array(values), len(values))
+        return Companions({"identities": found.columns["labels"]}, {"identities": found.names["labels"]})
+
     def _captions(self, values: list) -> Companions:
         return Companions({"captions": captions(values)})
 
 
-def read(tree: Tree, name: str) -> Table | None:
-    """The table in the file ``name``; None where it is about something else. What is damaged says why."""
+def read(tree: Tree, name: str, fields: str = "") -> Table | None:
+    """The table in the file ``name``; None where it is about something else. What is damaged says why.
+
+    ``fields`` are those that are the attributes, by default all that are numbers (``attributes.of_records``).
+    """
     title, place = PurePosixPath(name).name, rank(name)
     try:
         with naming(title):
-            table = READERS[place][1](tree.read(name), title)
+            table = READERS[place][1](tree.read(name), title, fields)
             nothing = Table(title, why=f"{title} names no file with a label", silent=True)
             return nothing if table is None and place < CERTAIN else table
     except InputError as error:
@@ -129,18 +143,29 @@ def ways(path: str, folder: str, root: str) -> tuple[str, ...]:
 # -- dataset.json ------------------------------------------------------------------------------------------------------
 
 
-def read_dataset_json(content: bytes, title: str) -> Table:
-    """{"labels": [["path", label], …] or {"path": label} or null, "names": ["…", …]}; further entries are ignored.
+def read_dataset_json(content: bytes, title: str, fields: str = "") -> Table:
+    """{"labels": [["path", label], …] or {"path": label} or null, "names": ["…", …]}; or a list of records.
 
     A label is a whole number, a string, a float or a vector of numbers, alike for all files. ``names`` (or "classes")
-    names the classes by number, or the attributes.
+    names the classes by number, or the attributes. Records with the name of a file, under any key, are read like the
+    rows of metadata.jsonl. Further entries are ignored.
     """
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         return Table(title, why=f"{title} is not valid JSON ({error})")
-    if not isinstance(found, dict) or "labels" not in found:
+    entries = found if isinstance(found, dict) else {"": found}
+    if "labels" not in entries or fields:
+        lists = [rows for rows in entries.values() if isinstance(rows, list) and rows]
+        tables = [_of_rows(rows, title, fields) for rows in lists if all(isinstance(row, dict) for row in rows)]
+        if any(tables):
+            return next(filter(None, tables))
+    if "labels" not in entries:
         return Table(title, why=f'{title} has no "labels"', silent=True)
+    return _of_labels(entries, title)
+
+
+def _of_labels(found: dict, title: str) -> Table:
     lists = [found[key] for key in ("names", "classes") if isinstance(found.get(key), list)]
     given = found["labels"] or []
     entries = list(map(list, given.items())) if isinstance(given, dict) else given
@@ -158,48 +183,53 @@ def _is_entry(entry: object) -> bool:
 # -- metadata.csv, .tsv, .jsonl ----------------------------------------------------------------------------------------
 
 
-def read_csv(content: bytes, title: str) -> Table | None:
+def read_csv(content: bytes, title: str, fields: str = "") -> Table | None:
     text = _text(content)
     if not text.strip():
         return None
     first = text.splitlines()[0]
     delimiter = max("\t,;", key=first.count)  # the first of those that occur as often
     rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
-    return _of_rows([{key: value for key, value in row.items() if isinstance(key, str)} for row in rows], title)
+    return _of_rows([{key: value for key, value in row.items() if isinstance(key, str)} for row in rows], title, fields)
 
 
-def read_jsonl(content: bytes, title: str) -> Table | None:
+def read_jsonl(content: bytes, title: str, fields: str = "") -> Table | None:
     rows = [json.loads(line) for line in _text(content).splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         return None
-    return _of_rows(rows, title)
+    return _of_rows(rows, title, fields)
 
 
-def _of_rows(rows: list[dict], title: str) -> Table | None:
-    """A table out of rows with the name of a file: its label, its caption, numbers as attributes."""
+def _of_rows(rows: list[dict], title: str, fields: str) -> Table | None:
+    """A table out of rows with a file's name: label, identity, caption, and as attributes ``fields`` or all numbers."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     by_word = {key.strip().lower(): key for key in reversed(keys)}
-    file, label, caption = (
-        next((by_word[word] for word in words if word in by_word), None) for words in (FILE_NAMES, LABELS, CAPTIONS)
+    file, label, identity, caption = (
+        next((by_word[word] for word in words if word in by_word), None)
+        for words in (FILE_NAMES, LABELS, IDENTITIES, CAPTIONS)
     )
     if file is None or not rows:
         return None
     rows = [row for row in rows if isinstance(row.get(file), str) and row[file]]
     paths = [normal(row[file]) for row in rows]
     columns: dict[str, dict] = {}
-    if label is not None:
-        values = _alike([row.get(label) for row in rows])
-        columns["labels"] = {p: v for p, v in zip(paths, values) if v is not None}
+    for name, key in (("labels", label), ("identities", identity)):
+        values = _alike([row.get(key) for row in rows])
+        columns[name] = {p: v for p, v in zip(paths, values) if v is not None}
     if caption is not None:
         columns["captions"] = {p: row[caption] for p, row in zip(paths, rows) if isinstance(row.get(caption), str)}
-    numbers = {
-        key: list(map(_number, (row.get(key) for row in rows))) for key in keys if key not in (file, label, caption)
-    }
-    numbers = {key: values for key, values in numbers.items() if values and None not in values}
-    if numbers:
-        columns["attributes"] = dict(zip(paths, map(list, zip(*numbers.values()))))
+    others = [key for key in keys if key not in (file, label, identity, caption)]
+    names, values = named.of_records(rows, fields) if fields else _numbers(rows, others)
+    columns["attributes"] = dict(zip(paths, values))
     columns = {name: values for name, values in columns.items() if values}
-    return Table(title, columns, attributes=list(numbers), silent=label is None) if columns else None
+    return Table(title, columns, attributes=names, silent=label is None) if columns else None
+
+
+def _numbers(rows: list[dict], keys: list[str]) -> tuple[list[str], list[list[float]]]:
+    """Those of ``keys`` that are numbers in all rows, and these."""
+    numbers = {key: [_number(row.get(key)) for row in rows] for key in keys}
+    numbers = {key: values for key, values in numbers.items() if values and None not in values}
+    return [*numbers], [list(row) for row in zip(*numbers.values())]
 
 
 def _alike(values: list) -> list:
@@ -225,7 +255,7 @@ def _number(value: object) -> float | None:
 # -- CelebA ------------------------------------------------------------------------------------------------------------
 
 
-def read_celeba(content: bytes, title: str) -> Table | None:
+def read_celeba(content: bytes, title: str, fields: str = "") -> Table | None:
     """list_attr_celeba.txt: how many files, the names of the attributes, then a file and its numbers in every line."""
     lines = [line.split() for line in _text(content).splitlines() if line.strip()]
     names = lines[1] if len(lines) > 2 else []
@@ -235,6 +265,8 @@ def read_celeba(content: bytes, title: str) -> Table | None:
         return Table(title, why=f"{title} is not CelebA's list of attributes ({error})")
     if not rows or any(len(values) != len(names) for values in rows.values()):
         return Table(title, why=f"{title} is not CelebA's list of attributes, its lines differ in length")
+    if fields:
+        return _of_rows([{"file": path, **dict(zip(names, values))} for path, values in rows.items()], title, fields)
     return Table(title, {"attributes": rows}, attributes=names, silent=True)
 
 
@@ -249,7 +281,7 @@ def _like(starts: tuple[str, ...], *ends: str) -> Callable[[str], bool]:
 LABELLING = ("label", "train", "caption")
 
 # whether a file's name in lower case is that of a table, the first ones first, and how it is read
-READERS: tuple[tuple[Callable[[str], bool], Callable[[bytes, str], Table | None]], ...] = (
+READERS: tuple[tuple[Callable[[str], bool], Callable[[bytes, str, str], Table | None]], ...] = (
     (_named("dataset.json"), read_dataset_json),
     (_named("metadata.csv", "metadata.tsv"), read_csv),
     (_named("metadata.jsonl"), read_jsonl),

@@ -11,11 +11,12 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from ganfast.data.dataset import slug
+from ganfast.data.side_files import kind_of
 from ganfast.errors import InputError
 
 MAX_BYTES = 2**28  # of one file that is read whole; a zip member that claims more is not worth the memory
@@ -28,6 +29,23 @@ class Tree:
     source: str
     name: str
     names: list[str]
+    inside = ""
+    """the folder that the person named, with a slash at its end; "" for all of it"""
+
+    def enter(self, inside: str) -> None:
+        """Keep the files of one folder, or one file, and what lies right in the folders above: tables of labels."""
+        above = ("", *(inside[: end + 1] for end, letter in enumerate(inside) if letter == "/"))
+        own = [name for name in self.names if name == inside or name.startswith(f"{inside}/")]
+        if not own:
+            here = sorted(
+                {name[len(above[-1]) :].partition("/")[0] for name in self.names if name.startswith(above[-1])}
+            )
+            listed = ", ".join(here[:12]) + ", …" * (len(here) > 12) or "nothing"
+            raise InputError(f"{self.source}: has no {inside}; {above[-1] or 'it'} holds {listed}")
+        self.inside = above[-1] if own == [inside] else f"{inside}/"
+        tables = [name for name in self.names if name[: name.rfind("/") + 1] in above and kind_of(name) == "tables"]
+        self.names = sorted({*own, *tables})
+        self.name = slug(PurePosixPath(inside).stem if own == [inside] else PurePosixPath(inside).name)
 
     def open(self, name: str) -> BinaryIO:
         """One file for reading, seekable."""
@@ -166,6 +184,16 @@ class Tar(Tree):
 
     def close(self) -> None:
         self.file.close()
+
+
+def split_path(path: Path) -> tuple[Path, str]:
+    """(what lies on the disk, the path inside it) of ``pictures.zip/cats``; (path, "") of any other path."""
+    for place in path.parents:
+        if place.is_file():
+            return place, path.relative_to(place).as_posix()
+        if place.exists():
+            break
+    return path, ""
 
 
 def opener_of(file: BinaryIO):

@@ -4,10 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,7 +14,9 @@ from ganfast.metrics import cache
 from ganfast.metrics.lenet import LeNet, fitted, normalise
 from ganfast.models.inception import InceptionV3
 from ganfast.models.mobilenet import MobileNetV2
+from ganfast.models.published import fitting, read
 from ganfast.models.squeezenet import SqueezeNet
+from ganfast.models.vgg import VGG16
 from ganfast.models.vit import DINOv2
 
 BATCH = 64  # images at once
@@ -27,6 +26,7 @@ KNOWN = {
     "Mixed_7c.branch_pool.conv.weight": ("inception", InceptionV3),
     "features.18.0.weight": ("mobilenet", MobileNetV2),
     "fire9.conv3x3_2.weight": ("squeezenet", SqueezeNet),
+    "conv4_1.weight": ("vgg16", VGG16),
 }
 
 
@@ -77,10 +77,10 @@ def published(path: str | Path, device: str | torch.device = "cpu") -> Network:
     """The network of the weights at ``path``, known by the names of its tensors.
 
     A .safetensors, .npz or .pth file (read without running code) of Inception-v3 (pt_inception-2015-12-05, as
-    pytorch-fid and torch-fidelity have it), MobileNetV2 (torchvision), SqueezeNet 1.0 (the published Caffe model) or
-    DINOv2 ViT-S, -B or -L/14 (Meta). Raises InputError where it is none of these.
+    pytorch-fid and torch-fidelity have it), MobileNetV2 (torchvision), SqueezeNet 1.0 (the published Caffe model),
+    VGG16 up to conv4_1 (Caffe's names) or DINOv2 ViT-S, -B or -L/14 (Meta). Raises InputError where it is none of these.
     """
-    return built(path, read(Path(path).expanduser())).to(device)
+    return built(path, read(path)).to(device)
 
 
 def built(path: str | Path, tensors: dict[str, Tensor]) -> Network:
@@ -93,43 +93,13 @@ def built(path: str | Path, tensors: dict[str, Tensor]) -> Network:
     if not found:
         raise InputError(
             f"--features {path}: holds no network that is known here ({', '.join(list(tensors)[:3])}, …): give "
-            "weights of Inception-v3 (as pytorch-fid names them), MobileNetV2, SqueezeNet 1.0 or DINOv2 ViT-S/B/L."
+            "weights of Inception-v3 (as pytorch-fid names them), MobileNetV2, SqueezeNet 1.0, VGG16 or DINOv2 ViT-S/B/L."
         )
     name, make = found[0]
     with torch.device("meta"):  # draws no random numbers for weights that are replaced
         module = make()
-    tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-    try:
-        module.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"--features {path}: does not fit {name} ({reason}): give the published file.") from None
+    fitting(module, tensors, name, f"--features {path}", assign=True)
     return Network(name, module.eval().requires_grad_(False), cache.digest(module.state_dict()))
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of weights, by name; nothing in it is run."""
-    if not path.is_file():
-        raise InputError(f"--features {path} is not there: give a .safetensors, .npz or .pth file of weights.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
-        raise unreadable(path, error) from None
-    except Exception as error:  # pickle.UnpicklingError, and whatever else a damaged file raises
-        raise unreadable(path, error) from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise InputError(f"--features {path}: is no dictionary of tensors: save the state_dict of the network.")
-    return found
-
-
-def unreadable(path: Path, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"--features {path}: no readable file of weights ({reason}): give .safetensors, .npz or .pth.")
 
 
 # -- features of images ------------------------------------------------------------------------------------------------

@@ -2,13 +2,8 @@
 
 from torch import Tensor, nn
 
-
-def initialize(module: nn.Module, std: float = 0.02) -> None:
-    """In place: convolutions N(0, std²), biases 0."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, 0.0, std)
-            nn.init.zeros_(layer.bias)
+from ganfast.models import norms
+from ganfast.models.dcgan import initialize
 
 
 class ResidualBlock(nn.Module):
@@ -48,14 +43,14 @@ class Generator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """images [B, C, H, W] → scores [B, 1, H', W'], one for each patch (Isola et al. 2017); 70×70 with three layers."""
 
-    def __init__(self, channels: int = 3, width: int = 64, layers: int = 3):
+    def __init__(self, channels: int = 3, width: int = 64, layers: int = 3, norm: norms.Norm = "instance"):
         super().__init__()
         found = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         features = width
         for k in range(1, layers + 1):
             after = width * min(2**k, 8)
-            down = nn.Conv2d(features, after, 4, 2 if k < layers else 1, 1)
-            found += [down, nn.InstanceNorm2d(after), nn.LeakyReLU(0.2)]
+            down = nn.Conv2d(features, after, 4, 2 if k < layers else 1, 1, bias=norm == "instance")
+            found += [down, norms.layer(norm, after), nn.LeakyReLU(0.2)]
             features = after
         self.model = nn.Sequential(*found, nn.Conv2d(features, 1, 4, 1, 1))
         initialize(self)

@@ -74,8 +74,15 @@ class Recipe:
     """the columns of the data, by the name that the turn gives them"""
     averaged: ClassVar[tuple[str, ...]] = ("G",)
     """the networks that ``sample`` needs: exponential moving averages of them are shown, saved and exported"""
-    given: ClassVar[Mapping[str, Column | Spec]] = {}
-    """what ``sample`` needs besides z: a column of the data (y: Labels()), or a Spec of the recipe's own (codes)"""
+    given: ClassVar[Mapping[str, Column | Spec | Callable[[Mapping[str, Spec]], Spec]]] = {}
+    """what ``sample`` needs besides z: a column of the data (y: Labels()), or a Spec of the recipe's own (codes), which
+    may depend on those of the data"""
+    answer: ClassVar[str] = ""
+    """the column that ``sample`` should give where images are given: the true ones are compared with it"""
+    sides: ClassVar[int] = 0
+    """of what the sides of a given image are multiples, where it may be of any size; 0: it has the size of the data"""
+    between: ClassVar[bool] = False
+    """whether attributes between those of two images mean what lies between: steps from one to the other are shown"""
     telling: ClassVar[tuple[str, ...]] = ()
     """the figures that the progress bar shows beside the losses"""
     lr_decay: ClassVar[str] = "none"
@@ -86,6 +93,9 @@ class Recipe:
     """numbers in a latent vector z; 0 where nothing is drawn"""
     judges: ClassVar[tuple[str, ...]] = ()
     """the networks whose first argument is samples and whose result is scores: what remedies change"""
+
+    choices: ClassVar[tuple[str, ...]] = ("direction", "domain")
+    """the options of which a trained recipe has learned every value, so that ``load`` may set them anew"""
 
     lr: float = 2e-4
     """Adam's learning rate"""
@@ -153,6 +163,9 @@ class Recipe:
         """Who moves, in this order, at each step."""
         raise NotImplementedError(f"{type(self).__name__} has no players")
 
+    def begin(self, networks: Mapping[str, nn.Module]) -> None:
+        """Load published weights, in place, into networks that a run begins with; a trained recipe needs none."""
+
     def state(self, data: Mapping[str, Spec]) -> dict[str, Tensor | float]:
         """Numbers that last from step to step and are saved, by the name that ``t.state`` gives them."""
         return {}
@@ -160,6 +173,17 @@ class Recipe:
     def sample(self, nets: Mapping[str, nn.Module], z: Tensor | None, given: Mapping[str, Tensor]) -> Tensor:
         """Samples from latents z [B, latent_dim] and what is ``given``, by the averaged networks in evaluation mode."""
         return nets["G"](z)
+
+    def question(self, columns: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
+        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise.
+
+        What else ``trivial`` needs may be there, too.
+        """
+        return {name: columns[name] for name in self.given}
+
+    def trivial(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Simple answers by name, to be compared with: the given image itself."""
+        return {"input": next(given[name] for name in self.given if given[name].ndim == 4)}
 
     # what some can do besides, by the averaged networks in evaluation mode; one that is not overridden raises
 
@@ -183,6 +207,10 @@ class Recipe:
         """Logits [B, K] of samples x: of the data's classes, or of categories that the recipe has found itself."""
         raise NotImplementedError(f"{type(self).__name__} does not classify")
 
+    def attributes(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
+        """Attributes [B, A] that the networks find in samples x, in the numbers of the data."""
+        raise NotImplementedError(f"{type(self).__name__} finds no attributes")
+
     def bound(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """A lower bound [B] on log p(x) in nats."""
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
@@ -198,6 +226,10 @@ class Recipe:
     def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """Scores [B, K]: how much each of K users likes samples x."""
         raise NotImplementedError(f"{type(self).__name__} knows no users")
+
+    def distances(self, images: Tensor, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the recipe's own losses say of images, beside a batch of the data, by name."""
+        raise NotImplementedError(f"{type(self).__name__} measures no distances")
 
     def realism(self, nets: Mapping[str, nn.Module], x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """Numbers [B], 0 at most: how real the discriminator finds samples x of what was given."""
@@ -248,4 +280,6 @@ def scores(discriminator: nn.Module, real: Tensor, fake: Tensor, merge: bool = F
 def spec_of(recipe: Recipe, name: str, specs: Mapping[str, Spec]) -> Spec:
     """The Spec of what sampling is given under ``name``."""
     wanted = recipe.given[name]
-    return wanted if isinstance(wanted, Spec) else specs[name]
+    if isinstance(wanted, Column):
+        return specs[name]
+    return wanted if isinstance(wanted, Spec) else wanted(specs)

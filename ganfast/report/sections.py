@@ -70,7 +70,7 @@ def samples(facts: Facts) -> str:
     strip = ""
     if len(over_time) > 1:
         items = "".join(f"<li>{image(picture, when)}{when.partition(', ')[2]}</li>" for when, _, picture in over_time)
-        same = "pictures" if "images" in facts.given else "latents"
+        same = "pictures" if {"images", "maps"} & facts.given.keys() else "latents"
         left_out = len(facts.pictures) > len(over_time)
         some = f" {len(over_time)} of {len(facts.pictures)} pictures are in this page." if left_out else ""
         strip = (
@@ -130,7 +130,8 @@ def charts(names: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def scores(facts: Facts) -> str:
     """What ``ganfast evaluate`` kept."""
-    if not facts.scores and "images" in facts.given:  # evaluate compares what is drawn from latents
+    known = facts.recipe and facts.recipe.answer and not any(each.source for each in facts.recipe.columns.values())
+    if not facts.scores and "images" in facts.given and not known:  # evaluate needs to be told what to compare with
         return ""
     if not facts.scores:
         hint = command(["ganfast", "evaluate", str(facts.run)])
@@ -150,7 +151,11 @@ def score_cards(metric: str, rows: list[dict]) -> list[str]:
     )
     table = tables.of_values({SCORES.get(name, words(name)): rounded(value) for name, value in numbers.items()})
     values, floors = numbers_of(newest.get("values")), numbers_of(newest.get("floors"))
-    if values:
+    if trivial := newest.get("trivial"):
+        answers = {"generated": values, **{name: numbers_of(found) for name, found in trivial.items()}}
+        beside = [{"score": name, **{who: of.get(name) for who, of in answers.items()}} for name in values]
+        table = tables.of_rows(["score", *answers], beside) + table
+    elif values:
         beside = [{"score": name, "generated": n, "real images": floors.get(name)} for name, n in values.items()]
         table = tables.of_rows(["score", "generated", "real images"], beside) + table
     numbers = values or numbers

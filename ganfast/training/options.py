@@ -17,8 +17,8 @@ class Sources:
     """What is trained on: the first options of the help."""
 
     data: str
-    """digits, gaussians:ring8 or :grid25, stacked:SRC, few:N:SRC, edges:SRC, negatives:SRC, users:K:SRC, or a folder,
-    zip, tar, IDX, .npy, .npz or packed file"""
+    """digits, gaussians:ring8 or :grid25, part:train:SRC, few:N:SRC, stacked:SRC, edges:SRC, negatives:SRC,
+    users:K:SRC, or a folder, zip, tar, ZIP/folder, IDX, .npy, .npz or packed file"""
     data_b: str | None = None
     """the second set of unpaired images, or a folder or zip of the images' partners by equal names"""
     flip: bool = False

@@ -1,12 +1,15 @@
 """Samples as PNG files: a grid of images, or a map of where points fall."""
 
+import colorsys
 import os
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganfast.data import Spec
 from ganfast.files import replacing
 
 
@@ -30,6 +33,15 @@ def fitted(images: Tensor, height: int, width: int) -> Tensor:
     top, left = (height - tall) // 2, (width - across) // 2
     scaled = F.interpolate(images, (tall, across))
     return F.pad(scaled, (left, width - across - left, top, height - tall - top))  # 0 is mid-grey
+
+
+def of_given(values: Tensor, spec: Spec) -> Tensor:
+    """Images [B, C, H, W] as they are; of maps [B, H, W] a colour for each class, the first one black."""
+    if spec.kind != "maps":
+        return values
+    hues = [colorsys.hsv_to_rgb(k / max(spec.classes - 1, 1), 0.7, 1.0) for k in range(spec.classes - 1)]
+    colours = torch.tensor([(0.0, 0.0, 0.0), *hues]) * 2 - 1
+    return colours[values].movedim(3, 1)
 
 
 GAP = 2  # pixels between the cells of a grid

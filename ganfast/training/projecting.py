@@ -123,8 +123,3 @@ def descend(
         adam.step()
         after()
     return best * scale, lowest
-
-
-def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Peak signal-to-noise ratios [N] in dB of images in [−1, 1]: 10 log₁₀(2² / mean squared error)."""
-    return 10 * torch.log10(4 / pixels(targets)(images).clamp(min=1e-10))

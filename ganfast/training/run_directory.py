@@ -192,10 +192,10 @@ def read_options(run: Path) -> dict:
     return found
 
 
-def data_of(about: dict) -> str | None:
-    """The data of a run by its options.json: where its files lay, else the same word from here."""
-    word = about.get("options", {}).get("data")
-    source = about.get("data", {}).get("source")
+def data_of(about: dict, which: str = "data") -> str | None:
+    """The data of a run, or its data_b, by its options.json: where its files lay, else the same word from here."""
+    word = about.get("options", {}).get(which)
+    source = about.get(which, {}).get("source")
     return source if source and exists(source) else word
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ganfast import models
 from ganfast.data import Dataset, sampler
 from ganfast.recipes import Trained
+from ganfast.recipes.trained import DTYPES
 
 # Rows in every call of a network, empty places filled with zeros: the vendor's kernels, and with them a sample's
 # last bits, depend on how many there are and on its place among them, never on its neighbours
@@ -69,10 +70,12 @@ def places(seeds: Iterable[int]) -> list[int]:
 def decode(trained: Trained, tensors: Mapping[str, Tensor], make: Callable[..., Tensor] | None = None) -> Tensor:
     """The samples of ``tensors`` by the names of the arguments, a block of rows at a time, on the CPU.
 
-    Of images that are given, which are large and lie where nobody counts seeds, one at a time.
+    Others, which a recipe's question has for its trivial answers, are left out. Of images that are given, which are
+    large and lie where nobody counts seeds, one at a time.
     """
+    tensors = {name: tensors[name] for name in trained.arguments}
     count = len(next(iter(tensors.values())))
-    block = 1 if any(spec.kind == "images" for spec in trained.given.values()) else BLOCK
+    block = 1 if any(spec.kind in ("images", "maps") for spec in trained.given.values()) else BLOCK
     parts = []
     for start in range(0, count, block):
         rows = {name: tensor[start : start + block] for name, tensor in tensors.items()}
@@ -131,7 +134,7 @@ def fill(trained: Trained, seeds: Sequence[int]) -> dict[str, Tensor]:
         if spec.kind == "labels":
             found[name] = torch.tensor([seed % max(spec.classes, 1) for seed in seeds])
         else:
-            found[name] = torch.zeros(len(seeds), *spec.shape)
+            found[name] = torch.zeros(len(seeds), *spec.shape, dtype=DTYPES.get(spec.kind, torch.float32))
     return found
 
 

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ganfast.data import Dataset, Sampler
+from ganfast.data.attributes import switched, titles
 from ganfast.recipes import Trained
 from ganfast.training import landscape, pictures, sampling
+from ganfast.training.answers import given_of
 
 SEEDS = 64  # samples of a grid
 POINTS = 2500  # samples of a map
 COLUMNS = 8
 ROWS = 10  # classes at most
+SWITCHES = 24  # attributes that are switched on
 TRAVERSAL = torch.linspace(-2, 2, COLUMNS)  # of a code
 
 
@@ -23,10 +26,10 @@ class Show:
 
     Without conditions: a grid of 64 seeds. By labels: a row for each class, a column for each seed. By attributes that
     are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the data has it,
-    target. Autoencoders: a row of real samples and one of their reconstructions below. Recipes that work in
-    steps: a row for each step of the first eight seeds; recipes of pairs: both of each. Points: real and generated
-    ones, in the plane over level lines and gradients of ``networks["D"]`` where that scores points alone; it stays as
-    it is.
+    target; by images and attributes: input, and output with each attribute switched on. Autoencoders: a row of real
+    samples and one of their reconstructions below. Recipes that work in steps: a row for each step of the first eight
+    seeds; recipes of pairs: both of each. Points: real and generated ones, in the plane over level lines and gradients
+    of ``networks["D"]`` where that scores points alone; it stays as it is.
     """
 
     def __init__(self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module]):
@@ -57,8 +60,8 @@ class Show:
 
     def picture(self) -> np.ndarray:
         kinds = {spec.kind: name for name, spec in self.trained.given.items()}
-        if "images" in kinds:
-            return self.translations(kinds["images"])
+        if asked := kinds.get("images") or kinds.get("maps"):
+            return self.translations(asked)
         if "labels" in kinds or "attributes" in kinds:
             samples = self.conditions(kinds)
         else:
@@ -101,17 +104,36 @@ class Show:
         return torch.cat(rows)
 
     def translations(self, name: str) -> np.ndarray:
-        """Rows of input, output and, for pairs, target."""
-        trained = self.trained
-        column = trained.recipe.columns[name]
-        data = self.data(column.source, SEEDS // 2)
-        inputs = data[column.column]
-        outputs = sampling.sample(trained, range(len(inputs)), None, {name: inputs})
-        shown = [inputs, outputs]
-        if partner := {"images": "targets", "targets": "images"}.get(column.column):
-            shown += [data[partner]] if partner in data else []
+        """Rows of input, output and, where it is known, the true answer."""
+        recipe, batches = self.trained.recipe, {}
+        for each, column in recipe.columns.items():
+            rows = self.data(column.source, SEEDS // 2)
+            batches[each] = rows[self.sources[column.source].column_of(column)]
+        kinds = {spec.kind: each for each, spec in self.trained.given.items()}
+        if "attributes" in kinds:
+            return self.switches(batches, name, kinds["attributes"])
+        given = given_of(self.trained, batches, torch.Generator(self.trained.device).manual_seed(self.seed))
+        shown = [pictures.of_given(given[name].cpu(), self.trained.given[name]), sampling.decode(self.trained, given)]
+        asked = recipe.columns[name].source if name in recipe.columns else 0
+        if recipe.answer and recipe.columns[recipe.answer].source == asked:
+            shown.append(batches[recipe.answer])
         images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
-        return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
+        return pictures.picture_of(images, len(shown) * min(COLUMNS // 2, len(images) // len(shown)))
+
+    def switches(self, batches: dict[str, Tensor], name: str, attribute: str) -> np.ndarray:
+        """Rows of input and output with each attribute switched on; below, steps from its own to those of another."""
+        images, own = batches[name][:COLUMNS].cpu(), batches[attribute][:COLUMNS]
+        names = titles(self.trained.given[attribute])
+        asked = torch.stack([switched(own, names, k) for k in spread(len(names), SWITCHES)], 1)
+        if self.trained.recipe.between:
+            to = torch.linspace(0, 1, asked.shape[1])[:, None]
+            steps = own[:, None].lerp(own.roll(1, 0)[:, None], to)
+            images, asked = images.repeat(2, 1, 1, 1), torch.cat([asked, steps])
+        each = asked.shape[1]
+        given = {name: images.repeat_interleave(each, 0), attribute: asked.flatten(0, 1)}
+        made = sampling.decode(self.trained, given).unflatten(0, (-1, each))
+        rows = torch.cat([images[:, None], made], 1)
+        return pictures.picture_of(rows.flatten(0, 1), 1 + each)
 
     def reconstructions(self) -> Tensor:
         x = self.real(COLUMNS)
@@ -119,7 +141,7 @@ class Show:
             return torch.cat([x, self.trained.reconstruct(x.to(self.trained.device)).cpu()])
 
 
-def spread(classes: int) -> list[int]:
-    """At most ROWS classes, evenly spaced."""
-    count = min(classes, ROWS)
+def spread(classes: int, most: int = ROWS) -> list[int]:
+    """At most so many classes, evenly spaced."""
+    count = min(classes, most)
     return [round(k * (classes - 1) / max(count - 1, 1)) for k in range(count)]

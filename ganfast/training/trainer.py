@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganfast.data import Dataset, Loader, Sampler, match, open_dataset
-from ganfast.data.options import data_fields, parse_size, size_word
+from ganfast.data.options import data_fields, parse_load_size, parse_size, size_word
 from ganfast.data.sources import place_of
 from ganfast.errors import InputError
 from ganfast.nn import synchronize
@@ -32,6 +32,11 @@ from ganfast.training.showing import Show
 from ganfast.training.state import RunState
 from ganfast.training.step import Step
 from ganfast.training.stop import Stop, raise_for
+
+
+def needs_two(module: torch.nn.Module) -> bool:
+    """Whether it is a BatchNorm that has no statistics of a batch of one."""
+    return isinstance(module, _BatchNorm) and not getattr(module, "of_one", False)
 
 
 @dataclasses.dataclass
@@ -63,7 +68,8 @@ class Trainer:
         names = [each.name if isinstance(each, Dataset) else each for each in given]
         opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
         self.options = opts = dataclasses.replace(
-            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay
+            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay,
+            maps=opts.maps or any(column.kind == "maps" for column in recipe.columns.values()),
         )
         self.device = opts.torch_device()
         if self.device.type == "cuda":
@@ -86,7 +92,7 @@ class Trainer:
         wanted = [dict.fromkeys(source.column_of(c) for c in recipe.columns.values() if c.source == k)
                   for k, source in enumerate(self.sources)]  # fmt: skip
         loaders = [
-            Loader(Sampler(source, opts.batch, opts.seed + k, opts.flip), per_step, self.device,
+            Loader(Sampler(source, opts.batch, opts.seed + k, opts.flip, crop=True), per_step, self.device,
                    int(opts.gpu_data_gib * 2**30), self.ranks.share, columns)
             for k, (source, columns) in enumerate(zip(self.sources, wanted))
         ]  # fmt: skip
@@ -111,12 +117,13 @@ class Trainer:
     def open(self, given: list) -> list[Dataset]:
         """The data sets, one for each source that the recipe's columns name."""
         opts = self.options
-        paired = any(column.column == "targets" for column in self.recipe.columns.values())
+        paired = any(column.column in ("targets", "maps") for column in self.recipe.columns.values())
         if opts.data_b is not None and len(given) == 1 and not paired:
             given = [*given, opts.data_b]
         opened = []
+        named = [*given, opts.data_b] if paired and opts.data_b is not None and len(given) == 1 else given
         self.places = {which: None if isinstance(source, Dataset) else place_of(os.fspath(source))
-                       for which, source in zip(("data", "data_b"), given)}  # fmt: skip
+                       for which, source in zip(("data", "data_b"), named)}  # fmt: skip
         for source in given:
             if not isinstance(source, Dataset):
                 with faults.moved_explained(opts):
@@ -125,9 +132,11 @@ class Trainer:
                     )
             if source.kind == "images":
                 channels, *sides = source.shape
+                load = sides if source.whole is None else source.whole.shape[1:]
                 for name, wanted, own, word in (
                     ("channels", opts.channels, channels, channels),
                     ("size", parse_size(opts.size), tuple(sides), size_word(*sides)),
+                    ("load_size", parse_load_size(opts.load_size, tuple(sides)), tuple(load), size_word(*load)),
                 ):
                     if wanted not in (None, own):
                         got = getattr(opts, name)
@@ -145,7 +154,7 @@ class Trainer:
         opts, recipe = self.options, self.recipe
         self.state.begin(self.stages[stage].game, self.specs, stage)
         norms = (module for network in self.state.networks.values() for module in network.modules())
-        if opts.batch == self.ranks.count and any(isinstance(module, _BatchNorm) for module in norms):
+        if opts.batch == self.ranks.count and any(needs_two(module) for module in norms):
             raise InputError(
                 f"batch must be at least {2 * opts.batch}, because BatchNorm needs two samples in each process, got "
                 f"{opts.batch} (--batch)."
@@ -237,6 +246,8 @@ class Trainer:
                 "fingerprint": data.fingerprint(),
                 "skipped": len(data.skipped),
             }
+        if len(self.places) > len(self.sources):  # the pairs of two places are one data set
+            found["data_b"] = {"source": self.places["data_b"]}
         return found
 
     def networks_in_words(self) -> str:

@@ -14,7 +14,7 @@ from ganfast.cli import main
 from ganfast.commands import evaluate
 from ganfast.data.columns import Spec
 from ganfast.data.stacked import stacked
-from ganfast.metrics import lenet
+from ganfast.metrics import attributes, lenet
 from ganfast.models.squeezenet import SqueezeNet
 from ganfast.recipes import CGAN, DCGAN
 
@@ -78,8 +78,14 @@ def test_codes_of_a_recipe_are_no_classes_of_the_data(capsys):
 
 
 def test_what_cannot_be_evaluated(fails):
+    message = fails("evaluate", small.saved(small.Styles()), "--data", "digits", "--samples", "8")
+    assert "recipe styles is given images" in message and "drawn from latents" in message and "--input" in message
     message = fails("evaluate", small.cyclegan(), "--data", "digits", "--samples", "8")
-    assert "recipe cyclegan is given images" in message and "drawn from latents" in message and "--input" in message
+    assert "recipe cyclegan needs two sets" in message and "--data-b" in message
+    message = fails("evaluate", small.cyclegan(), "--data", "digits", "--data-b", "digits", "--samples", "8")
+    assert "unpaired" in message and "--paired" in message and "--features" in message
+    message = fails("evaluate", small.cgan(), "--data", "digits", "--paired")
+    assert "--paired" in message and "does not translate" in message
     message = fails("evaluate", small.cgan(), "--data", "digits", "--samples", "8")  # of four classes
     assert "4 classes" in message and "digits has 10" in message and "--data" in message
     message = fails("evaluate", small.saved(small.Captions()), "--data", "digits", "--samples", "8")
@@ -256,3 +262,42 @@ def test_modes_of_stacked_digits(monkeypatch, fails, capsys):
     (row,) = [json.loads(line) for line in Path("run/metric-stacked.jsonl").read_text().splitlines()]
     assert row["samples"] == 50 and 1 <= row["modes"] <= 50 and row["kl"] > 0
     assert "needs the weights" in fails("evaluate", "run", "--data", "stacked:digits", "--neighbours")
+
+
+def test_translations_beside_the_true_ones(capsys):
+    """Of files of one name, which an unpaired recipe has never seen as pairs."""
+    random = np.random.default_rng(0)
+    for folder in ("plain", "inverted"):
+        Path(folder).mkdir()
+    for k in range(5):
+        pixels = random.integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(pixels).save(f"plain/{k}.png")
+        Image.fromarray(255 - pixels).save(f"inverted/{k}.png")
+    argv = ["train", "cyclegan", "--data", "plain", "--data-b", "inverted", "--size", "16", "--width", "2"]
+    assert main([*argv, "--blocks", "1", "--layers", "1", "--batch", "2", "--steps", "2"]) == 0
+    run = Path("runs/00000-cyclegan-plain-inverted")
+    assert main(["evaluate", str(run), "--paired"]) == 0
+    assert "5 images beside the true ones" in capsys.readouterr().out
+    assert (run / "answers.png").is_file()
+    (row,) = [json.loads(line) for line in (run / "metric-fidelity.jsonl").read_text().splitlines()]
+    pixels = np.stack([np.asarray(Image.open(f"plain/{k}.png")) for k in range(5)]) / 255
+    assert row["trivial"]["input"]["l1"] == pytest.approx(np.abs(2 * pixels - 1).mean(), rel=1e-4)
+    assert row["trivial"]["mean"]["l1"] == pytest.approx(np.abs(pixels - pixels.mean(0)).mean(), rel=1e-4)
+    assert row["count"] == 5 and 0 < row["values"]["l1"] < 1 and row["step"] == 2
+
+
+def test_translations_by_attributes_are_judged_by_field_and_beside_their_partners(monkeypatch, capsys):
+    random, faces = np.random.default_rng(0), []
+    Path("faces").mkdir()
+    for k in range(24):
+        faces.append({"file": f"{k}.png", "identity": k // 4, "hair": ["black", "red"][k % 2], "beard": k % 3 == 0})
+        Image.fromarray(random.integers(0, 256, (16, 16), np.uint8)).save(f"faces/{k}.png")
+    Path("faces/dataset.json").write_text(json.dumps({"faces": faces}))
+    monkeypatch.setattr(attributes, "fitted", lambda data, steps, progress: lenet.fitted(data, 2))
+    argv = ["evaluate", small.of_attributes(), "--data", "faces"]
+    assert main([*argv, "--attributes", "hair,beard"]) == 0
+    said = capsys.readouterr().out
+    assert "24 translations" in said and "hair" in said and "beard" in said and "images beside the true ones" in said
+    assert main([*argv, "--attributes", "beard,hair"]) == 2
+    assert "faces has other attributes than the recipe was trained on" in capsys.readouterr().err
+    assert main([*argv, "--attributes", "hair,beard", "--neighbours"]) == 2

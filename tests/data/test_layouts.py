@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from data.made import cifar, dumped, idx, place, png
 from PIL import Image
 
 from ganfast.data import open_dataset, pack
 from ganfast.data.labels import text
+from ganfast.data.sources import exists, open_titled, place_of
 from ganfast.errors import InputError
 
 HERE = ("folder", "zip", "tar", "tar.gz")
@@ -102,6 +104,59 @@ def test_a_damaged_image_still_stops(placed):
 def test_nothing_but_side_files(placed):
     with pytest.raises(InputError, match="holds no images"):
         open_dataset(placed({"README.md": b"", "a/b.csv": b""}))
+
+
+# -- a folder inside an archive ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["zip", "tar", "tar.gz"])
+def archived(request, tmp_path):
+    table = json.dumps({"labels": {"a/1.png": "tabby", "a/2.png": "tiger", "b/1.png": "x", "b/2.png": "y"}}).encode()
+    files = {f"{side}/{k}.png": png(10 * k + (side == "b")) for side in "ab" for k in (1, 2)}
+    return place(tmp_path, request.param, {**files, "dataset.json": table, "ab/3.png": png(), "README.md": b""})
+
+
+def test_a_folder_inside_an_archive(archived, tmp_path, monkeypatch):
+    data = open_dataset(f"{archived}/a")
+    assert data.name == "a" and data.names == {"labels": ("tabby", "tiger")} and data.notes == ()
+    np.testing.assert_array_equal(data.samples[1], np.asarray(Image.open(io.BytesIO(png(20)))))
+    pairs = open_dataset(f"{archived}/a", targets=f"{archived}/b/")
+    assert torch.equal(pairs.columns["targets"], open_dataset(f"{archived}/b").samples)
+    assert pack(f"{archived}/a", str(tmp_path / "p.safetensors")).fingerprint() == data.fingerprint()
+    one, titles = open_titled(f"{archived}/b/2.png")
+    assert torch.equal(one.samples, pairs.columns["targets"][1:]) and titles == ["2.png"] and one.name == "2"
+    monkeypatch.chdir(tmp_path)
+    word = f"{Path(archived).name}/a"
+    assert exists(word) and place_of(word) == f"{archived}/a" and open_titled(word)[1] == ["1.png", "2.png"]
+
+
+def test_what_is_not_inside_an_archive(archived, tmp_path):
+    for inside, words in (
+        ("c", "has no c; it holds README.md, a, ab, b, dataset.json"),
+        ("a/3.png", "has no a/3.png; a/ holds 1.png, 2.png"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_dataset(f"{archived}/{inside}")
+    (tmp_path / "one.png").write_bytes(png())
+    with pytest.raises(InputError, match=r"one\.png is an image; only a \.zip or \.tar has folders"):
+        open_dataset(str(tmp_path / "one.png" / "a"))
+    assert not exists(str(tmp_path / "gone.zip" / "a"))
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_dataset(str(tmp_path / "gone.zip" / "a"))
+
+
+def test_a_damaged_image_inside_is_named(tmp_path):
+    path = place(tmp_path, "zip", {"x/y/1.png": png(1)[:200], "z.png": png(2)})
+    with pytest.raises(InputError, match=r"set\.zip/x/y: 1\.png: cannot be read"):
+        open_dataset(f"{path}/x/y")
+
+
+def test_palette_and_grey_pictures_as_rgb(tmp_path):
+    path = place(tmp_path, "zip", {"p/1.png": png(1, mode="P"), "g/1.png": png(1, mode="L")})
+    for folder in "pg":
+        with zipfile.ZipFile(path) as archive, Image.open(archive.open(f"{folder}/1.png")) as image:
+            expected = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(open_dataset(f"{path}/{folder}", channels=3).samples[0], expected)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

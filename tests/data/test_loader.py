@@ -110,6 +110,89 @@ def test_images_and_targets_are_mirrored_alike(resident):
     assert torch.equal(batch["images"], batch["targets"]) and not torch.equal(batch["images"], plain["images"])
 
 
+def coordinates(count=30, height=11, width=9):
+    """Pictures whose values are row and column, with their negatives as targets, and the picture's number as label."""
+    down, across = torch.arange(height, dtype=torch.uint8), torch.arange(width, dtype=torch.uint8)
+    image = torch.stack(torch.meshgrid(down, across, indexing="ij"), 2)
+    images = image.expand(count, -1, -1, -1).contiguous()
+    return Dataset("coordinates", images=images, targets=255 - images, labels=torch.arange(count))
+
+
+def pixels(images):
+    """uint8 [B, H, W, C] of what a network sees."""
+    return ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("resident", [2**30, 0])
+@pytest.mark.parametrize("place", PLACES)
+def test_crops_at_random_places_are_alike_on_both_sides_and_depend_on_the_position_alone(place, resident):
+    data, device = coordinates().cropped(6, 4), torch.device(place)
+    assert data.shape == (2, 6, 4) and data.samples[0, 0, 0].tolist() == [2, 2]  # the centre
+    plain = Sampler(data, 10, seed=3, flip=True, crop=True)
+    loader = Loader(Sampler(data, 10, seed=3, flip=True, crop=True), 3, device, resident)
+    corners, flipped = set(), set()
+    for _ in range(16):  # 48 batches of 10 are 16 epochs
+        loader.load()
+        for k in range(3):
+            batch = loader.batch(k)
+            assert equal(batch, plain.next()) and batch["images"].is_contiguous(memory_format=torch.channels_last)
+            images = pixels(batch["images"].cpu())
+            assert torch.equal(pixels(batch["targets"].cpu()), 255 - images)
+            assert images.shape == (10, 6, 4, 2)
+            for image in images.int():
+                flipped.add(bool(image[0, 0, 1] > image[0, -1, 1]))
+                image = image.flip(1) if image[0, 0, 1] > image[0, -1, 1] else image
+                corner = tuple(image[0, 0].tolist())
+                assert torch.equal(image[..., 0], torch.arange(corner[0], corner[0] + 6).int()[:, None].expand(6, 4))
+                assert torch.equal(image[..., 1], torch.arange(corner[1], corner[1] + 4).int().expand(6, 4))
+                corners.add(corner)
+    assert corners == {(y, x) for y in range(6) for x in range(6)} and flipped == {False, True}
+    plain.position = loader.position = 17
+    loader.load()
+    assert equal(loader.batch(0), plain.next())
+
+
+def test_crops_leave_the_order_and_the_flips_as_they_were_and_the_centre_where_nobody_trains():
+    whole = coordinates()
+    data = whole.cropped(6, 4)
+    cropping, central = Sampler(data, 8, 1, True, crop=True), Sampler(data, 8, 1, True)
+    assert all(torch.equal(a, b) for a, b in zip(cropping.draw(0, 90)[:2], Sampler(whole, 8, 1, True).draw(0, 90)[:2]))
+    batch = central.next()
+    assert torch.equal(batch["labels"], cropping.next()["labels"])
+    plain = Sampler(whole, 8, 1, True).next()
+    assert torch.equal(batch["images"][:, 0], plain["images"][:, 0, 2:8, 2:6])  # rows are not mirrored
+    other = Sampler(data, 8, 2, crop=True)  # an unpaired set has a seed of its own
+    assert not torch.equal(other.draw(0, 30)[2], cropping.draw(0, 30)[2])
+
+
+def test_the_shares_of_all_ranks_have_the_crops_of_the_batch():
+    data = coordinates().cropped(6, 4)
+    whole = Loader(Sampler(data, 12, 1, crop=True), 2, CPU)
+    shares = [Loader(Sampler(data, 12, 1, crop=True), 2, CPU, 2**30, (rank, 3)) for rank in range(3)]
+    for loader in (whole, *shares):
+        loader.load()
+    for k in range(2):
+        parts = [share.batch(k) for share in shares]
+        assert equal({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, whole.batch(k))
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_holds_crops():
+    device = torch.device("cuda")
+    data = coordinates().cropped(6, 4)
+    plain, loader = Sampler(data, 10, 3, True, crop=True), Loader(Sampler(data, 10, 3, True, crop=True), 1, device)
+    loader.load()
+    assert equal(loader.batch(0), plain.next())
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        batch = loader.batch(0)
+    for _ in range(3):
+        loader.load()
+        graph.replay()
+        assert equal(batch, plain.next())
+
+
 class HostSlot:
     """A slot without a GPU."""
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ganfast.data import open_dataset, pack
 from ganfast.data.options import parse_size, size_word
+from ganfast.data.sources import open_titled
 from ganfast.errors import InputError
 
 
@@ -79,3 +80,53 @@ def test_sizes(size, pixels):
 def test_sizes_that_cannot_be(size, words):
     with pytest.raises(InputError, match=f"--size {size}: .*{words}"):
         parse_size(size)
+
+
+# -- pictures that are larger than what networks see -------------------------------------------------------------------
+
+
+def test_pictures_at_their_load_size_and_the_centre_of_them(tmp_path):
+    data = opened(tmp_path, *[(50, 40)] * 3, size=32, load_size="40x36", fit="stretch")
+    assert data.shape == (1, 32, 32) and data.whole.shape == (1, 36, 40)
+    assert torch.equal(data.samples, data.whole.samples[:, 2:34, 4:36])
+    path = str(tmp_path / "set")
+    assert torch.equal(
+        data.whole.samples, open_titled(path, size=32, load_size="40x36", fit="stretch")[0].whole.samples
+    )
+    part = open_dataset(f"part:train:{path}", size=32, load_size="40x36", fit="stretch")
+    assert torch.equal(part.samples, data.samples[1:]) and torch.equal(part.whole.samples, data.whole.samples[1:])
+    pairs = open_dataset(path, path, size="32x16", load_size="40x20")
+    assert torch.equal(pairs.columns["targets"], pairs.samples) and pairs.spec("targets").shape == (1, 16, 32)
+
+
+def test_a_load_size_that_cannot_be_is_refused(tmp_path):
+    for load, size, words in (
+        ("x", 32, "--load-size x: give pixels a side, as 72, or width x height"),
+        (72, None, "--load-size 72: give --size as well"),
+        (32, 32, "--load-size 32: crops of --size 32 need larger pictures"),
+        (72, "128x64", "--load-size 72: crops of --size 128x64 need larger"),
+        ("64x31", 32, "--load-size 64x31: crops of --size 32"),
+    ):
+        with pytest.raises(InputError, match=words):
+            opened(tmp_path, (40, 40), size=size, load_size=load)
+    with pytest.raises(InputError, match="holds points, not images; leave out --size, --load-size"):
+        open_dataset("gaussians:ring8", size=32, load_size=40)
+    with pytest.raises(InputError, match="crops of 16×16 pixels need pictures of one size, no smaller, got none"):
+        open_dataset("gaussians:ring8").cropped(16, 16)
+    with pytest.raises(InputError, match="no smaller, got 32×32"):
+        open_dataset("digits", size=32).cropped(16, 48)
+
+
+def test_packed_at_a_load_size(tmp_path):
+    source, dest = (
+        place(tmp_path, "folder", {f"{k}.png": image(48, 48) for k in range(3)}),
+        str(tmp_path / "p.safetensors"),
+    )
+    assert pack(source, dest, size=32, load_size=40).shape == (1, 40, 40)
+    data = open_dataset(dest, size=32, load_size=40)
+    assert data.shape == (1, 32, 32) and torch.equal(data.samples, open_dataset(source, size=32, load_size=40).samples)
+    with pytest.raises(InputError, match="packed for crops at random: give --load-size 40, and a --size below it"):
+        open_dataset(dest)
+    for options in ({"size": 32, "load_size": 36}, {"size": 32}):
+        with pytest.raises(InputError, match="packed at --size 40"):
+            open_dataset(dest, **options)

@@ -9,8 +9,11 @@ from ganfast.recipes import RECIPES
 
 HEIGHT, WIDTH = 32, 64
 FIELDS = {
-    "cyclegan": {"width": 2, "blocks": 1, "layers": 2},
+    **{name: {"width": 2, "blocks": 1, "layers": 2} for name in ("cyclegan", "cut", "fastcut")},
     "lapgan": {"width": 2, "latent_dim": 5, "detail": 2},
+    "pix2pix": {"width": 2, "layers": 2},
+    "galaxy": {"width": 2, "layers": 2},
+    "inpaint": {"width": 2, "code": 5},
 }
 ON_IMAGES = [name for name, cls in RECIPES.items() if any(each.kind == "images" for each in cls().columns.values())]
 
@@ -19,7 +22,7 @@ def images(count=12, seed=0) -> Dataset:
     random = torch.Generator().manual_seed(seed)
     noise = torch.randint(256, (count, HEIGHT, WIDTH, 3), generator=random, dtype=torch.uint8)
     liked = torch.randint(2, (count, 4), generator=random).float()
-    return Dataset(f"wide-{seed}", images=noise, labels=torch.arange(count) % 3, attributes=liked)
+    return Dataset(f"wide-{seed}", images=noise, targets=255 - noise, labels=torch.arange(count) % 3, attributes=liked)
 
 
 def train(name, outdir, steps=2, architecture=None, **options):

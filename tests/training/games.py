@@ -64,6 +64,10 @@ STEPWISE = {
     "cogan": RECIPES["cogan"](**SMALL),
     "dvbpr": RECIPES["dvbpr"](**SMALL, factors=3),
 }
+UNPAIRED = {
+    "cut": RECIPES["cut"](width=4, blocks=2, layers=2, units=16, places=20),
+    "fastcut": RECIPES["fastcut"](width=4, blocks=3, layers=2, units=16, places=20),
+}
 AUTOENCODERS = {
     "aae": RECIPES["aae"](**SMALL),
     "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
@@ -83,16 +87,27 @@ CONDITIONAL = {
     "cgan mlp": RECIPES["cgan"](**SMALL, architecture="mlp"),
     "acgan": RECIPES["acgan"](**SMALL),
 }
+PAIRED = {
+    "pix2pix": RECIPES["pix2pix"](width=4, layers=2),
+    "pix2pix instance": RECIPES["pix2pix"](width=4, layers=1, norm="instance", direction="ba", dropout=0.0),
+    "galaxy": RECIPES["galaxy"](width=4, layers=1),
+    "inpaint": RECIPES["inpaint"](width=4, code=6, holes="random"),
+}
+ATTRIBUTES = {
+    "stargan": RECIPES["stargan"](width=4, blocks=1, d_steps=2),
+    "ganimation": RECIPES["ganimation"](width=4, blocks=1, d_steps=2),
+}
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | UNPAIRED | ATTRIBUTES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
-    """Noise; the labels are five classes, the attributes −1, 0 or 1."""
+    """Noise; the labels are five classes, the attributes −1, 0 or 1; the targets are the negatives of neighbours."""
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (count, size, size, channels), dtype=torch.uint8, generator=random)
     chosen = torch.randint(-1, 2, (count, 4), generator=random).float()
-    return Dataset("noise", images=pixels, labels=torch.arange(count) % 5, attributes=chosen)
+    targets = 255 - pixels.roll(1, 2)
+    return Dataset("noise", images=pixels, targets=targets, labels=torch.arange(count) % 5, attributes=chosen)
 
 
 def points(count=50) -> Dataset:

@@ -8,9 +8,10 @@ from torch import nn
 
 from ganfast.data.columns import Labels, Spec
 from ganfast.errors import InputError
+from ganfast.metrics.fidelity import psnr
 from ganfast.recipes import DCGAN, Recipe, Trained
 from ganfast.training import projecting, sampling
-from ganfast.training.projecting import project, psnr
+from ganfast.training.projecting import project
 
 IMAGES, CLASSES = Spec("images", (1, 16, 16)), Spec("labels", (), ("a", "b", "c"))
 
