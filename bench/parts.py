@@ -54,7 +54,7 @@ def part_of(item, device: str) -> str | None:
     if not params or "place" not in params or (device_of(params["place"]) == "cpu") != (device == "cpu"):
         return None
     file, row, captured = item.path.stem.removeprefix("test_"), params["row"], params["place"] != "cuda"
-    if file in ("training", "host_time"):
+    if file in ("training", "translation", "host_time"):
         return "host" if file == "host_time" else "training"
     if file != "steps":
         return "ops" if captured and row not in SLOW else "long"
@@ -74,7 +74,7 @@ def compiled_for(params: dict) -> bool:
 
 def seconds_of(item) -> float:
     """How long a row is planned to take."""
-    row, steps = item.callspec.params["row"], item.path.stem in ("test_steps", "test_training")
+    row, steps = item.callspec.params["row"], item.path.stem in ("test_steps", "test_training", "test_translation")
     return OF_A_ROW[row if row == "max-autotune" else "slow" if row in SLOW else "step" if steps else "operator"]
 
 

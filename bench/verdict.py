@@ -4,12 +4,14 @@ import statistics
 
 import table
 
-OURS = ("ganfast", "ganfast compiled", "bare", "data")  # rows that are ganfast's own, or a part of it
-PLAIN = ("eager", "examples", "torch", "broadcast")  # PyTorch as people write it
+OURS = ("ganfast", "ganfast compiled", "unfused", "bare", "data")  # rows that are ganfast's own, or a part of it
+PLAIN = ("eager", "examples", "authors", "torch", "broadcast")  # PyTorch as people write it
 EQUAL = 0.03  # a ratio this near to 1 is none
 TITLES = {  # the beginning of a group → what a stranger calls it
     "dcgan": "DCGAN-64 step",
     "dcgan_training": "DCGAN-64 step with data, averages and norms",
+    "translation cyclegan": "CycleGAN step at 128 pixels, with data, averages and norms",
+    "translation pix2pix": "pix2pix step at 128 pixels, with data and norms",
     "critic wgan-gp conv": "WGAN-GP step, convolutional critic",
     "critic wgan-gp resnet": "WGAN-GP step, ResNet critic",
     "critic r1 conv": "R1 step, convolutional critic",
@@ -22,10 +24,12 @@ TITLES = {  # the beginning of a group → what a stranger calls it
     "batch_norm_act": "BatchNorm + ReLU",
     "layer": "layer of DCGAN",
 }
-STEPS = ("dcgan", "critic")  # groups that begin so are whole steps
+STEPS = ("dcgan", "translation", "critic")  # groups that begin so are whole steps
 ROWS = {
     "eager": "PyTorch as tutorials have it",
     "examples": "the loop of pytorch/examples",
+    "authors": "the authors' training loop",
+    "unfused": "ganfast with torch's layers",
     "tuned": "PyTorch, tuned",
     "compiled": "torch.compile",
     "traced": "torch.compile of double backward",

@@ -6,6 +6,7 @@ are torch's convolution and ``batch_norm_act`` behind it.
 
 import torch
 import torch.nn.functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ganfast import activations, ops, reference
 from ganfast.ops import _checks
@@ -317,5 +318,8 @@ def norm_act(y, groups, weight=None, bias=None, moments=None, eps=1e-5, activati
     ValueError for moments of one value each. Ulyanov et al. 2016, arXiv:1607.08022; Ba et al. 2016, arXiv:1607.06450;
     Wu and He 2018, arXiv:1803.08494; Huang and Belongie 2017, arXiv:1703.06868; Park et al. 2019, arXiv:1903.07291.
     """
+    if has_torch_function_unary(y):  # a gradient penalty has a rule for it
+        rest = weight, bias, moments, eps, activation, negative_slope
+        return handle_torch_function(norm_act, (y,), y, groups, *rest)
     a, found = ops.norm_act.norm_act(y, weight, bias, moments, groups, eps, activation, negative_slope)
     return a, found if moments is None else moments

@@ -1,11 +1,13 @@
-"""``ganfast.fuse(model)``: a network that exists runs convolution, BatchNorm2d and activation as single operators."""
+"""``ganfast.fuse(model)``: a network that exists runs convolution, norm and activation as single operators."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution: its path in the model, what stands there, and why it was left alone (empty: fused)."""
+    """One convolution, or an InstanceNorm2d that has none in front: its path in the model, what stands there, and why it
+    was left alone (empty: fused).
+    """
 
     path: str
     found: str
@@ -14,22 +16,23 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What :func:`fuse` did, one row per convolution; prints as a table."""
+    """What :func:`fuse` did, one row per convolution or norm; prints as a table."""
 
     rows: tuple[Row, ...]
 
     @property
     def fused(self) -> int:
-        """How many convolutions were fused with what follows them."""
+        """How many of them were fused with what follows."""
         return sum(not row.reason for row in self.rows)
 
     @property
     def left_alone(self) -> int:
-        """How many convolutions run as before."""
+        """How many run as before."""
         return len(self.rows) - self.fused
 
     def __repr__(self):
-        head = f"ganfast.fuse: {self.fused} of {len(self.rows)} convolutions fused"
+        norms = " and norms" if any(row.found.startswith("InstanceNorm2d") for row in self.rows) else ""
+        head = f"ganfast.fuse: {self.fused} of {len(self.rows)} convolutions{norms} fused"
         paths, found = (max((len(getattr(row, name)) for row in self.rows), default=0) for name in ("path", "found"))
         lines = [
             f"  {row.path:{paths}}  {row.found:{found}}  {'left alone: ' + row.reason if row.reason else 'fused'}"
@@ -41,7 +44,7 @@ class Report:
 def fuse(model) -> Report:
     """Run each Conv2d or ConvTranspose2d of ``model`` with its BatchNorm2d and activation as one operator.
 
-    Activations: ReLU, LeakyReLU, Tanh, Sigmoid, SiLU, and GELU and Softplus with their default options. In place. The
+    An InstanceNorm2d and its activation are one too, whatever stands in front, on a CPU as well. Activations: ReLU, LeakyReLU, Tanh, Sigmoid, SiLU, and GELU and Softplus with their default options. In place. The
     modules, their parameters and the keys of ``state_dict`` stay what they are, so checkpoints load both ways,
     optimisers made before go on, and initialisation by class name works. Only two things change: an ``nn.Sequential``
     runs neighbouring modules together, and so does a module whose ``forward`` calls them by attribute without branches.

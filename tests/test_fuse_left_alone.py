@@ -57,7 +57,7 @@ SEQUENTIALS = {
     "padding mode": (lambda: layers(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "padding_mode='reflect'"),
     "padding same": (lambda: layers(nn.Conv2d(3, 4, 3, padding="same")), "padding='same'"),
     "negative slope": (lambda: layers(act=nn.LeakyReLU(-0.5)), "negative_slope=-0.5"),
-    "another norm": (lambda: layers(bn=nn.InstanceNorm2d(4)), "InstanceNorm2d follows, which is none of"),
+    "another norm": (lambda: layers(bn=nn.GroupNorm(2, 4)), "GroupNorm follows, which is none of"),
     "another activation": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ELU()), "ELU follows"),
     "GELU by tanh": (
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU("tanh")),

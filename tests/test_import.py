@@ -42,7 +42,7 @@ BELOW = {
     "recipes": {"errors", "data", "functional", "models", "nn", "objectives", "penalty"},
     "metrics": {"errors", "files", "data", "models"},
     "terminal": set(),
-    "training": {"errors", "files", "data", "graphs", "metrics", "models", "nn", "ops", "recipes", "terminal"}
+    "training": {"errors", "files", "fuse", "data", "graphs", "metrics", "models", "nn", "ops", "recipes", "terminal"}
     | {"__version__"},
     "report": {"errors", "files", "recipes", "training", "__version__"},
     "commands": {"errors", "files", "data", "models", "recipes", "training", "metrics", "report"},

@@ -57,8 +57,8 @@ def parse_attributes(text: str, names: tuple[str, ...]) -> list[tuple[str, list[
                 switches.append((names.index(name), float(value)))
             except ValueError:
                 raise InputError(
-                    f"--attributes {text}: {each!r} is not an attribute: give some of {', '.join(names)}, with a number "
-                    f"as in {names[0]}=0.5 or alone, joined by + for one output."
+                    f"--attributes {text}: {each!r} is not an attribute: give some of {', '.join(names)}, with a "
+                    f"number as in {names[0]}=0.5 or alone, joined by + for one output."
                 ) from None
         found.append((part, switches))
     return found

@@ -22,6 +22,7 @@ from ganfast.metrics.attributes import attribute_report, partners
 from ganfast.metrics.fidelity import fidelity_report
 from ganfast.metrics.lenet import normalise
 from ganfast.metrics.pairs import pair_report
+from ganfast.metrics.segmentation import segmentation_report
 from ganfast.recipes import Trained
 from ganfast.training import (
     abilities,
@@ -35,6 +36,7 @@ from ganfast.training import (
     scoring,
 )
 from ganfast.training.scoring import draw
+from ganfast.training.showing import Show
 
 SHOWN = 16  # samples in neighbours.png
 
@@ -93,6 +95,9 @@ class Evaluate(DataOptions, Compared):
             return
         if self.paired:
             raise InputError(f"--paired: recipe {trained.recipe.name} does not translate images: leave it out.")
+        if trained.can("distances"):
+            self.keep("distances", answers.distances(trained, self.sources(trained)[0]), trained, 1)
+            return
         kinds = network.conditions(trained)
         if {"images", "attributes"} <= kinds.keys():
             self.compare_attributes(trained)
@@ -161,6 +166,11 @@ class Evaluate(DataOptions, Compared):
         report, made = answers.fidelity(trained, sources, count, seen if known else None, progress=True)
         if known:
             self.keep("fidelity", report, trained, count)
+        if run := run_directory.of(self.network):
+            pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}).picture())
+        if "maps" in sources[0].columns:
+            own = self.as_trained().sources(trained)[0] if run_directory.of(self.network) else sources
+            self.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
         if seen is not None:
             column = trained.recipe.columns[trained.recipe.answer]
             source = sources[column.source]
@@ -200,14 +210,16 @@ class Evaluate(DataOptions, Compared):
             raise InputError(f"--paired: recipe {recipe.name} learns from pairs or from one set: leave it out.")
         if (two or self.paired) and self.data_b is None:
             raise InputError(f"recipe {recipe.name} needs two sets: name the second one, too (--data-b).")
-        shape = trained.specs[recipe.answer].shape
+        shape = trained.specs[recipe.answer or next(iter(recipe.columns))].shape
         first = self.open(shape, self.data_b if partners else None)
         if self.paired:
             parts = {"images": first.columns["images"], "targets": first.columns["targets"]}
             sources = [Dataset(first.name, images=images) for images in parts.values()]
         else:
             sources = [first, self.open(shape, source=self.data_b)] if two else [first]
-        match(recipe.name, recipe.columns, sources)
+        for name, spec in match(recipe.name, recipe.columns, sources).items():
+            if spec.kind == "maps" and spec.classes > (own := trained.specs[name].classes):
+                raise InputError(f"{self.data_b} has {spec.classes} classes, and the recipe was trained on {own} (--data-b).")
         for source in sources:
             metrics.check_shape(source, (*shape[:1], *source.shape[1:]) if recipe.sides else shape)
         return sources, self.paired or not two

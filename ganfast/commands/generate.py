@@ -1,5 +1,6 @@
 """``ganfast generate``: samples as PNGs, a grid, an animation, one array, or text."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,9 +24,13 @@ class Generate:
     classes: str | None = None
     """classes by number or name, 3,7 or 0-4 or cat,dog, each with all the seeds; else each seed has one in turn"""
     attributes: str | None = None
-    """of translations by attributes: one output for each, as hair=black,beard=0,hair=blond+beard=0.5 (+: both at once)"""
+    """what translations switch on, each in a picture of its own: hair=black,beard=0,hair=blond+beard=0.5 (+: both)"""
     input: str | None = None
     """a picture, a folder, a zip or other images: what the recipe translates or reconstructs"""
+    size: str | None = None
+    """read --input at this size, as 64 or 128x64; by default at its own where the network takes any, else as trained"""
+    side_by_side: bool = False
+    """each file has the picture of --input on the left, and what is made of it on the right"""
     direction: Literal["ab", "ba"] | None = None
     """which way to translate; by default as it was trained to show"""
     domain: Literal["a", "b"] | None = None
@@ -39,8 +44,8 @@ class Generate:
     arithmetic: str | None = None
     """sums of mean latents of seeds, as "1,2,3 - 4,5,6 + 7,8,9": groups and means, the result amid eight near it"""
     strip: bool = False
-    """strip.png: a row for each sample, its steps from first to last (lapgan, gran), both of a pair (cogan), or from what --input
-    is to what it is to be (ganimation)"""
+    """strip.png: a row for each sample, its steps from first to last (lapgan, gran), both of a pair (cogan), or steps
+    from --input to its --attributes (ganimation)"""
     latents: Path | None = None
     """latents.npz of ganfast project: walk, grid and arithmetic take its rows, counted from 0, in place of seeds"""
     npz: bool = False
@@ -66,13 +71,17 @@ class Generate:
 
         self.check()
         trained = network.load(self.network, self.device, self.direction, self.domain)
-        given_images = "images" in network.conditions(trained)
-        job = Translating(self, trained) if given_images or self.input is not None else Drawing(self, trained)
-        if self.show:
-            print(job.text())
-            return
-        with Outputs(self.outdir, job.files(), self.overwrite) as out:
-            print(f"wrote {job.write(out)}")
+        given_images = {"images", "maps"} & network.conditions(trained).keys()
+        with ExitStack() as files:
+            if given_images or self.input is not None:
+                job = Translating(self, trained, files)
+            else:
+                job = Drawing(self, trained)
+            if self.show:
+                print(job.text())
+                return
+            with Outputs(self.outdir, job.files(), self.overwrite) as out:
+                print(f"wrote {job.write(out)}")
 
     def check(self) -> None:
         """What can be known without the network."""
@@ -83,6 +92,10 @@ class Generate:
             raise InputError(f"--batch must be at least 1, got {self.batch}.")
         if self.skip_bad and self.input is None:
             raise InputError("--skip-bad leaves out files of --input, and there is no --input: leave it out.")
+        if self.side_by_side and (self.input is None or self.show or self.strip):
+            raise InputError("--side-by-side is of the files that are made of --input: leave it out.")
+        if self.size is not None and self.input is None:
+            raise InputError(f"--size {self.size} is of --input, and there is no --input: leave it out.")
         for text in (self.seeds, self.interpolate, self.interpolate_grid):
             parse_seeds("0" if text is None else text)
         if self.interpolate and sum(map(len, parse_seeds(self.interpolate))) < 2:

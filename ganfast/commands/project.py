@@ -64,9 +64,9 @@ class Project:
         trained = network.load(self.network, self.device).requires_grad_(False)
         check(trained)
         classes = self.to_try(trained)
-        shape = trained.specs[next(iter(trained.recipe.columns))].shape
+        spec = trained.specs[next(iter(trained.recipe.columns))]
         refuse_as_data(self.input, "--input")
-        titles, images, skipped = read(self.input, shape, self.skip_bad)
+        titles, images, skipped = read(self.input, spec, self.skip_bad)
         rows = torch.linspace(0, len(images) - 1, min(self.first, len(images)), dtype=torch.float64).round().long()
         some = f"; {len(rows)} of {len(images)} pictures (--first)" * (len(rows) < len(images))
         left_out = f"; {skipped} files left out that cannot be decoded" * bool(skipped)

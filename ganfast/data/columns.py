@@ -155,6 +155,8 @@ def match(recipe: str, columns: dict[str, Column], sources: list) -> dict[str, S
                 f"{ADVICE[column.column]}."
             )
         if column.single and len(data) != 1:
-            raise InputError(f"recipe {recipe} is about one picture, and {data.name} has {len(data)}: give one of them.")
+            raise InputError(
+                f"recipe {recipe} is about one picture, and {data.name} has {len(data)}: give one of them."
+            )
         specs[name] = data.spec(data.column_of(column))
     return specs

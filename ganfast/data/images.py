@@ -166,7 +166,9 @@ def to_map(image: Image.Image, frame: Frame) -> np.ndarray:
     Of a palette they are its indices. InputError where there is more than one channel or a class beyond 255.
     """
     if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
-        raise InputError(f"a picture of mode {image.mode}; label maps are palette or grey, and their values are classes")
+        raise InputError(
+            f"a picture of mode {image.mode}; label maps are palette or grey, and their values are classes"
+        )
     classes = np.asarray(image)
     if classes.max() > 255 or classes.min() < 0:
         raise InputError(f"classes from {classes.min()} to {classes.max()}; they lie in 0 … 255")

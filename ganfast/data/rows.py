@@ -128,11 +128,11 @@ def _rectangle(width: int, height: int, short: int) -> str:
     return size_word(*((short, long) if width > height else (long, short)))
 
 
-def _advised(error: InputError) -> InputError:
+def advised(error: InputError) -> InputError:
     return InputError(f"{error}; remove or mend it, or give --skip-bad, which skips and counts such files")
 
 
-def _none_left(rows: Rows) -> InputError:
+def none_left(rows: Rows) -> InputError:
     return InputError(f"{rows.name}: none of its {len(rows)} files is an image that can be used")
 
 
@@ -164,13 +164,13 @@ def decoded(rows: Rows, frame: Frame, skip_bad: bool, progress: bool) -> Iterato
                     good += 1
                     yield index, result
                 elif not skip_bad:
-                    raise _advised(result) from result
+                    raise advised(result) from result
             bar.update(len(results))
     finally:
         bar.close()
         pool.shutdown(wait=True, cancel_futures=True)
     if not good:
-        raise _none_left(rows)
+        raise none_left(rows)
 
 
 def _take(queue: deque, count: int) -> list:

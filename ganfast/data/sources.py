@@ -1,7 +1,6 @@
 """From the word a person gives to a data set."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,9 +9,10 @@ from pathlib import Path
 from ganfast.data import derived, kinds, packed, splits
 from ganfast.data.dataset import Dataset
 from ganfast.data.digits import digits
-from ganfast.data.files import ImageFiles
+from ganfast.data.files import EncodedImages, ImageFiles
+from ganfast.data.full_size import FullSize, reading
 from ganfast.data.gaussians import MODES, gaussians
-from ganfast.data.images import Frame, pillows_limit
+from ganfast.data.images import Frame
 from ganfast.data.options import DataOptions, data_fields, is_size, parse_load_size, parse_size, size_word
 from ganfast.data.pairs import PairedFiles, check_layout
 from ganfast.data.rows import Rows, in_ram, on_absent, on_dark, settle
@@ -91,6 +91,21 @@ def _titled(source: str, targets: str | None, progress: bool, opts: DataOptions)
         return data, [found.title(k) for k in kept] if isinstance(found, (ImageFiles, PairedFiles)) else None
 
 
+def open_full_size(source: str, files: ExitStack, progress: bool = True, **options) -> FullSize | None:
+    """The pictures of a source at their own sizes until ``files`` is closed; None where it is no files of pictures.
+
+    ``options``: channels and skip_bad of ``ganfast.data.DataOptions``.
+    """
+    opts = DataOptions(**options)
+    if derived.split(source)[0]:
+        return None
+    with reading():
+        found = _find(source, opts, files)
+    if not isinstance(found, EncodedImages):
+        return None
+    return FullSize(found, opts.channels, opts.skip_bad, progress)
+
+
 def pack(source: str, dest: str, targets: str | None = None, progress: bool = True, **options) -> Dataset:
     """Write a data set to one memory-mappable file, DEST.safetensors, and open it. Arguments as in open_dataset.
 
@@ -116,8 +131,7 @@ def _opened(source: str, opts: DataOptions, targets: str | None) -> Iterator[tup
     if derived.split(os.fspath(source))[0]:
         yield _made(source, targets, True, opts)[0], None
         return
-    with warnings.catch_warnings(), pillows_limit(), ExitStack() as files:
-        warnings.filterwarnings("ignore", module="PIL")  # what they warn of is checked here
+    with reading(), ExitStack() as files:
         found = _find(source, opts, files)
         if targets is not None:
             if prefix := derived.split(os.fspath(targets))[0]:
@@ -196,7 +210,11 @@ def _named(source: str, opts: DataOptions) -> Rows | Dataset:
 def _refuse_change(source: str, found: Dataset, opts: DataOptions) -> None:
     """InputError where an option asks for what a data set that lies ready cannot become."""
     defaults = data_fields(DataOptions())
-    asked = [name for name, value in data_fields(opts).items() if name not in ("skip_bad", "maps") and value != defaults[name]]
+    asked = [
+        name
+        for name, value in data_fields(opts).items()
+        if name not in ("skip_bad", "maps") and value != defaults[name]
+    ]
     if found.kind == "images":
         channels, *sides = found.shape
         size = parse_size(opts.size)

@@ -201,7 +201,7 @@ def read_jsonl(content: bytes, title: str, fields: str = "") -> Table | None:
 
 
 def _of_rows(rows: list[dict], title: str, fields: str) -> Table | None:
-    """A table out of rows with the name of a file: its label, identity and caption, numbers or ``fields`` as attributes."""
+    """A table out of rows with a file's name: label, identity, caption, and as attributes ``fields`` or all numbers."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     by_word = {key.strip().lower(): key for key in reversed(keys)}
     file, label, identity, caption = (

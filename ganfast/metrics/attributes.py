@@ -20,16 +20,11 @@ class AttributeReport:
     """
 
     rows: int
+    means: dict[str, float]  # over the fields
     changed: dict[str, float]
     input: dict[str, float]
     real: dict[str, float]
     kept: dict[str, float]
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Over the fields."""
-        columns = ("changed", "input", "real", "kept")
-        return {name: sum(found.values()) / len(found) for name in columns if (found := getattr(self, name))}
 
     def __str__(self):
         width = max(map(len, [*self.changed, "mean"]))
@@ -44,9 +39,16 @@ class AttributeReport:
 
 
 def attribute_report(
-    known: Dataset, images: Tensor, made: Tensor, real: Tensor, own: Tensor, wanted: Tensor, progress: bool = False
+    known: Dataset,
+    images: Tensor,
+    made: Tensor,
+    real: Tensor,
+    own: Tensor,
+    wanted: Tensor,
+    steps: int = 300,
+    progress: bool = False,
 ) -> AttributeReport:
-    """Of ``made`` [N, C, H, W] from ``images``, whose attributes are ``own`` [N, A], with the ``wanted`` ones of ``real``.
+    """Of ``made`` [N, C, H, W] from ``images``, whose attributes are ``own`` [N, A]; ``real`` have the ``wanted`` ones.
 
     A classifier for each field learns from ``known``, whose names of attributes say which belong together. Fields of
     other numbers than −1, 0 and 1 are left out; InputError where none is left.
@@ -57,7 +59,7 @@ def attribute_report(
         if not torch.isin(values, torch.tensor([-1.0, 0.0, 1.0])).all() or len(values.unique(dim=0)) < 2:
             continue
         labelled = Dataset(known.name, images=known.samples, labels=classes(values))
-        network = fitted(labelled, progress=progress).network
+        network = fitted(labelled, steps, progress=progress).network
         before, after = classes(own[:, members]), classes(wanted[:, members])
         seen = {name: probabilities(network, x).argmax(1) for name, x in (("made", made), ("in", images), ("re", real))}
         change = before != after
@@ -68,7 +70,8 @@ def attribute_report(
                 found[name][field] = (seen[judged] == after)[rows].float().mean().item()
     if not found["changed"]:
         raise InputError(f"{known.name} has no attributes of 0 and 1 that differ: choose others (--attributes).")
-    return AttributeReport(len(made), **found)
+    means = {name: sum(shares.values()) / len(shares) for name, shares in found.items() if shares}
+    return AttributeReport(len(made), means, **found)
 
 
 def classes(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +22,13 @@ class FidelityReport:
     count: int
     values: dict[str, float]
     trivial: dict[str, dict[str, float]]
+    said: ClassVar[str] = "images beside the true ones"
 
     def __str__(self):
         rows = {"generated": self.values, **self.trivial}
         width, columns = max(map(len, rows)), [max(10, len(name) + 2) for name in self.values]
         return "\n".join([
-            f"{self.count} images beside the true ones",
+            f"{self.count} {self.said}",
             " " * width + "".join(f"{name:>{each}}" for name, each in zip(self.values, columns)),
             *(
                 f"{name:<{width}}" + "".join(f"{value:>{each}.4g}" for value, each in zip(found.values(), columns))

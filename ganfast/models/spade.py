@@ -4,10 +4,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganfast.models.cyclegan import PatchDiscriminator, initialize
+from ganfast.models.cyclegan import PatchDiscriminator
 
 SMALLEST = 4  # pixels of the shorter side where the generator begins
 HIDDEN = 128  # features between a map and its scales and shifts, at most
+
+
+def initialize(network: nn.Module) -> None:
+    """In place: weights after Glorot and Bengio 2010, biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def one_hot(maps: Tensor, classes: int) -> Tensor:

@@ -20,6 +20,7 @@ from ganfast.nn.fused_group import (
     remember,
     takes,
 )
+from ganfast.nn.norm_group import norm_at, run_layers
 from ganfast.ops import _registry, _tuning
 from ganfast.ops._conv_bn_act_triton import may_win
 from ganfast.ops.conv_bn_act import conv_act, conv_bn_act
@@ -30,7 +31,7 @@ _NOTHING = (None, None, None, 0.0, None, 0.0)  # moments, gain, offset, eps, act
 class FusedSequential(nn.Sequential):
     """``torch.nn.Sequential`` that runs each convolution with its BatchNorm2d and activation as one operator.
 
-    Its layers are ganfast's (``ConvAct2d``, ``ConvTransposeBNReLU2d``), torch's own in a row (``ConvTranspose2d,
+    So does an InstanceNorm2d with the activation behind it, on a CPU too. Its layers are ganfast's (``ConvAct2d``, ``ConvTransposeBNReLU2d``), torch's own in a row (``ConvTranspose2d,
     BatchNorm2d, ReLU``), or any others, which run as they are. Keys, parameters and indexing are those of
     ``torch.nn.Sequential``. Layers are matched at each call: they may be appended, replaced or given hooks at any time.
 
@@ -46,9 +47,7 @@ class FusedSequential(nn.Sequential):
         if not self.chain and known_to_prefer_torch(self, input):
             if input.requires_grad and input.is_leaf and input.is_cpu:
                 return _run_for_a_penalty(list(self), input)
-            for layer in self:
-                input = layer(input)
-            return input
+            return run_layers(list(self), input)
         output, by_torch = _run(_steps(list(self)), input, self.chain)
         if by_torch and isinstance(input, Tensor):
             remember(self, input)
@@ -63,13 +62,14 @@ def _run_for_a_penalty(layers, x):
     up to 5 %.
     """
     alone = not torch.compiler.is_compiling() and operators_do() and not _has_any_global_hook()
-    for before, layer in zip((None, *layers), layers):
+
+    def run(layer, x, before):
         behind = type(before) in CONVOLUTIONS and type(layer) is nn.LeakyReLU
         if alone and behind and not extras(before) and not extras(layer) and x.requires_grad:
-            x = torch.ops.aten.leaky_relu_backward.default(x, x.detach(), layer.negative_slope, False)
-        else:
-            x = layer(x)
-    return x
+            return torch.ops.aten.leaky_relu_backward.default(x, x.detach(), layer.negative_slope, False)
+        return layer(x)
+
+    return run_layers(layers, x, run)
 
 
 def _steps(layers) -> list:
@@ -88,6 +88,8 @@ def _steps(layers) -> list:
             bn, act, found = group_at(layers, i)
             if found > 1 and not obstacle(layer, bn, act):
                 group, size = group_of(layer, bn, act), found
+            else:
+                size = norm_at(layers, i)[2] or 1
         steps.append((group, layers[i : i + size]))
         i += size
     return steps
@@ -98,8 +100,7 @@ def _run(steps, x, chain) -> tuple:
     before, by_torch = _NOTHING, True
     for (group, layers), (following, _) in zip(steps, [*steps[1:], (None, ())]):
         if group is None or not takes(x):
-            for layer in layers:
-                x = layer(x)
+            x = run_layers(layers, x)
             continue
         if before is _NOTHING and not chain and group.prefers_torch(x):
             x = group.by_torch(x)

@@ -199,13 +199,13 @@ def obstacle(conv, bn=None, act=None) -> str:
         return f"BatchNorm2d has {bn.num_features} features, the convolution {conv.out_channels} channels"
     if isinstance(act, nn.Module) and not is_activation(act):
         return f"{act} is not torch's own {LAYERS} with its default options"
-    slope = _activation(act)[1]
+    slope = activation_of(act)[1]
     return f"negative_slope={slope}" if slope < 0 else ""
 
 
 def group_of(conv, bn, act) -> FusedGroup:
     """The fused group of torch's modules, which must have no :func:`obstacle`."""
-    return FusedGroup(conv, bn, *_activation(act))
+    return FusedGroup(conv, bn, *activation_of(act))
 
 
 def run_group(x, conv, bn, act):
@@ -251,7 +251,7 @@ def extras(module) -> str:
     return "a forward set on it" if "forward" in vars(module) else ""
 
 
-def _activation(act):
+def activation_of(act):
     """(name, slope) of an activation, given as in :func:`run_group`."""
     if isinstance(act, nn.Module):
         return ACTIVATIONS[type(act)], getattr(act, "negative_slope", 0.0)

@@ -10,6 +10,7 @@ from torch import nn
 from ganfast import activations
 from ganfast.nn.chain import FusedSequential
 from ganfast.nn.fused_group import ACTIVATIONS, LAYERS, group_at, is_activation, obstacle, run_group
+from ganfast.nn.norm_group import norm_at, norm_obstacle, run_norm
 from ganfast.nn.straight_line import NotStraightLine, graph_of, names, syntax
 
 _METHODS = {row.function: name for name, row in activations.ROWS.items() if row.function}
@@ -19,7 +20,8 @@ _FUNCTIONS = {getattr(home, key): name for home in (F, torch) for key, name in _
 def fuse(module, reason=None):
     """Takes over the module's forward where that helps; (name, what was found, why left alone) per convolution.
 
-    Those are the convolutions that this forward has to call. ``reason`` leaves all of them alone.
+    Those are the convolutions that this forward has to call, and each InstanceNorm2d that has none in front and fuses.
+    ``reason`` leaves all of them alone.
     """
     if isinstance(module, _Adopted):
         module.__class__ = module._plain
@@ -42,7 +44,11 @@ def _plain(module):
 def _fuse_sequential(module):
     layers, rows = list(module), []
     for i, (name, layer) in enumerate(module._modules.items()):
-        if not _is_convolution(layer):
+        convolves = _is_convolution(layer)
+        norm, act, size = norm_at(layers, i + convolves)
+        if size and (convolves or not (i and _is_convolution(layers[i - 1]))):
+            rows.append((name, _found(layer if convolves else None, norm, act), norm_obstacle(norm, act)))
+        if size or not convolves:
             continue
         bn, act, size = group_at(layers, i)
         following = layers[i + 1] if i + 1 < len(layers) else None
@@ -59,7 +65,7 @@ def _alone(following) -> str:
     if following is None:
         return "nothing follows it"
     found = following if type(following) in ACTIVATIONS else type(following).__name__  # with its options
-    return f"{found} follows, which is none of BatchNorm2d, {LAYERS}"
+    return f"{found} follows, which is none of BatchNorm2d, InstanceNorm2d, {LAYERS}"
 
 
 def _is_convolution(module) -> bool:
@@ -109,27 +115,49 @@ def taken_apart(module) -> dict:
 def _fuse_forward(module):
     """Rewrites the module's forward, from its graph, where it is the same at every call."""
     convolutions = _convolutions(module)
-    if not convolutions:
+    if not convolutions and not any(type(child) is nn.InstanceNorm2d for child in module.children()):
         return []
     try:
         graph = graph_of(module)
     except NotStraightLine as reason:
         return _all_left(module, str(reason))
     modules = dict(module.named_modules(remove_duplicate=False))
-    rows = []
+    rows, with_norm = _fuse_norms(graph, modules)
     for name, conv in convolutions.items():
         nodes = [node for node in graph.nodes if node.op == "call_module" and modules[node.target] is conv]
         groups = [_group(node, modules) for node in nodes]  # before any is replaced
         if not groups:
             rows.append((name, _found(conv), f"{type(module).__name__}.forward does not call it"))
         for node, (bn, act, reason) in zip(nodes, groups):
+            if node in with_norm:
+                continue
             parts = [conv, bn and modules[bn.target], _activation(act, modules) if act else None]
             rows.append((name, _found(*parts), obstacle(*parts) or reason))
             if not rows[-1][2]:
-                _replace(graph, node, bn, act, modules)
+                _replace(graph, run_group, (node, bn), act, modules)
     if any(not reason for _, _, reason in rows):
         module.__class__ = _adopted(type(module), graph.python_code("self").src)
     return rows
+
+
+def _fuse_norms(graph, modules):
+    """Each InstanceNorm2d and the activation after it become a call of run_norm: (rows, nodes of convolutions before)."""
+    rows, convolutions = [], set()
+    for node in list(graph.nodes):
+        if node.op != "call_module" or type(modules[node.target]) is not nn.InstanceNorm2d or len(node.args) != 1:
+            continue
+        before, act = node.args[0], next(iter(node.users)) if len(node.users) == 1 else None
+        act = None if act is None or _activation(act, modules) is None else act
+        parts = [modules[node.target], _activation(act, modules) if act else None]
+        name = node.target
+        if before.op == "call_module" and _is_convolution(modules[before.target]) and len(before.users) == 1:
+            convolutions.add(before)
+            name = before.target
+        found = [modules[before.target]] if before in convolutions else []
+        rows.append((name, _found(*found, *parts), norm_obstacle(*parts)))
+        if not rows[-1][2]:
+            _replace(graph, run_norm, (node,), act, modules)
+    return rows, convolutions
 
 
 def _group(conv, modules):
@@ -180,16 +208,17 @@ def _activation(node, modules):
     return name, slope, inplace
 
 
-def _replace(graph, conv, bn, act, modules):
-    """One call of run_group in place of the nodes."""
-    with graph.inserting_before(conv):  # the others' only input is its output, so they can come forward
-        arguments = [conv.args[0], graph.get_attr(conv.target), bn and graph.get_attr(bn.target), None]
+def _replace(graph, function, nodes, act, modules):
+    """One call of run_group or run_norm in place of nodes of modules and of the activation after them."""
+    first, *_ = called = [node for node in nodes if node]
+    with graph.inserting_before(first):  # the others' only input is its output, so they can come forward
+        arguments = [first.args[0], *(node and graph.get_attr(node.target) for node in nodes), None]
         if act:
-            arguments[3] = graph.get_attr(act.target) if act.op == "call_module" else _activation(act, modules)
-        group = graph.call_function(run_group, tuple(arguments))
-    nodes = [node for node in (act, bn, conv) if node]
-    nodes[0].replace_all_uses_with(group)
-    for node in nodes:
+            arguments[-1] = graph.get_attr(act.target) if act.op == "call_module" else _activation(act, modules)
+        group = graph.call_function(function, tuple(arguments))
+    called = [*called, *([act] if act else [])]
+    called[-1].replace_all_uses_with(group)
+    for node in reversed(called):
         graph.erase_node(node)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from ganfast.nn.fused_group import run_group
+from ganfast.nn.norm_group import run_norm
 
 _STRAIGHT_LINE = (
     ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Return, ast.Expr, ast.Name,
@@ -103,7 +104,7 @@ def _is_call(node) -> bool:
 def names() -> dict:
     """The globals that the code of a graph with fused groups may use."""
     graph = fx.Graph()
-    graph.output((graph.call_function(run_group, ()), graph.call_function(in_place, ())))
+    graph.output(tuple(graph.call_function(function, ()) for function in (run_group, run_norm, in_place)))
     return graph.python_code("self").globals
 
 

@@ -13,6 +13,7 @@ from ganfast.objectives.adversarial import (
     wasserstein,
 )
 from ganfast.objectives.boosting import boosting_weights
+from ganfast.objectives.contrastive import patch_nce
 from ganfast.objectives.energy import discriminator_energy, generator_energy, pulling_away
 from ganfast.objectives.entropy import conditional_entropy, marginal_entropy
 from ganfast.objectives.f_divergence import (
@@ -56,6 +57,7 @@ __all__ = [
     "generator_non_saturating",
     "least_squares",
     "marginal_entropy",
+    "patch_nce",
     "pulling_away",
     "relativistic_average",
     "relativistic_pairing",

@@ -43,6 +43,11 @@ def _instance_norm(module):
     return None if module.track_running_stats else InstanceNorm(module.weight, module.bias, module.eps)
 
 
+def _instance_norm_act(module):
+    act = [] if module.activation is None else [smooth.activation(module.activation, module.negative_slope)]
+    return [_instance_norm(module), *act]
+
+
 def _fused(module):
     """ganfast.nn's layers through their parts."""
     act = [] if module.activation is None else [smooth.activation(module.activation, module.negative_slope)]
@@ -80,6 +85,7 @@ LAYERS = {
     else LayerNorm(module.weight, module.bias, module.eps, module.normalized_shape),
     nn.GroupNorm: lambda module: GroupNorm(module.weight, module.bias, module.eps, module.num_groups),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
+    gnn.InstanceNormAct2d: _instance_norm_act,
     gnn.ConvAct2d: _fused,
     gnn.ConvTransposeBNReLU2d: _fused,
 }  # fmt: skip

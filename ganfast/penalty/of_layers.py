@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganfast import activations
+from ganfast import activations, functional
+from ganfast.nn import norms
 from ganfast.penalty import layers, linear, products, smooth
 from ganfast.penalty.batch_norm import BatchNorm
-from ganfast.penalty.functions import rule
+from ganfast.penalty.functions import composite, rule
 from ganfast.penalty.norms import GroupNorm, InstanceNorm, LayerNorm
 from ganfast.penalty.rules import LinearMap
 
@@ -91,6 +92,17 @@ def _(
     if not use_input_stats:
         return BatchNorm(running_mean, running_var, weight, bias, False, momentum, eps), [input]
     return None if running_mean is not None else (InstanceNorm(weight, bias, eps), [input])
+
+
+@composite(norms.norm_act)
+def _(x, *rest):
+    return norms.norm_act_by_torch(x, *rest)
+
+
+@composite(functional.norm_act)
+def _(y, groups, weight=None, bias=None, moments=None, eps=1e-5, activation=None, negative_slope=0.2):
+    a = norms.norm_act_by_torch(y, groups, weight, bias, moments, eps, activation, negative_slope)
+    return a, norms.moments_by_torch(y, groups) if moments is None else moments
 
 
 # --- activations ------------------------------------------------------------------------------------------------------

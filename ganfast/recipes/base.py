@@ -82,7 +82,7 @@ class Recipe:
     sides: ClassVar[int] = 0
     """of what the sides of a given image are multiples, where it may be of any size; 0: it has the size of the data"""
     between: ClassVar[bool] = False
-    """whether attributes between two of the data mean what lies between, so that steps from one to the other are shown"""
+    """whether attributes between those of two images mean what lies between: steps from one to the other are shown"""
     telling: ClassVar[tuple[str, ...]] = ()
     """the figures that the progress bar shows beside the losses"""
     lr_decay: ClassVar[str] = "none"
@@ -175,7 +175,10 @@ class Recipe:
         return nets["G"](z)
 
     def question(self, columns: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise."""
+        """What ``sample`` is given for rows of the data whose answer is known; ``random`` draws masks, blurs, noise.
+
+        What else ``trivial`` needs may be there, too.
+        """
         return {name: columns[name] for name in self.given}
 
     def trivial(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -223,6 +226,10 @@ class Recipe:
     def prefer(self, nets: Mapping[str, nn.Module], x: Tensor) -> Tensor:
         """Scores [B, K]: how much each of K users likes samples x."""
         raise NotImplementedError(f"{type(self).__name__} knows no users")
+
+    def distances(self, images: Tensor, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the recipe's own losses say of images, beside a batch of the data, by name."""
+        raise NotImplementedError(f"{type(self).__name__} measures no distances")
 
     def realism(self, nets: Mapping[str, nn.Module], x: Tensor, given: Mapping[str, Tensor]) -> Tensor:
         """Numbers [B], 0 at most: how real the discriminator finds samples x of what was given."""

@@ -10,7 +10,7 @@ from ganfast.recipes.stargan import StarGAN
 
 @dataclass(frozen=True, kw_only=True)
 class GANimation(StarGAN):
-    """Attributes are numbers in [0, 1] and between, and a mask keeps what they leave as it is (Pumarola et al. 2018)."""
+    """Attributes have values in between, and a mask keeps what they do not change (Pumarola et al. 2018)."""
 
     name = "ganimation"
     between = True

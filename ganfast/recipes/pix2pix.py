@@ -9,7 +9,7 @@ from ganfast.data.columns import Images
 from ganfast.models import cyclegan, unet
 from ganfast.models.norms import Norm
 from ganfast.objectives import discriminator_bce, generator_non_saturating
-from ganfast.recipes.base import Player, Recipe, scores, share
+from ganfast.recipes.base import Player, Recipe, scores, share, spec_of
 from ganfast.recipes.patches import check_patches
 
 
@@ -62,7 +62,8 @@ class Pix2Pix(Recipe):
 
     def networks(self, data):
         (source,) = self.given
-        (inside, *size), outside = data[source].shape, data[self.answer].shape[0]
+        inside, *size = spec_of(self, source, data).shape
+        outside = data[self.answer].shape[0]
         check_patches(self, size)
         return {
             "G": unet.UNet(size, inside, outside, self.width, self.norm, self.dropout),
@@ -77,21 +78,24 @@ class Pix2Pix(Recipe):
         """(what is given, what it should become)."""
         return (t.x, t.y) if self.direction == "ab" else (t.y, t.x)
 
+    def translate(self, t):
+        t.asked, t.true = self.pair(t)
+        t.fake = t.G(t.asked)
+
     def discriminator(self, t):
-        given, answer = self.pair(t)
-        t.fake = t.G(given)
-        real, fake = scores(t.D, torch.cat([given, answer], 1), torch.cat([given, t.fake.detach()], 1))
+        self.translate(t)
+        real, fake = scores(t.D, torch.cat([t.asked, t.true], 1), torch.cat([t.asked, t.fake.detach()], 1))
         t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return discriminator_bce(real, fake) / 2
 
     def generator(self, t):
-        given, answer = self.pair(t)
-        fake = t.fake if self.adversarial else t.G(given)
-        l1 = (fake - answer).abs().mean()
+        if not self.adversarial:
+            self.translate(t)
+        l1 = (t.fake - t.true).abs().mean()
         t.log(l1=l1)
         if not self.adversarial:
             return self.l1 * l1
-        return self.adversarial * generator_non_saturating(t.D(torch.cat([given, fake], 1))) + self.l1 * l1
+        return self.l1 * l1 + self.adversarial * generator_non_saturating(t.D(torch.cat([t.asked, t.fake], 1)))
 
     def sample(self, nets, z, given):
         (source,) = self.given

@@ -1,4 +1,4 @@
-"""StarGAN: Unified Generative Adversarial Networks for Multi-Domain Translation (Choi et al. 2018, arXiv:1711.09020)."""
+"""StarGAN: Multi-Domain Image-to-Image Translation (Choi et al. 2018, arXiv:1711.09020)."""
 
 from dataclasses import dataclass
 

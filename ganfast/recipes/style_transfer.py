@@ -76,6 +76,14 @@ class StyleTransfer(Recipe):
         t.log(content_loss=content, style_loss=style)
         return self.ratio * content + style
 
+    def distances(self, images, columns):
+        network = vgg.Maps()
+        network.load(self.vgg)
+        with torch.no_grad():
+            found, content, style = (self.maps(network, each) for each in (images, *columns.values()))
+        of_style = style_loss([found[name] for name in STYLE], [gram(style[name]) for name in STYLE])
+        return {"content": F.mse_loss(found[CONTENT], content[CONTENT]).item(), "style": of_style.item()}
+
     def keep(self, t):
         """Pixels stay in [−1, 1]."""
         t.P.pixels.copy_(t.P(t.content).clamp(-1, 1) - t.content)

@@ -270,6 +270,8 @@ def command(facts: Facts) -> list[str]:
 def drawing(facts: Facts) -> list[str]:
     """``ganfast generate ...`` as it fits the recipe: of images that it is given, all classes, or seeds."""
     words = ["ganfast", "generate", "--network", str(facts.run)]
+    if "maps" in facts.given:
+        return [*words, "--input", str(facts.part("options").get("data_b") or "MAPS")]
     if "images" in facts.given:
         options, source = facts.part("options"), getattr(facts.given["images"], "source", 0)
         data = options.get("data_b" if source else "data")

@@ -70,7 +70,7 @@ def samples(facts: Facts) -> str:
     strip = ""
     if len(over_time) > 1:
         items = "".join(f"<li>{image(picture, when)}{when.partition(', ')[2]}</li>" for when, _, picture in over_time)
-        same = "pictures" if "images" in facts.given else "latents"
+        same = "pictures" if {"images", "maps"} & facts.given.keys() else "latents"
         left_out = len(facts.pictures) > len(over_time)
         some = f" {len(over_time)} of {len(facts.pictures)} pictures are in this page." if left_out else ""
         strip = (

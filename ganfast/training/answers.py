@@ -54,6 +54,14 @@ def answers(
     return torch.cat(made), torch.cat(true), {name: torch.cat(found) for name, found in trivial.items()}
 
 
+def distances(trained: Trained, sources: Sequence[Dataset]) -> FidelityReport:
+    """What the recipe's own losses say of the sample of the first row, and of each image there as it is."""
+    columns = columns_of(trained.recipe, sources, torch.zeros(1, dtype=torch.int64))
+    made = sampling.decode(trained, given_of(trained, columns, torch.Generator(trained.device)))
+    found = {name: trained.recipe.distances(images, columns) for name, images in {"": made, **columns}.items()}
+    return FidelityReport(1, found.pop(""), found)
+
+
 def fidelity(
     trained: Trained, sources: Sequence[Dataset], count: int, network: Network | None = None, progress: bool = False
 ) -> tuple[FidelityReport, Tensor]:

@@ -70,8 +70,10 @@ def places(seeds: Iterable[int]) -> list[int]:
 def decode(trained: Trained, tensors: Mapping[str, Tensor], make: Callable[..., Tensor] | None = None) -> Tensor:
     """The samples of ``tensors`` by the names of the arguments, a block of rows at a time, on the CPU.
 
-    Of images that are given, which are large and lie where nobody counts seeds, one at a time.
+    Others, which a recipe's question has for its trivial answers, are left out. Of images that are given, which are
+    large and lie where nobody counts seeds, one at a time.
     """
+    tensors = {name: tensors[name] for name in trained.arguments}
     count = len(next(iter(tensors.values())))
     block = 1 if any(spec.kind in ("images", "maps") for spec in trained.given.values()) else BLOCK
     parts = []

@@ -26,10 +26,10 @@ class Show:
 
     Without conditions: a grid of 64 seeds. By labels: a row for each class, a column for each seed. By attributes that
     are the recipe's own codes: a row for each, from −2 to 2. By images: input, output and, where the data has it,
-    target; by images and attributes: input, and output with each attribute switched on. Autoencoders: a row of real samples and one of their reconstructions below. Recipes that work in
-    steps: a row for each step of the first eight seeds; recipes of pairs: both of each. Points: real and generated
-    ones, in the plane over level lines and gradients of ``networks["D"]`` where that scores points alone; it stays as
-    it is.
+    target; by images and attributes: input, and output with each attribute switched on. Autoencoders: a row of real
+    samples and one of their reconstructions below. Recipes that work in steps: a row for each step of the first eight
+    seeds; recipes of pairs: both of each. Points: real and generated ones, in the plane over level lines and gradients
+    of ``networks["D"]`` where that scores points alone; it stays as it is.
     """
 
     def __init__(self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module]):
@@ -118,7 +118,7 @@ class Show:
         if recipe.answer and recipe.columns[recipe.answer].source == asked:
             shown.append(batches[recipe.answer])
         images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
-        return pictures.picture_of(images, len(shown) * (COLUMNS // 2))
+        return pictures.picture_of(images, len(shown) * min(COLUMNS // 2, len(images) // len(shown)))
 
     def switches(self, batches: dict[str, Tensor], name: str, attribute: str) -> np.ndarray:
         """Rows of input and output with each attribute switched on; below, steps from its own to those of another."""

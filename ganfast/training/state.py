@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ganfast.data.columns import Spec
 from ganfast.data.loader import Loader
 from ganfast.errors import InputError
+from ganfast.fuse import fuse
 from ganfast.recipes.base import Player, Recipe
 from ganfast.training.ema import Average
 from ganfast.training.gradients import FlatGradients
@@ -54,13 +55,15 @@ class RunState:
         """Build the networks of ``game``, from torch's global generator, and what trains them.
 
         What networks of a stage before have under the same names is carried over; one that is not trained any more
-        goes on as its average, which is what was shown and saved.
+        goes on as its average, which is what was shown and saved. Networks of torch's modules are fused.
         """
         self.game, self.specs, self.stage = game, specs, stage
         before = self.networks, self.averages
         built = game.build(specs)
         game.begin(built)
         self.networks = {name: self.place(network).train() for name, network in built.items()}
+        for network in self.networks.values():
+            fuse(network)  # as ganfast's own layers are already
         self.players = game.players()
         check(game, self.players, self.networks)
         trained = {name for player in self.players for name in player.trains}

@@ -69,6 +69,32 @@ class Painter(nn.Module):
         return self.mix(torch.cat([x, numbers[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)).tanh()
 
 
+class Twice(nn.Module):
+    """The negative of twice as many pixels a side."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return -x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0 * self.weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubled(Recipe):
+    """Twice as many pixels a side, of pictures of any size; trained on pictures of which 8×8 are no --size."""
+
+    name = "doubled"
+    given = {"low": lambda data: Spec("images", (1, 8, 8))}
+    answer, sides = "x", 2
+
+    def networks(self, data):
+        return {"G": Twice()}
+
+    def sample(self, nets, z, given):
+        return nets["G"](given["low"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Styles(Recipe):
     """Translates an image to a class, in the manner of a latent: everything at once."""
@@ -160,10 +186,15 @@ class Bright(Recipe):
         return {"G": Halves()}
 
 
-OTHERS = {recipe.name: recipe for recipe in (Styles, ByClass, Darker, Sounds, Captions, Bright)}
+OTHERS = {recipe.name: recipe for recipe in (Styles, Doubled, ByClass, Darker, Sounds, Captions, Bright)}
 
 
 def install(monkeypatch) -> None:
     """Make the recipes of this file known."""
     for name, recipe in OTHERS.items():
         monkeypatch.setitem(RECIPES, name, recipe)
+
+
+def of_attributes(recipe: str = "stargan") -> str:
+    names = ("hair=black", "hair=red", "beard")
+    return saved(RECIPES[recipe](width=2, blocks=1), y=Spec("attributes", (3,), names))

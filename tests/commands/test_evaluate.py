@@ -14,7 +14,7 @@ from ganfast.cli import main
 from ganfast.commands import evaluate
 from ganfast.data.columns import Spec
 from ganfast.data.stacked import stacked
-from ganfast.metrics import lenet
+from ganfast.metrics import attributes, lenet
 from ganfast.models.squeezenet import SqueezeNet
 from ganfast.recipes import CGAN, DCGAN
 
@@ -278,8 +278,26 @@ def test_translations_beside_the_true_ones(capsys):
     run = Path("runs/00000-cyclegan-plain-inverted")
     assert main(["evaluate", str(run), "--paired"]) == 0
     assert "5 images beside the true ones" in capsys.readouterr().out
+    assert (run / "answers.png").is_file()
     (row,) = [json.loads(line) for line in (run / "metric-fidelity.jsonl").read_text().splitlines()]
     pixels = np.stack([np.asarray(Image.open(f"plain/{k}.png")) for k in range(5)]) / 255
     assert row["trivial"]["input"]["l1"] == pytest.approx(np.abs(2 * pixels - 1).mean(), rel=1e-4)
     assert row["trivial"]["mean"]["l1"] == pytest.approx(np.abs(pixels - pixels.mean(0)).mean(), rel=1e-4)
     assert row["count"] == 5 and 0 < row["values"]["l1"] < 1 and row["step"] == 2
+
+
+def test_translations_by_attributes_are_judged_by_field_and_beside_their_partners(monkeypatch, capsys):
+    random, faces = np.random.default_rng(0), []
+    Path("faces").mkdir()
+    for k in range(24):
+        faces.append({"file": f"{k}.png", "identity": k // 4, "hair": ["black", "red"][k % 2], "beard": k % 3 == 0})
+        Image.fromarray(random.integers(0, 256, (16, 16), np.uint8)).save(f"faces/{k}.png")
+    Path("faces/dataset.json").write_text(json.dumps({"faces": faces}))
+    monkeypatch.setattr(attributes, "fitted", lambda data, steps, progress: lenet.fitted(data, 2))
+    argv = ["evaluate", small.of_attributes(), "--data", "faces"]
+    assert main([*argv, "--attributes", "hair,beard"]) == 0
+    said = capsys.readouterr().out
+    assert "24 translations" in said and "hair" in said and "beard" in said and "images beside the true ones" in said
+    assert main([*argv, "--attributes", "beard,hair"]) == 2
+    assert "faces has other attributes than the recipe was trained on" in capsys.readouterr().err
+    assert main([*argv, "--attributes", "hair,beard", "--neighbours"]) == 2

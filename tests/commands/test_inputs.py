@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from commands import small
 from PIL import Image
 
@@ -25,6 +26,12 @@ def picture(path: str, seed: int = 0, size=(20, 16)) -> str:
 
 def tensor(path: str, channels: int = 1) -> torch.Tensor:
     pixels = torch.tensor(to_frame(upright(path), Frame(16, 16, channels)))
+    return pixels.permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def whole(path: str, channels: int = 1) -> torch.Tensor:
+    image = upright(path)
+    pixels = torch.tensor(to_frame(image, Frame(image.height, image.width, channels)))
     return pixels.permute(2, 0, 1)[None] / 127.5 - 1
 
 
@@ -52,12 +59,53 @@ def test_a_translation_for_each_picture(folder, capsys):
     assert "wrote 3 pictures to generated/samples, and generated/grid.png" in capsys.readouterr().out
     assert names() == {"a.png", "b.png", "deep-er-c.png", "grid.png"}
     trained = load(file)
-    wanted = to_uint8(trained(tensor("images/a.png")))[0, :, :, 0]
-    assert np.array_equal(written("generated/samples/a.png"), wanted)
-    grid = written("generated/grid.png")[::2, ::2]
-    assert grid.shape == (16, 6 * 18 - 2)  # three pairs
-    assert np.array_equal(grid[:, :16], to_frame(upright("images/a.png"), Frame(16, 16, 1))[..., 0])
-    assert np.array_equal(grid[:, 18:34], wanted)
+    for size, read, width in (([], whole, 20), (["--size", "16"], tensor, 16)):  # its own; as in training
+        assert main(["generate", "--network", file, "--input", folder, "--overwrite", *size]) == 0
+        wanted = to_uint8(trained(read("images/a.png")))[0, :, :, 0]
+        assert np.array_equal(written("generated/samples/a.png"), wanted)
+        grid = written("generated/grid.png")[::2, ::2]
+        assert grid.shape == (16, 6 * (width + 2) - 2)  # three pairs
+        assert np.array_equal(grid[:, :width], to_frame(upright("images/a.png"), Frame(16, width, 1))[..., 0])
+        assert np.array_equal(grid[:, width + 2 : 2 * width + 2], wanted)
+
+
+@torch.no_grad()
+def test_pictures_of_any_size_are_mirrored_to_a_multiple_and_cut_back(capsys):
+    sizes = {"a": (37, 22), "b": (16, 300), "c": (40, 64)}
+    for k, (name, size) in enumerate(sizes.items()):
+        picture(f"images/{name}.png", k, size)
+    file = small.cyclegan(channels=3)
+    assert main(["generate", "--network", file, "--input", "images", "--side-by-side"]) == 0
+    trained = load(file)
+    for name, (width, height) in sizes.items():
+        x, pair = whole(f"images/{name}.png", 3), written(f"generated/samples/{name}.png")
+        assert pair.shape == (height, 2 * width, 3)
+        assert np.array_equal(pair[:, :width], np.asarray(Image.open(f"images/{name}.png")))
+        high, wide = -height % 4, -width % 4
+        padded = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2), mode="reflect")
+        made = trained(padded)[..., high // 2 : high // 2 + height, wide // 2 : wide // 2 + width]
+        assert np.abs(pair[:, width:].astype(int) - to_uint8(made)[0]).max() <= 1
+    # three pairs in cells of the largest sides: 300 pixels become 256
+    assert written("generated/grid.png").shape == (256, 6 * (40 + 2) - 2, 3)
+
+
+def test_super_resolution_of_pictures_of_any_size():
+    file = small.saved(small.Doubled())
+    picture("images/a.png", 0, (21, 10))
+    assert main(["generate", "--network", file, "--input", "images", "--side-by-side"]) == 0
+    pair = written("generated/samples/a.png")
+    wanted = to_uint8(whole("images/a.png"))[0, :, :, 0].repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(pair[..., 0], np.concatenate([wanted, 255 - wanted], 1))
+    np.save("small.npy", np.zeros((2, 16, 16, 1), np.uint8))  # no files: as in training, or at a usual size
+    assert main(["generate", "--network", file, "--input", "small.npy", "--outdir", "n"]) == 0
+    assert written("n/samples/000001.png").shape == (32, 32)
+
+
+def test_mirroring_as_often_as_it_takes():
+    x = torch.arange(3.0).expand(1, 1, 3, 3)
+    assert translating.mirrored(x, 3, 12)[0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]
+    for height, width in ((3, 3), (4, 7), (9, 12)):
+        assert torch.equal(translating.central(translating.mirrored(x, height, width), 3, 3), x)
 
 
 @torch.no_grad()
@@ -68,7 +116,7 @@ def test_the_other_direction(folder):
             main(["generate", "--network", file, "--input", f"{folder}/a.png", "--direction", way, "--overwrite"]) == 0
         )
         generator = load(file).networks[f"G_{way}"]
-        wanted = to_uint8(generator(tensor("images/a.png", 3)))[0]
+        wanted = to_uint8(generator(whole("images/a.png", 3)))[0]
         assert names() == {"a.png", "grid.png"}
         assert (
             abs(written("generated/samples/a.png").astype(int) - wanted).max() <= 1
@@ -175,6 +223,10 @@ def test_names_are_short_apart_and_in_one_folder():
         (["--input", "good", "--interpolate", "1,2"], ["--input and --interpolate"]),
         (["--npz"], ["recipe cyclegan is given images", "--input"]),
         (["--skip-bad"], ["--skip-bad", "--input"]),
+        (["--side-by-side"], ["--side-by-side is of the files that are made of --input"]),
+        (["--input", "good", "--side-by-side", "--show"], ["--side-by-side"]),
+        (["--size", "16"], ["--size 16 is of --input"]),
+        (["--input", "good", "--size", "17"], ["--size 17: a size is a power of two"]),
         (["--input", "points.npy"], ["points.npy"]),
     ],
 )
@@ -205,3 +257,38 @@ def test_a_direction_that_is_none(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["generate", "--network", "x", "--direction", "up"])
     assert "--direction" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_a_picture_for_each_attribute(folder, capsys):
+    file = small.of_attributes()
+    call = ["generate", "--network", file, "--input", f"{folder}/a.png", "--overwrite"]
+    assert main(call) == 0
+    assert names() == {"a-hair=black.png", "a-hair=red.png", "a-beard.png", "grid.png"}
+    assert main([*call, "--attributes", "hair=red+beard=0,beard=0.5"]) == 0
+    assert names() == {"a-hair=red+beard=0.png", "a-beard=0.5.png", "grid.png"}
+    trained, x = load(file), whole("images/a.png")
+    own = trained.attributes(F.interpolate(x, (16, 16), mode="bicubic", antialias=True))  # its size in training
+    for name, wanted in ("hair=red+beard=0", [0.0, 1, 0]), ("beard=0.5", [*own[0, :2], 0.5]):
+        made = to_uint8(trained(x, torch.tensor([wanted])))[0, :, :, 0]
+        assert np.array_equal(written(f"generated/samples/a-{name}.png"), made)
+    assert main([*call, "--attributes", "hair=blue"]) == 2
+    assert "'hair=blue' is not an attribute: give some of hair=black, hair=red, beard" in capsys.readouterr().err
+    assert main([*call, "--strip"]) == 2 and "recipe stargan has no steps" in capsys.readouterr().err
+    assert main(["generate", "--network", small.cyclegan(), "--input", folder, "--attributes", "beard"]) == 2
+    assert "recipe cyclegan is not given images and attributes" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_steps_to_attributes(folder):
+    file = small.of_attributes("ganimation")
+    call = ["generate", "--network", file, "--input", folder, "--strip", "--attributes", "hair=red,beard"]
+    assert main(call) == 0
+    assert names() == {"strip.png"}
+    strip = written("generated/strip.png")[::2, ::2]
+    assert strip.shape == (6 * 18 - 2, 8 * 22 - 2)  # three pictures, two attributes, eight steps
+    trained, x = load(file), whole("images/a.png")
+    own = trained.attributes(F.interpolate(x, (16, 16), mode="bicubic", antialias=True))  # its size in training
+    wanted = torch.tensor([[0.0, 1, own[0, 2]]])
+    made = to_uint8(trained(x, own.lerp(wanted, 3 / 7)))[0, :, :, 0]
+    assert np.abs(strip[:16, 3 * 22 : 3 * 22 + 20].astype(int) - made).max() <= 1

@@ -9,9 +9,11 @@ from ganfast.recipes import RECIPES
 
 HEIGHT, WIDTH = 32, 64
 FIELDS = {
-    "cyclegan": {"width": 2, "blocks": 1, "layers": 2},
+    **{name: {"width": 2, "blocks": 1, "layers": 2} for name in ("cyclegan", "cut", "fastcut")},
     "lapgan": {"width": 2, "latent_dim": 5, "detail": 2},
     "pix2pix": {"width": 2, "layers": 2},
+    "galaxy": {"width": 2, "layers": 2},
+    "inpaint": {"width": 2, "code": 5},
 }
 ON_IMAGES = [name for name, cls in RECIPES.items() if any(each.kind == "images" for each in cls().columns.values())]
 

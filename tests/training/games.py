@@ -64,6 +64,10 @@ STEPWISE = {
     "cogan": RECIPES["cogan"](**SMALL),
     "dvbpr": RECIPES["dvbpr"](**SMALL, factors=3),
 }
+UNPAIRED = {
+    "cut": RECIPES["cut"](width=4, blocks=2, layers=2, units=16, places=20),
+    "fastcut": RECIPES["fastcut"](width=4, blocks=3, layers=2, units=16, places=20),
+}
 AUTOENCODERS = {
     "aae": RECIPES["aae"](**SMALL),
     "aae supervised": RECIPES["aae"](width=4, prior="mixture", supervised=True, modes=5, architecture="dcgan"),
@@ -86,13 +90,15 @@ CONDITIONAL = {
 PAIRED = {
     "pix2pix": RECIPES["pix2pix"](width=4, layers=2),
     "pix2pix instance": RECIPES["pix2pix"](width=4, layers=1, norm="instance", direction="ba", dropout=0.0),
+    "galaxy": RECIPES["galaxy"](width=4, layers=1),
+    "inpaint": RECIPES["inpaint"](width=4, code=6, holes="random"),
 }
 ATTRIBUTES = {
     "stargan": RECIPES["stargan"](width=4, blocks=1, d_steps=2),
     "ganimation": RECIPES["ganimation"](width=4, blocks=1, d_steps=2),
 }
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | ATTRIBUTES
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | UNPAIRED | ATTRIBUTES
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:

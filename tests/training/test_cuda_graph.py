@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from training.games import CPU, FOUR, Counting, images, make, sources_of
+from training.games import CPU, FOUR, GAMES, Counting, images, make, sources_of
 
 from ganfast.errors import InputError
 from ganfast.graphs import WARM_UP
@@ -19,6 +19,7 @@ RECIPES = {
     "wgan-gp resnet": PACKAGE["wgan-gp"](width=8, latent_dim=16, architecture="resnet", d_steps=2),
     "r3gan": PACKAGE["r3gan"](width=8, latent_dim=16),
     **FOUR,
+    "cut": GAMES["cut"],
 }
 
 
@@ -84,6 +85,19 @@ def test_on_a_tape_captured_and_eager_steps_have_the_same_bits(name, tape):
     assert captured.graphs == tape and tape[0].replays == 6 - WARM_UP and torch.equal(*rows)
     assert told[-1] == "The step is one CUDA graph from here on." and tape[0].generators == [captured.step.state.noise]
     assert all(map(torch.equal, bits(eager), bits(captured)))
+
+
+def test_on_a_tape_cyclegan_is_one_graph_with_two_buffers_of_gradients(tape):
+    """Four networks, two pools and their exchange; a buffer for both generators, one for both discriminators."""
+    run = run_of(PACKAGE["cyclegan"](width=2, blocks=1, layers=1, pool=14), "cpu", graph=True)
+    losses(run, WARM_UP + 2)
+    state = run.step.state
+    assert len(tape) == 1 and tape[0].replays == 2 and state.tensors["count_a"] == 14  # the pools are full
+    assert list(state.gradients) == ["G_ab+G_ba", "D_a+D_b"]
+    for name, gradients in state.gradients.items():
+        parameters = [p for network in name.split("+") for p in state.networks[network].parameters()]
+        assert len(parameters) == len(gradients.parameters)
+        assert {p.grad.untyped_storage().data_ptr() for p in parameters} == {gradients.buffer.data_ptr()}
 
 
 def test_on_a_tape_each_set_of_players_has_its_graph(tape):

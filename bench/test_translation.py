@@ -1,0 +1,166 @@
+"""A whole step of `ganfast train cyclegan` and `pix2pix`, against the loops of the field with the same arithmetic.
+
+    pytest bench/test_translation.py --benchmark-only -m "not full"
+
+Images of 128 pixels; a ResNet of nine blocks, a U-Net of seven halvings, discriminators of 70×70 patches. All rows begin
+with the same weights and see the same images; the losses of their first three steps agree. They run under the settings
+of `ganfast train`: fp32 without TF32, cuDNN's search.
+
+    ganfast   the trainer's step: batches from the loader, averages, pools, norms of gradients; networks fused; on a GPU
+              one CUDA graph
+    unfused   the same with torch's layers in the networks, in NCHW: in channels_last torch 2.13 differentiates
+              InstanceNorm2d wrongly on a CPU
+    authors   bench/translation.py: eager PyTorch, fp32, NCHW, Adam's default, a backward() for each discriminator
+"""
+
+import functools
+
+import frame
+import pytest
+import torch
+import translation
+from frame import PLACES
+from test_steps import work_of
+from torch import nn
+
+for package in ("PIL", "safetensors", "tqdm"):  # a machine that has torch alone leaves the trainer out
+    pytest.importorskip(package)
+
+from ganfast.data import Dataset, Loader, Sampler, match  # noqa: E402
+from ganfast.recipes import CycleGAN, Pix2Pix  # noqa: E402
+from ganfast.training import state as training_state  # noqa: E402
+from ganfast.training.cuda_graph import CUDAGraphs  # noqa: E402
+from ganfast.training.precision import Precision  # noqa: E402
+from ganfast.training.step import Step  # noqa: E402
+
+# recipe, width, batch
+CASES = [("cyclegan", 8, 1), ("pix2pix", 16, 1)]
+CASES += frame.in_full(*((name, *size) for name in ("cyclegan", "pix2pix") for size in ((16, 1), (16, 4), (64, 1))))
+BOUND = 5e-5  # of the losses of three updates; wrong gradients of the generators were 1e-4 off
+SIDE, IMAGES, SEED = 128, 32, 4
+RECIPES = {"cyclegan": (CycleGAN, {}), "pix2pix": (Pix2Pix, {"dropout": 0.0})}
+NETWORKS = {  # of bench/translation.py, in the order of the recipes'
+    "cyclegan": lambda width: {
+        **{g: translation.resnet(width) for g in ("G_ab", "G_ba")},
+        **{d: translation.patches(3, width, nn.InstanceNorm2d) for d in ("D_a", "D_b")},
+    },
+    "pix2pix": lambda width: {"G": translation.unet(width), "D": translation.patches(6, width, nn.BatchNorm2d)},
+}
+TIMES = {"cyclegan": {"G_ab": 9, "G_ba": 9, "D_a": 8, "D_b": 8}, "pix2pix": {"G": 3, "D": 8}}  # passes of a step
+PRECISION = functools.partial(Precision, "fp32")
+
+
+def device_of(place):
+    return torch.device("cpu" if place == "cpu" else "cuda")
+
+
+@functools.cache
+def data(name) -> tuple[Dataset, ...]:
+    random = torch.Generator().manual_seed(3)
+    first, second = (
+        torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=random) for _ in range(2)
+    )
+    if name == "pix2pix":
+        return (Dataset("noise", images=first, targets=second),)
+    return Dataset("noise", images=first), Dataset("noise", images=second)
+
+
+def plain(name, width) -> dict:
+    """The networks of the authors' loop; the same weights each time."""
+    random = torch.Generator().manual_seed(1)
+    networks = NETWORKS[name](width)
+    with torch.no_grad():
+        for network in networks.values():
+            for parameter in network.parameters():
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=random) + (parameter.dim() == 1))
+    return networks
+
+
+def by_ganfast(row, place, name, width, batch):
+    device, theirs, sets = device_of(place), plain(name, width).values(), data(name)
+    kind, options = RECIPES[name]
+
+    class Given(kind):
+        """The recipe with the weights of the authors' networks."""
+
+        def build(self, specs):
+            mine = super().build(specs)
+            for network, values in zip(mine.values(), (each.state_dict().values() for each in theirs), strict=True):
+                network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+            return mine
+
+    recipe = Given(width=width, **options)
+    loaders = [Loader(Sampler(each, batch, seed=SEED + k), 1, device) for k, each in enumerate(sets)]
+    order = torch.contiguous_format if row == "unfused" else torch.channels_last
+    place_on = lambda network: network.to(device, memory_format=order)  # noqa: E731
+    run = training_state.RunState(loaders, PRECISION(device), seed=5, place=place_on)
+    fuse = training_state.fuse
+    try:
+        if row == "unfused":
+            training_state.fuse = lambda network: None
+        run.begin(recipe, match(name, recipe.columns, sets))
+    finally:
+        training_state.fuse = fuse
+    step = CUDAGraphs(Step(run), graph=place != "cpu")
+
+    def update():
+        step()
+        losses = run.means.buffer[:2].clone()  # of the two players
+        run.means.zero()
+        return losses
+
+    return update
+
+
+def by_authors(place, name, width, batch):
+    device = device_of(place)
+    networks = [network.to(device).train() for network in plain(name, width).values()]
+    train = getattr(translation, name)(*networks)
+    samplers = [Sampler(each, batch, seed=SEED + k) for k, each in enumerate(data(name))]
+
+    def update():
+        images = [column.contiguous().to(device) for sampler in samplers for column in sampler.next().values()]
+        return train(*images)
+
+    return update
+
+
+class Row:
+    """row() → (losses,): a step; `history` has the losses of the first three."""
+
+    def __init__(self, row, *args):
+        make = by_authors if row == "authors" else functools.partial(by_ganfast, row)
+        self.make, self.args, self.update = make, args, None
+
+    def __call__(self):
+        if self.update is None:
+            self.update = self.make(*self.args)
+            self.history = torch.stack([self.update() for _ in range(3)]).double()
+        return (self.update(),)
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_trainer(place):
+    with PRECISION(device_of(place)).settings():
+        yield
+
+
+@pytest.mark.parametrize("row", ["ganfast", "unfused", "authors"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "{}-width{}-batch{}".format(*case))
+@pytest.mark.parametrize("place", PLACES[:2])  # a graph is ganfast's own doing
+def test_translation(measure, place, case, row):
+    name, width, batch = case
+    with torch.device("meta"):  # to be counted only
+        networks = NETWORKS[name](width)
+        channels = {key: 6 if name == "pix2pix" and key == "D" else 3 for key in networks}
+        parts = [(net, torch.empty(batch, channels[key], SIDE, SIDE), TIMES[name][key]) for key, net in networks.items()]
+    rows = {key: Row(key, place, *case) for key in dict.fromkeys(["ganfast", row, "authors"])}
+
+    def check(found):
+        assert found[0].isfinite().all()
+        if rows["authors"].update is None:
+            rows["authors"]()
+        error = frame.distance(rows[row].history, rows["authors"].history)
+        assert error <= BOUND, f"{row} trains something else: losses {error:.2g} from the authors'"
+
+    measure(rows, make=tuple, check=check, work=work_of(parts, frame.running("fp32", place)))
