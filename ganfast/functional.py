@@ -314,9 +314,10 @@ def norm_act(y, groups, weight=None, bias=None, moments=None, eps=1e-5, activati
     (conditional batch normalisation, AdaIN) or like y (SPADE), in the dtype of y or in that of the moments.
     ``activation`` and ``negative_slope`` as in :func:`batch_norm_act`, which also keeps running statistics.
     Differentiable twice in y, weight and bias, and once more by torch's operators; so are the moments of y. Autocast
-    leaves it alone; our kernels give the same bits in every run. Raises ValueError or TypeError that names the argument;
-    ValueError for moments of one value each. Ulyanov et al. 2016, arXiv:1607.08022; Ba et al. 2016, arXiv:1607.06450;
-    Wu and He 2018, arXiv:1803.08494; Huang and Belongie 2017, arXiv:1703.06868; Park et al. 2019, arXiv:1903.07291.
+    leaves it alone; our kernels give the same bits in every run. Raises ValueError or TypeError that names the
+    argument; ValueError for moments of one value each. Ulyanov et al. 2016, arXiv:1607.08022; Ba et al. 2016,
+    arXiv:1607.06450; Wu and He 2018, arXiv:1803.08494; Huang and Belongie 2017, arXiv:1703.06868; Park et al. 2019,
+    arXiv:1903.07291.
     """
     if has_torch_function_unary(y):  # a gradient penalty has a rule for it
         rest = weight, bias, moments, eps, activation, negative_slope
