@@ -22,7 +22,7 @@ from ganfast.metrics.attributes import attribute_report, partners
 from ganfast.metrics.fidelity import fidelity_report
 from ganfast.metrics.lenet import normalise
 from ganfast.metrics.pairs import pair_report
-from ganfast.metrics.segmentation import segmentation_report
+from ganfast.metrics.segmentation import colours, painted, segmentation_report
 from ganfast.recipes import Trained
 from ganfast.training import (
     abilities,
@@ -163,13 +163,16 @@ class Evaluate(DataOptions, Compared):
                 f"recipe {trained.recipe.name} translates unpaired images: say that files of one name are partners "
                 "(--paired), or give a feature network to compare the sets by (--features)."
             )
-        report, made = answers.fidelity(trained, sources, count, seen if known else None, progress=True)
+        own, others = sources, {}
+        if (maps := sources[0].columns.get("maps")) is not None:
+            own = self.as_trained().sources(trained)[0] if run_directory.of(self.network) else sources
+            others = {"class colours": painted(maps[:count].squeeze(3).long(), colours(own[0]))}
+        report, made = answers.fidelity(trained, sources, count, seen if known else None, True, others)
         if known:
             self.keep("fidelity", report, trained, count)
         if run := run_directory.of(self.network):
             pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}).picture())
-        if "maps" in sources[0].columns:
-            own = self.as_trained().sources(trained)[0] if run_directory.of(self.network) else sources
+        if others:
             self.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
         if seen is not None:
             column = trained.recipe.columns[trained.recipe.answer]
@@ -219,7 +222,9 @@ class Evaluate(DataOptions, Compared):
             sources = [first, self.open(shape, source=self.data_b)] if two else [first]
         for name, spec in match(recipe.name, recipe.columns, sources).items():
             if spec.kind == "maps" and spec.classes > (own := trained.specs[name].classes):
-                raise InputError(f"{self.data_b} has {spec.classes} classes, and the recipe was trained on {own} (--data-b).")
+                raise InputError(
+                    f"{self.data_b} has {spec.classes} classes, and the recipe was trained on {own} (--data-b)."
+                )
         for source in sources:
             metrics.check_shape(source, (*shape[:1], *source.shape[1:]) if recipe.sides else shape)
         return sources, self.paired or not two
