@@ -1,5 +1,7 @@
 """Whether pictures made of label maps show what these say, by a segmentation network trained on real pairs."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ class Segmenter(nn.Module):
     def __init__(self, channels: int, classes: int, width: int = WIDTH):
         super().__init__()
         widths = [channels, width, 2 * width, 4 * width]
-        self.down = nn.ModuleList(convolution(a, b) for a, b in zip(widths, widths[1:]))
+        self.down = nn.ModuleList(convolution(a, b) for a, b in pairwise(widths))
         self.up = nn.ModuleList(convolution(a + b, b) for a, b in zip(widths[:1:-1], widths[-2:0:-1]))
         self.last = nn.Conv2d(width, classes, 1)
 
@@ -46,7 +48,8 @@ def convolution(inside: int, outside: int) -> nn.Module:
 def fitted(data: Dataset, steps: int = STEPS, progress: bool = False) -> Segmenter:
     """The network of the images and maps of ``data``, in evaluation mode; kept in the cache folder.
 
-    Cross-entropy, Adam with a rate that falls to 0, batches of 16; classes weigh by one over the square root of how many pixels they have.
+    Cross-entropy, Adam with a rate that falls to 0, batches of 16; classes weigh by one over the square root of how
+    many pixels they have.
     """
     name = f"segmenter-{cache.key(data.fingerprint(), steps, WIDTH, RATE)}"
     classes = len(data.names["maps"])
