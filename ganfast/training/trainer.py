@@ -71,7 +71,7 @@ class Trainer:
             opts,
             batch=opts.batch or recipe.batch,
             lr_decay=opts.lr_decay or recipe.lr_decay,
-            maps=opts.maps or any(column.kind == "maps" for column in recipe.columns.values()),
+            maps=opts.maps or (bool(opts.data_b) and any(c.kind == "maps" for c in recipe.columns.values())),
         )
         self.device = opts.torch_device()
         if self.device.type == "cuda":
