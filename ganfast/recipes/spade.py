@@ -17,7 +17,7 @@ FEATURES = 1 / 12.75  # of VGG's activations
 
 @dataclass(frozen=True, kw_only=True)
 class SPADE(Recipe):
-    """Pictures of label maps, --data PICTURES --data-b MAPS, which scale and shift every normalisation (Park et al. 2019).
+    """Pictures of label maps, --data PICTURES --data-b MAPS: these scale and shift each normalisation (Park et al. 2019).
 
     Against patch discriminators of two scales by the hinge loss, with their features matched, and those of VGG16 where
     --vgg names its weights. All layers have spectral norm; the discriminators' learning rate is four times --lr.

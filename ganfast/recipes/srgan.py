@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 
-from ganfast.data.columns import Images, Spec
+from ganfast.data.columns import Spec
 from ganfast.models import srgan, vgg
 from ganfast.objectives import discriminator_bce, generator_non_saturating
 from ganfast.recipes.base import Player, Recipe, Stage, scores, share
