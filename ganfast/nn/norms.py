@@ -8,7 +8,6 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ganfast import activations, functional, ops, reference
 from ganfast.nn.fused_group import operators_do
 from ganfast.nn.ranks import SyncBatchNorm, ranks
-from ganfast.ops._registry import host_counts
 
 
 def norm_act(x, groups, *rest):
@@ -32,14 +31,14 @@ def instance_norm(x, *rest):
 def prefers_torch(x) -> bool:
     """Whether torch's functions are faster, or are all that works here.
 
-    Under torch.compile on a CPU it makes one loop of norm and activation; in an eager loop on a GPU the host's time
-    counts for small tensors.
+    Under torch.compile on a CPU it makes one loop of norm and activation; in an eager loop calls from Python count for
+    small tensors.
     """
     if torch.compiler.is_compiling():
         return x.is_cpu or torch.compiler.is_exporting()
     if ops.norm_act.norm_act.is_plain(x.device) or not operators_do():
         return True
-    return x.numel() <= functional.SMALL and host_counts(x.device)
+    return functional.is_small_norm(x)
 
 
 def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):
