@@ -50,7 +50,6 @@ class SRGAN(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(self.blocks >= 1, "blocks", "be at least 1")
         self.require(0 <= self.pretraining <= 1, "pretraining", "lie in [0, 1]")
 
     def stages(self, steps):
