@@ -14,7 +14,8 @@ from ganfast.errors import InputError
 
 def a_map(k, size=16, mode="P"):
     """(file, its classes): blocks of 4×4 pixels of the classes 0 … 4."""
-    classes = np.random.default_rng(k).integers(5, size=(size // 4, size // 4), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    blocks = np.random.default_rng(k).integers(5, size=(size // 4, size // 4), dtype=np.uint8)
+    classes = blocks.repeat(4, 0).repeat(4, 1)
     image, buffer = Image.fromarray(classes), io.BytesIO()
     if mode == "P":
         image.putpalette(list(range(255, 255 - 18, -1)))

@@ -99,7 +99,7 @@ ATTRIBUTES = {
 }
 SUPER = {
     "srgan": RECIPES["srgan"](width=4, blocks=1, scale=2),
-    "srgan alone": RECIPES["srgan"](width=4, blocks=1, residual=True).stages(10)[0].game,
+    "srgan alone": RECIPES["srgan"](width=4, blocks=2, residual=True).stages(10)[0].game,
     "spade": RECIPES["spade"](width=2, noise=3, layers=1),
     "spade maps": RECIPES["spade"](width=2, noise=0, layers=2, scales=1),
 }
