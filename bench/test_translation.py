@@ -2,13 +2,14 @@
 
     pytest bench/test_translation.py --benchmark-only -m "not full"
 
-Images of 128 pixels; a ResNet of nine blocks, a U-Net of seven halvings, discriminators of 70×70 patches. All rows begin
-with the same weights and see the same images; the losses of their first three steps agree. They run under the settings
-of `ganfast train`: fp32 without TF32, cuDNN's search.
+Images of 128 pixels; a ResNet of nine blocks, a U-Net of seven halvings, discriminators of 70×70 patches. All rows
+begin with the same weights and see the same images; the losses of their first three steps agree. They run under the
+settings of `ganfast train`: fp32 without TF32, cuDNN's search.
 
     ganfast   the trainer's step: batches from the loader, averages, pools, norms of gradients; networks fused; on a GPU
               one CUDA graph
-    unfused   the same with torch's layers in the networks: what the fusing is worth
+    unfused   the same with torch's layers in the networks, in NCHW: in channels_last torch 2.13 differentiates
+              InstanceNorm2d wrongly on a CPU
     authors   bench/translation.py: eager PyTorch, fp32, NCHW, Adam's default, a backward() for each discriminator
 """
 
@@ -34,7 +35,9 @@ from ganfast.training.step import Step  # noqa: E402
 
 # recipe, width, batch
 CASES = [("cyclegan", 8, 1), ("pix2pix", 16, 1)]
-CASES += frame.in_full(*((name, *size) for name in ("cyclegan", "pix2pix") for size in ((16, 1), (16, 4), (64, 1))))
+CASES += frame.in_full(*(("cyclegan", *size) for size in ((16, 1), (16, 4), (64, 1))))
+CASES += frame.in_full(*(("pix2pix", *size) for size in ((16, 4), (64, 1))))
+BOUND = 5e-5  # of the losses of three updates; wrong gradients of the generators were 1e-4 off
 SIDE, IMAGES, SEED = 128, 32, 4
 RECIPES = {"cyclegan": (CycleGAN, {}), "pix2pix": (Pix2Pix, {"dropout": 0.0})}
 NETWORKS = {  # of bench/translation.py, in the order of the recipes'
@@ -55,9 +58,7 @@ def device_of(place):
 @functools.cache
 def data(name) -> tuple[Dataset, ...]:
     random = torch.Generator().manual_seed(3)
-    first, second = (
-        torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=random) for _ in range(2)
-    )
+    first, second = (torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=random) for _ in range(2))
     if name == "pix2pix":
         return (Dataset("noise", images=first, targets=second),)
     return Dataset("noise", images=first), Dataset("noise", images=second)
@@ -89,9 +90,9 @@ def by_ganfast(row, place, name, width, batch):
 
     recipe = Given(width=width, **options)
     loaders = [Loader(Sampler(each, batch, seed=SEED + k), 1, device) for k, each in enumerate(sets)]
-    run = training_state.RunState(
-        loaders, PRECISION(device), seed=5, place=lambda net: net.to(device, memory_format=torch.channels_last)
-    )
+    order = torch.contiguous_format if row == "unfused" else torch.channels_last
+    place_on = lambda network: network.to(device, memory_format=order)  # noqa: E731
+    run = training_state.RunState(loaders, PRECISION(device), seed=5, place=place_on)
     fuse = training_state.fuse
     try:
         if row == "unfused":
@@ -151,7 +152,8 @@ def test_translation(measure, place, case, row):
     with torch.device("meta"):  # to be counted only
         networks = NETWORKS[name](width)
         channels = {key: 6 if name == "pix2pix" and key == "D" else 3 for key in networks}
-        parts = [(net, torch.empty(batch, channels[key], SIDE, SIDE), TIMES[name][key]) for key, net in networks.items()]
+        images = {key: torch.empty(batch, channels[key], SIDE, SIDE) for key in networks}
+        parts = [(network, images[key], TIMES[name][key]) for key, network in networks.items()]
     rows = {key: Row(key, place, *case) for key in dict.fromkeys(["ganfast", row, "authors"])}
 
     def check(found):
@@ -159,6 +161,6 @@ def test_translation(measure, place, case, row):
         if rows["authors"].update is None:
             rows["authors"]()
         error = frame.distance(rows[row].history, rows["authors"].history)
-        assert error <= 5e-3, f"{row} trains something else: losses {error:.2g} from the authors'"
+        assert error <= BOUND, f"{row} trains something else: losses {error:.2g} from the authors'"
 
     measure(rows, make=tuple, check=check, work=work_of(parts, frame.running("fp32", place)))

@@ -20,6 +20,11 @@ BatchNorm batch_norm(int64_t batch, int64_t channels, int64_t plane, int dtype, 
                      double eps, int activation, float slope) {
   return {batch, channels, plane, dtype, at<const float>(weight), at<const float>(bias), use_batch, eps, activation, slope};
 }
+NormAct norm_act(int64_t batch, int64_t channels, int64_t plane, bool last, int dtype, Ptr weight, int weight_dims, Ptr bias,
+                 int bias_dims, bool given, int64_t groups, double eps, int activation, float slope) {
+  return {batch, channels, plane, last, dtype, {at<const void>(weight), weight_dims}, {at<const void>(bias), bias_dims},
+          given, groups, eps, activation, slope};
+}
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 void bind_cpu(py::module_ m) {
@@ -43,6 +48,22 @@ void bind_cpu(py::module_ m) {
         at<void>(da), at<void>(y),
         batch_norm(batch, channels, plane, dtype, weight, bias, use_batch, eps, activation, slope), at<float>(moments),
         at<void>(dy), at<float>(sums), threads);
+  }, Unlocked());
+  m.def("norm_act", [](Ptr y, int64_t batch, int64_t channels, int64_t plane, bool last, int dtype, Ptr weight,
+                       int weight_dims, Ptr bias, int bias_dims, Ptr given, int64_t groups, double eps, int activation,
+                       float slope, Ptr a, Ptr moments, int threads) {
+    cpu::norm_act(at<void>(y), norm_act(batch, channels, plane, last, dtype, weight, weight_dims, bias, bias_dims, given != 0,
+                                        groups, eps, activation, slope),
+                  at<float>(given), at<void>(a), at<float>(moments), threads);
+  }, Unlocked());
+  m.def("norm_act_backward", [](Ptr da, Ptr y, int64_t batch, int64_t channels, int64_t plane, bool last, int dtype,
+                                Ptr weight, int weight_dims, Ptr bias, int bias_dims, Ptr moments, bool given,
+                                int64_t groups, double eps, int activation, float slope, Ptr dy, Ptr dweight, Ptr dbias,
+                                int threads) {
+    cpu::norm_act_backward(at<void>(da), at<void>(y),
+                           norm_act(batch, channels, plane, last, dtype, weight, weight_dims, bias, bias_dims, given, groups,
+                                    eps, activation, slope),
+                           at<float>(moments), at<void>(dy), at<void>(dweight), at<void>(dbias), threads);
   }, Unlocked());
   m.def("sigmoid_bce", [](Ptr real, int64_t n_real, float t_real, Ptr fake, int64_t n_fake, float t_fake, int dtype,
                           Ptr loss, int threads) {

@@ -45,6 +45,24 @@ struct BatchNorm {
   int activation;  // its place in cpu::activations()
   float slope;
 };
+// A parameter of norm_act: of 1 dimension [channels] or 2 [batch, channels] fp32; of 3 of y's dtype and as y lies; 0: absent.
+struct Affine {
+  const void* of;
+  int dims;
+};
+// norm_act: y [batch, channels, plane] of one dtype, or [batch, plane, channels] (last). Statistics of each of `groups`
+// groups of neighbouring channels of each sample, or, groups = 0, of each channel over the batch.
+struct NormAct {
+  int64_t batch, channels, plane;
+  bool last;
+  int dtype;
+  Affine weight, bias;  // if one has 3 dimensions, both have
+  bool given;           // statistics are constants
+  int64_t groups;
+  double eps;
+  int activation;
+  float slope;
+};
 // running += momentum·(batch − running), with the unbiased variance; momentum < 0: 1/batches, the cumulative average.
 // batches += 1. nullptr: there is none; mean and var are there together.
 struct Running {
@@ -91,6 +109,13 @@ void batch_norm_act(const void* y, BatchNorm norm, Running running, void* a, flo
 // the sums
 void batch_norm_act_backward(const void* da, const void* y, BatchNorm norm, const float* moments, void* dy, float* sums,
                              int threads);
+// a = act(weight·(y − mean)/√(var + eps) + bias); moments [2, batch, groups] or [2, 1, channels], mean and (biased) var,
+// are given, or results
+void norm_act(const void* y, NormAct norm, const float* given, void* a, float* moments, int threads);
+// dz = da·act'; dweight and dbias like weight and bias: sums of dz·x̂ and dz; with u = weight·dz
+// dy = (u − mean(u) − x̂·mean(u·x̂))/√(var + eps), or of given statistics without the means
+void norm_act_backward(const void* da, const void* y, NormAct norm, const float* moments, void* dy, void* dweight,
+                       void* dbias, int threads);
 }  // namespace cpu
 
 #ifdef GANFAST_CUDA

@@ -83,12 +83,32 @@ def put_sums(total, along, moments, gain, eps, sums, dmoments, c, cn):
 
 
 @triton.jit
-def sum_kernel(parts, out, count, size, BT: tl.constexpr, BJ: tl.constexpr):
-    j = tl.program_id(0) * BJ + tl.arange(0, BJ)
+def _add_up(parts, out, count, size, block, BT: tl.constexpr, BJ: tl.constexpr):
+    j = block * BJ + tl.arange(0, BJ)
     total = tl.zeros([BT, BJ], tl.float32)
     for first in range(0, count, BT):
         total += _partial(parts, 0, 1, first, count, j, size, BT)
     tl.store(out + j, tl.sum(total, axis=0).to(out.dtype.element_ty), mask=j < size)
+
+
+@triton.jit
+def sum_kernel(parts, out, count, size, BT: tl.constexpr, BJ: tl.constexpr):
+    _add_up(parts, out, count, size, tl.program_id(0), BT, BJ)
+
+
+@triton.jit
+def sums_kernel(
+    parts, out, count, size, blocks, parts1, out1, count1, size1, blocks1, parts2, out2, count2, size2, blocks2,
+    BT: tl.constexpr, BJ: tl.constexpr,
+):  # fmt: skip
+    """sum_kernel of up to three, of `blocks` programs each."""
+    p = tl.program_id(0)
+    if p < blocks:
+        _add_up(parts, out, count, size, p, BT, BJ)
+    if parts1 is not None and (p >= blocks) & (p < blocks + blocks1):
+        _add_up(parts1, out1, count1, size1, p - blocks, BT, BJ)
+    if parts2 is not None and p >= blocks + blocks1:
+        _add_up(parts2, out2, count2, size2, p - blocks - blocks1, BT, BJ)
 
 
 def _merge(kernel, partials, *arguments):
@@ -123,3 +143,15 @@ def total(parts, out):
     bt = min(power_of_2(count), 256, max(1, 262144 // power_of_2(size)))
     bj = max(4, 1024 // bt)
     launch(sum_kernel, (cdiv(size, bj),), parts, out, count, size, BT=bt, BJ=bj, num_warps=4)
+
+
+def totals(pairs):
+    """total of up to three (parts, out) in one launch."""
+    bt = min(power_of_2(max(parts.shape[0] for parts, _ in pairs)), 256)
+    bj = max(4, 1024 // bt)
+    arguments, grid = [], 0
+    for parts, out in pairs:
+        count, size = parts.shape[0], parts.numel() // parts.shape[0]
+        arguments += [parts, out, count, size, cdiv(size, bj)]
+        grid += arguments[-1]
+    launch(sums_kernel, (grid,), *arguments, *[None] * (15 - len(arguments)), BT=bt, BJ=bj, num_warps=4)

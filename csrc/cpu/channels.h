@@ -12,6 +12,7 @@
 
 #include "../ops.h"
 #include "column_reduction.h"
+#include "strips.h"
 
 namespace ganfast::cpu {
 namespace {
@@ -20,14 +21,6 @@ constexpr int64_t WIDTH = 1024;              // columns of a strip in NCHW
 constexpr int64_t STRIP = 65536;             // elements of a strip, about
 constexpr int64_t NARROW = 64, WIDE = 2048;  // channels last: rows of few channels are joined to this many columns
 constexpr int64_t SERIAL = 16384;            // elements below which waking threads costs more than it saves
-
-// Per column, with z = (y − mean)·scale + bias: a = act(z), dy = dz·scale + (y − mean)·bend + lift.
-struct Column {
-  float mean, scale, bias, bend, lift;
-};
-struct Columns {
-  const float *mean, *scale, *bias, *bend, *lift;
-};
 
 // --- how a tensor is cut ----------------------------------------------------------------------------------------------
 
@@ -97,23 +90,8 @@ GANFAST_INLINE double sum(vdouble v) {
   return total;
 }
 
-struct Moments {
-  double count = 0, mean = 0, m2 = 0;
-  void add(const Moments& other) {
-    if (!other.count) return;
-    const double d = other.mean - mean, part = other.count / (count + other.count);
-    mean += d * part;
-    m2 += other.m2 + d * d * count * part;
-    count += other.count;
-  }
-};
-struct Sums {
-  double count = 0, total = 0, along = 0;
-  void add(const Sums& other) { count += other.count, total += other.total, along += other.along; }
-};
-
 // What a strip says of `columns` neighbouring ones of a channel, v, as one.
-GANFAST_CLONES void together(const float* const* v, int64_t columns, int64_t rows, Moments& channel) {
+[[maybe_unused]] GANFAST_CLONES void together(const float* const* v, int64_t columns, int64_t rows, Moments& channel) {
   const float *first = v[0], *mean = v[1], *m2 = v[2];
   vdouble middles = {}, squares = {};
   double middle = 0, square = 0;
@@ -131,7 +109,7 @@ GANFAST_CLONES void together(const float* const* v, int64_t columns, int64_t row
   }
   channel = {(double)rows * columns, middle, square + sum(squares)};
 }
-GANFAST_CLONES void together(const float* const* v, int64_t columns, int64_t rows, Sums& channel) {
+[[maybe_unused]] GANFAST_CLONES void together(const float* const* v, int64_t columns, int64_t rows, Sums& channel) {
   vdouble totals = {}, alongs = {};
   double total = 0, along = 0;
   int64_t j = 0;
@@ -177,6 +155,37 @@ struct Arrays {
   }
 };
 
+// Three arrays of floats, one element a column, for each of a number of strips.
+struct ColumnSums {
+  int64_t pitch;
+  Vectors memory;
+  ColumnSums(int64_t strips, int64_t width) : pitch(vectors_of(width)), memory(strips * 3 * pitch) {}
+  std::array<float*, 3> at(int64_t strip, int64_t column) const {
+    auto array = [&](int64_t k) { return memory.at((strip * 3 + k) * pitch) + column; };
+    return {array(0), array(1), array(2)};
+  }
+};
+// Channels last: adds to sums those of channels first … first + number, at most BLOCK; the pieces' are found.at(strip + i).
+constexpr int64_t BLOCK = 64;
+template <class Sum>
+void gather(const std::vector<Piece>& pieces, const ColumnSums& found, int64_t strip, int64_t first, int64_t number,
+            Sum* sums) {
+  const int64_t count = pieces.size();
+  for (int64_t i = 0, end; i < count; i = end) {  // strips alike in width, column by column
+    const Share share = pieces[i].share;
+    for (end = i; end < count && pieces[end].share.count == share.count;) ++end;
+    for (int64_t k = 0; k < share.count; ++k) {
+      double p[BLOCK] = {}, q[BLOCK] = {}, rows = 0;
+      for (int64_t s = i; s < end; ++s) {
+        const double more = pieces[s].strip.end - pieces[s].strip.begin;
+        each(found.at(strip + s, k * share.step + first).data(), number, more, rows, p, q, Sum());
+        rows += more;
+      }
+      for (int64_t c = 0; c < number; ++c) sums[c].add({rows, p[c], q[c]});
+    }
+  }
+}
+
 // --- over all of a tensor ---------------------------------------------------------------------------------------------
 // reduce(strip, columns, sums of each column) over all strips, unless there is nothing to reduce; then write(strip, columns).
 // before(c) says the columns of channel c for the first, after(c, its sum) for the second.
@@ -212,43 +221,22 @@ void over_units(const BatchNorm& n, int threads, bool reduces, Before before, Re
 // Channels last: all strips, then the channels, then all strips again, each thread its own and backwards.
 template <class Sum, class Before, class Reduce, class After, class Write>
 void over_strips(const BatchNorm& n, int threads, bool reduces, Before before, Reduce reduce, After after, Write write) {
-  constexpr int64_t BLOCK = 64;  // channels
   const std::vector<Piece> pieces = all_channels(n);
-  const int64_t count = pieces.size(), width = pieces[0].strip.width, pitch = vectors_of(width);
-  const Vectors found(reduces ? count * 3 * pitch : 0);
-  auto sums_in = [&](int64_t i, int64_t column) {
-    auto at = [&](int64_t k) { return found.at((i * 3 + k) * pitch) + column; };
-    return std::array<float*, 3>{at(0), at(1), at(2)};
-  };
+  const int64_t count = pieces.size(), width = pieces[0].strip.width;
+  const ColumnSums found(reduces ? count : 0, width);
   Arrays columns(width);
   for (int64_t c = 0; c < n.channels; ++c) columns.fill(c, pieces[0].share, before(c));
-  // the sum of channels first … first + number
-  auto gather = [&](int64_t first, int64_t number, Sum* sums) {
-    for (int64_t i = 0, end; i < count; i = end) {  // strips alike in width, column by column
-      const Share share = pieces[i].share;
-      for (end = i; end < count && pieces[end].share.count == share.count;) ++end;
-      for (int64_t k = 0; k < share.count; ++k) {
-        double p[BLOCK] = {}, q[BLOCK] = {}, rows = 0;
-        for (int64_t s = i; s < end; ++s) {
-          const double more = pieces[s].strip.end - pieces[s].strip.begin;
-          each(sums_in(s, k * share.step + first).data(), number, more, rows, p, q, Sum());
-          rows += more;
-        }
-        for (int64_t c = 0; c < number; ++c) sums[c].add({rows, p[c], q[c]});
-      }
-    }
-  };
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
     for (int t = 0; t < threads; ++t)
       for (int64_t i = count * t / threads; reduces && i < count * (t + 1) / threads; ++i)
-        reduce(pieces[i].strip, columns.columns(), sums_in(i, 0).data());
+        reduce(pieces[i].strip, columns.columns(), found.at(i, 0).data());
 #pragma omp for schedule(static)
     for (int64_t first = 0; first < n.channels; first += BLOCK) {
       const int64_t number = std::min(BLOCK, n.channels - first);
       Sum sums[BLOCK] = {};
-      if (reduces) gather(first, number, sums);
+      if (reduces) gather(pieces, found, 0, first, number, sums);
       for (int64_t c = 0; c < number; ++c) columns.fill(first + c, pieces[0].share, after(first + c, sums[c]));
     }
 #pragma omp for schedule(static) nowait

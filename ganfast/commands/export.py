@@ -26,7 +26,8 @@ class Export:
         trained = network.load(self.network, "cpu", self.direction, self.domain)
         difference = onnx.export(trained, self.onnx)
         inputs = ", ".join(
-            f"{name} {'int64 ' * (not tensor.is_floating_point())}[{', '.join(map(str, ('batch', *tensor.shape[1:])))}]"
+            f"{name} {'int64 ' * (not tensor.is_floating_point())}"
+            f"[{', '.join(trained.axes(name).get(axis, str(side)) for axis, side in enumerate(tensor.shape))}]"
             for name, tensor in trained.example(1).items()
         )
         print(f"wrote {self.onnx}: {inputs} → samples, opset {onnx.OPSET}")

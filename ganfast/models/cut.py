@@ -34,14 +34,11 @@ class Generator(cyclegan.Generator):
         """Images; with ``maps`` images and the maps on the way to them, with ``encode`` the maps alone."""
         if not (maps or encode):
             return self.model(images)
-        found, x = [images], images
-        for place, layer in enumerate(self.model):
-            x = layer(x)
-            if place in self.places:
-                found.append(x)
-            if encode and place == self.places[-1]:
-                return found
-        return x, found
+        found, end = [images], 0
+        for place in self.places:
+            found.append(self.model[end : place + 1](found[-1]))
+            end = place + 1
+        return found if encode else (self.model[end:](found[-1]), found)
 
 
 class Heads(nn.Module):

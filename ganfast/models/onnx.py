@@ -1,4 +1,7 @@
-"""A trained recipe as ONNX: its arguments [batch, ...] → samples [batch, ...], any batch, standard operators alone."""
+"""A trained recipe as ONNX: its arguments [batch, ...] → samples [batch, ...], any batch, standard operators alone.
+
+Of fully convolutional translators images of any size, whose sides are multiples of ``recipe.sides``.
+"""
 
 import copy
 import importlib.util
@@ -24,8 +27,9 @@ BOUND = 1e-4
 def export(trained: nn.Module, path: str | os.PathLike) -> float | None:
     """Write ``trained`` to ``path``; returns how far onnxruntime is from torch on the CPU, None where it is missing.
 
-    ``trained`` is what ``ganfast.load`` returns: a module with ``arguments``, the names of its forward's tensors, and
-    ``example(batch)``, some of them. The distance is max |onnx − torch| / max |torch| over batches of 1, 2 and 7.
+    ``trained`` is what ``ganfast.load`` returns: a module with ``arguments``, the names of its forward's tensors,
+    ``axes(name)``, which of their axes may be of any length, and ``example(batch)``, some of them. The distance is
+    max |onnx − torch| / max |torch| over batches of 1, 2 and 7, of three sizes where images may be of any.
     Metadata: ``trained.about``. Raises ``InputError`` where a package is missing, where torch cannot export the recipe
     and where the difference is above 1e-4; nothing is written then.
     """
@@ -80,11 +84,11 @@ def convert(trained: nn.Module):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
-            warnings.filterwarnings("ignore", "# The axis name: batch")  # which all inputs share
+            warnings.filterwarnings("ignore", "# The axis name: (batch|height|width)")  # which inputs share
             program = torch.onnx.export(
                 Positional(module).eval(), tuple(trained.example(2).values()), dynamo=True, opset_version=OPSET,
                 verbose=False, input_names=names, output_names=["samples"],
-                dynamic_shapes=(tuple({0: "batch"} for _ in names),),
+                dynamic_shapes=(tuple(map(trained.axes, names)),),
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -120,7 +124,7 @@ def check(trained: nn.Module, file: Path) -> float | None:
     device = next(trained.parameters()).device
     differences = []
     for batch in (1, 2, 7):
-        given = trained.example(batch, seed=batch)
+        given = trained.example(batch, seed=batch, larger=batch - 1)
         expected = trained(**{name: tensor.to(device) for name, tensor in given.items()}).cpu()
         (got,) = session.run(None, {name: tensor.numpy() for name, tensor in given.items()})
         largest = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)  # samples may all be 0

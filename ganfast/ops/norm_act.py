@@ -2,18 +2,19 @@
 
     a = act(weight·(y − mean)/√(var + eps) + bias)     y: [N, C, ...]; weight, bias: None, [C], [N, C] or like y
 
-groups ≥ 1: moments [2, N, groups], mean and (biased) var of each group of C/groups neighbouring channels of each sample;
-groups = 0: [2, 1, C], of each channel over the batch. They are a result, or given, and then constants: the result is
-empty. Moments are fp32 (fp64 for fp64). The derivatives are in ganfast/reference/norm_act.py; a third one is torch's.
-The backward reads y again and makes act'(z) anew, so nothing but y and the parameters is kept. Gradients of [C] and
-[N, C] are fp32 as the moments, others as the parameter; that of an absent one is empty. The second derivative is made of
-torch's operators on every backend. y, the results and parameters like y lie in one order: contiguous, or channels last.
+groups ≥ 1: moments [2, N, groups], mean and (biased) var of each of `groups` groups of neighbouring channels of each
+sample; groups = 0: [2, 1, C], of each channel over the batch. They are a result, or given, and then constants: the
+result is empty. Moments are fp32 (fp64 for fp64). The derivatives are in ganfast/reference/norm_act.py; a third one is
+torch's. The backward reads y again and makes act'(z) anew, so nothing but y and the parameters is kept. Gradients of
+[C] and [N, C] are fp32 as the moments, others as the parameter; that of an absent one is empty. The second derivative
+is made of torch's operators on every backend. y, the results and parameters like y lie in one order: contiguous, or
+channels last.
 """
 
 import torch
 
 from ganfast import activations
-from ganfast.ops import _channels, _checks, _samples
+from ganfast.ops import _channels, _checks, _extension, _samples
 from ganfast.ops._backends import Kernels
 from ganfast.ops._registry import Op
 from ganfast.ops.batch_norm_act import check_input
@@ -147,40 +148,66 @@ def _backward_backward(ctx, c, c_weight, c_bias):
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
-# Triton, kernels/norm_act.py, with sizes = (N, C, P) and `last`, whether y lies as [N, P, C]; parameters like y lie as y:
+# Triton, kernels/norm_act.py, with sizes = (N, C, P) and `last`, whether y lies as [N, P, C]; parameters like y, too:
 #     forward(y, sizes, last, weight, bias, moments, groups, eps, activation, slope, a, found)
 #     backward(da, y, sizes, last, weight, bias, moments, given, groups, eps, activation, slope, dy, dweight, dbias)
 # One of `moments` (given ones) and `found` is None; so are dweight and dbias of absent parameters.
 
 
-def _limit(at):
+# The CPU takes sizes and `last` singly, y's dtype, and each parameter with its number of dimensions, 3 where like y.
+
+FEW = 16  # pixels of a plane that a vector of the CPU's holds
+
+
+def _cpu_limit(y, weight, bias, groups, activation):
+    if str(activation) not in _extension.activations():
+        return f"{activation} goes through the reference: ganfast._C was built without it"
+    by_pixel = [v for v in (weight, bias) if _by_pixel(v)]
+    if len(by_pixel) == 1:
+        return "one of weight and bias like y, and not the other, goes through the reference"
+    if any(v.dtype != y.dtype for v in by_pixel):
+        return f"weight and bias like y, of another dtype than its {y.dtype}, go through the reference"
+    _, (_, channels, plane), last = _channels.apart(_channels.ordered(y))
+    if plane < FEW and not last and groups not in (0, channels) and not by_pixel and not weight is bias is None:
+        return f"groups of planes of less than {FEW} pixels with numbers of each channel go through the reference"
+    return True
+
+
+def _kernels(launcher, at=0):
+    """Those of an operator whose args[at] is y, before weight, bias and moments; what is before it is like y."""
+
     def limit(backend, *args):
         y, weight, bias = args[at : at + 3]
-        return y.numel() > 0 or "an empty tensor goes through the reference"
-
-    return limit
-
-
-def _layout(at):
-    """Of an operator whose args[at] is y, before weight, bias and moments; what is before it is like y."""
+        if y.numel() == 0:
+            return "an empty tensor goes through the reference"
+        return backend != "cpu" or _cpu_limit(y, weight, bias, args[-4], args[-2])
 
     def layout(*args):
         y = _channels.ordered(args[at])
         like = [_samples.in_order_of(y, v) for v in args[:at]]
-        parameters = [_samples.in_order_of(y, v) if _by_pixel(v) else _channels.dense(v) for v in args[at + 1 : at + 3]]
-        return [*like, y, *parameters, _channels.dense(args[at + 3]), *args[at + 4 :]]
+        affine = [_samples.in_order_of(y, v) if _by_pixel(v) else _channels.dense(v) for v in args[at + 1 : at + 3]]
+        return [*like, y, *affine, _channels.dense(args[at + 3]), *args[at + 4 :]]
 
-    return layout
+    def cpu_layout(*args):  # sums are fp32, so are what is not like y
+        args = layout(*args)
+        args[at + 1 : at + 3] = [v if v is None or _by_pixel(v) else v.float() for v in args[at + 1 : at + 3]]
+        return args
 
+    def cpu_operands(*args):
+        y, sizes, last = _channels.apart(args[at])
+        affine = [word for v in args[at + 1 : at + 3] for word in (v, 0 if v is None else min(v.dim(), 3))]
+        *rest, activation, slope = args[at + 3 :]
+        code = _extension.activations().index(str(activation))
+        return *args[: at + 1], *sizes, last, y.dtype, *affine, *rest, code, slope
 
-def _kernels(launcher, at=0):
     return Kernels(
         f"norm_act.{launcher}",
-        None,
+        cpu_operands,
         triton_operands=lambda *args: (*args[:at], *_channels.apart(args[at]), *args[at + 1 :]),
-        layout=_layout(at),
-        names=("triton",),
-        limit=_limit(at),
+        layout=cpu_layout,
+        triton_layout=layout,
+        names=("triton", "cpu"),
+        limit=limit,
         none_if_empty=True,
     )
 

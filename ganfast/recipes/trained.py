@@ -30,7 +30,8 @@ class Trained(nn.Module):
         networks: those of ``recipe.averaged``, by name.
         origin: recipe, steps and stage to build it from again: the run's recipe where ``recipe`` is one of its stages.
 
-    z is fp32 [B, latent_dim] ~ N(0, 1); labels int64 [B] and maps int64 [B, H, W] in 0 … K−1; images fp32 [B, C, H, W] in [−1, 1].
+    z is fp32 [B, latent_dim] ~ N(0, 1); labels int64 [B] and maps int64 [B, H, W] in 0 … K−1; images fp32 [B, C, H, W]
+    in [−1, 1].
     """
 
     def __new__(cls, recipe: Recipe | None = None, *_, **__):
@@ -56,14 +57,24 @@ class Trained(nn.Module):
         for name, tensor in tensors.items():
             shape = (self.latent_dim,) if name == "z" else self.given[name].shape
             dtype = torch.float32 if name == "z" else DTYPES.get(self.given[name].kind, torch.float32)
-            if (sides := self.recipe.sides) and len(shape) == 3 and all(n % sides == 0 for n in tensor.shape[2:]):
-                shape = (shape[0], *tensor.shape[2:])  # of any size
-            if tuple(tensor.shape[1:]) != shape or tensor.dtype.is_floating_point != dtype.is_floating_point:
+            axes, sides = self.axes(name), self.recipe.sides
+            fits = tensor.ndim == 1 + len(shape) and all(
+                have % sides == 0 if axis in axes else have == side
+                for axis, (have, side) in enumerate(zip(tensor.shape[1:], shape), 1)
+            )
+            if not fits or tensor.dtype.is_floating_point != dtype.is_floating_point:
+                needed = ", ".join(["B", *(axes.get(axis, str(side)) for axis, side in enumerate(shape, 1))])
+                multiples = f", both sides multiples of {sides}" if len(axes) > 1 else ""
                 raise InputError(
                     f"{name}: got {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}, needs "
-                    f"{str(dtype).removeprefix('torch.')} [B{''.join(f', {n}' for n in shape)}]."
+                    f"{str(dtype).removeprefix('torch.')} [{needed}]{multiples}."
                 )
         return self.recipe.sample(self.networks, tensors.pop("z", None), tensors)
+
+    def axes(self, name: str) -> dict[int, str]:
+        """The axes of an argument that may be of any length: the batch, and sides of images if the recipe says so."""
+        any_size = self.recipe.sides and name != "z" and self.given[name].kind == "images"
+        return {0: "batch", **({2: "height", 3: "width"} if any_size else {})}
 
     def can(self, ability: str) -> bool:
         """Whether "reconstruct", "strip" … works, a method of that name."""
@@ -109,8 +120,8 @@ class Trained(nn.Module):
         """Numbers [B] ≤ 0 of samples x; NotImplementedError for recipes without a discriminator after training."""
         return self.recipe.realism(self.networks, x, given)
 
-    def example(self, batch: int, seed: int = 0) -> dict[str, Tensor]:
-        """Arguments of ``batch`` rows, drawn at random on the CPU."""
+    def example(self, batch: int, seed: int = 0, larger: int = 0) -> dict[str, Tensor]:
+        """Arguments of ``batch`` rows, drawn on the CPU; images that may be of any size are ``larger`` steps larger."""
         random = torch.Generator().manual_seed(seed)
         found = {}
         for name in self.arguments:
@@ -122,7 +133,9 @@ class Trained(nn.Module):
             elif spec.kind == "tokens":
                 found[name] = torch.zeros(batch, *spec.shape, dtype=torch.int64)
             else:
-                found[name] = torch.rand(batch, *spec.shape, generator=random) * 2 - 1
+                step = larger * self.recipe.sides
+                shape = [side + step * (axis in self.axes(name)) for axis, side in enumerate(spec.shape, 1)]
+                found[name] = torch.rand(batch, *shape, generator=random) * 2 - 1
         return found
 
     @property

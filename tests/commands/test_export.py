@@ -21,7 +21,7 @@ def test_a_run_becomes_onnx_and_is_compared(trained, capsys):
     [
         (small.cgan, "z [batch, 4], y int64 [batch]"),
         (small.infogan, "z [batch, 4], c int64 [batch], u [batch, 2]"),
-        (small.cyclegan, "a [batch, 1, 16, 16]"),
+        (small.cyclegan, "a [batch, 1, height, width]"),
     ],
 )
 def test_the_message_lists_the_inputs(make, inputs, capsys):
@@ -34,7 +34,7 @@ def test_a_direction_is_chosen(capsys):
 
     file = small.cyclegan()
     assert main(["export", "--network", file, "--onnx", "g.onnx", "--direction", "ba"]) == 0
-    assert "b [batch, 1, 16, 16] → samples" in capsys.readouterr().out
+    assert "b [batch, 1, height, width] → samples" in capsys.readouterr().out
     session = onnxruntime.InferenceSession("g.onnx", providers=["CPUExecutionProvider"])
     images = torch.rand(3, 1, 16, 16) * 2 - 1
     with torch.no_grad():

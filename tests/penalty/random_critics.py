@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ganfast import penalty
+from ganfast import functional, fuse, penalty
+from ganfast import nn as gnn
 
 SIDE = 8  # of images
 
@@ -238,6 +239,11 @@ def of_channels(m, x):
     return m.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def fused(module):
+    fuse(module)
+    return module
+
+
 def batch_stats(c):
     return {"mean": torch.randn(c), "variance": 1 + torch.rand(c), "gain": weights(c), "shift": weights(c)}
 
@@ -259,6 +265,11 @@ NORMS = {
     "InstanceNorm2d, affine": lambda c, s: nn.InstanceNorm2d(c, affine=True),
     "InstanceNorm2d with statistics": lambda c, s: nn.InstanceNorm2d(c, affine=True, track_running_stats=True),
     "F.instance_norm": lambda c, s: Do(lambda m, x: F.instance_norm(x)),
+    "InstanceNormAct2d": lambda c, s: gnn.InstanceNormAct2d(c, affine=True, activation="leaky_relu"),
+    "fused InstanceNorm2d": lambda c, s: fused(nn.Sequential(nn.InstanceNorm2d(c), nn.SiLU())),
+    "norm_act": lambda c, s: Do(
+        lambda m, x: functional.norm_act(x, 2, m.gain, None, activation="tanh")[0], gain=weights(c)
+    ),
     "GroupNorm": lambda c, s: nn.GroupNorm(2, c),
     "F.group_norm": lambda c, s: Do(lambda m, x: F.group_norm(x, 2, m.gain), gain=weights(c)),
     "GroupNorm of one": lambda c, s: nn.GroupNorm(1, c),

@@ -13,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # torchrun starts this file by its path
 from training.games import FOUR, images, load, make, sources_of
 
-from ganfast.nn import MinibatchDiscrimination, MinibatchStddev, SyncBatchNorm, synchronize
+from ganfast.nn import MinibatchDiscrimination, MinibatchStddev, SPADEAct, SyncBatchNorm, synchronize
 from ganfast.nn.ranks import gather
 from ganfast.recipes import RECIPES as PACKAGE
 from ganfast.training.distributed import Ranks
@@ -58,6 +58,11 @@ def train(step: Step, average=lambda numbers: None) -> dict:
     return {**weights, **step.state.tensors, **sums}
 
 
+class OfItself(SPADEAct):
+    def forward(self, x):
+        return super().forward(x, x)
+
+
 def layers(ranks: Ranks) -> dict:
     """Outputs, gradients and second gradients of the layers that see all ranks; rank r has rows r, r + 1, … of x."""
     torch.manual_seed(0)
@@ -67,6 +72,7 @@ def layers(ranks: Ranks) -> dict:
         "stddev": (MinibatchStddev(4), maps),
         "stddev of all": (MinibatchStddev(None, 2), maps),
         "norm": (SyncBatchNorm(4), maps),
+        "norm by pixel": (OfItself(4, 4, 3, activation="tanh"), maps),
         "norm of vectors": (SyncBatchNorm(5, affine=False, momentum=None), x),
     }
     results = {}

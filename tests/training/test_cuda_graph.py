@@ -87,6 +87,19 @@ def test_on_a_tape_captured_and_eager_steps_have_the_same_bits(name, tape):
     assert all(map(torch.equal, bits(eager), bits(captured)))
 
 
+def test_on_a_tape_cyclegan_is_one_graph_with_two_buffers_of_gradients(tape):
+    """Four networks, two pools and their exchange; a buffer for both generators, one for both discriminators."""
+    run = run_of(PACKAGE["cyclegan"](width=2, blocks=1, layers=1, pool=14), "cpu", graph=True)
+    losses(run, WARM_UP + 2)
+    state = run.step.state
+    assert len(tape) == 1 and tape[0].replays == 2 and state.tensors["count_a"] == 14  # the pools are full
+    assert list(state.gradients) == ["G_ab+G_ba", "D_a+D_b"]
+    for name, gradients in state.gradients.items():
+        parameters = [p for network in name.split("+") for p in state.networks[network].parameters()]
+        assert len(parameters) == len(gradients.parameters)
+        assert {p.grad.untyped_storage().data_ptr() for p in parameters} == {gradients.buffer.data_ptr()}
+
+
 def test_on_a_tape_each_set_of_players_has_its_graph(tape):
     """In one pool of memory; figures of lazy players come when they have moved."""
     runs = [CUDAGraphs(make(Counting()), graph) for graph in (False, True)]

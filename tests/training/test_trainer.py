@@ -262,9 +262,30 @@ def test_what_was_noticed_in_the_data_is_said_at_the_start(tmp_path):
 def test_a_data_set_that_is_given_keeps_its_size():
     data = open_dataset("digits", size=16)
     assert ganfast.Trainer(DCGAN(width=2), data, size=16, channels=1, batch=4).sources == [data]
-    for options, message in (({"size": 32}, "size is 16 in digits, got 32"), ({"channels": 3}, "channels is 1 in")):
+    for options, message in (
+        ({"size": 32}, "size is 16 in digits, got 32"),
+        ({"channels": 3}, "channels is 1 in"),
+        ({"size": 16, "load_size": 20}, "load_size is 16 in digits, got 20"),
+    ):
         with pytest.raises(InputError, match=message):
             ganfast.Trainer(DCGAN(width=2), data, batch=4, **options)
+
+
+def test_crops_at_random_places_go_on_where_they_were(tmp_path):
+    options = {"size": 16, "load_size": 20, "flip": True, "batch": 4, "outdir": tmp_path}
+
+    def trained(steps, **more):
+        trainer = ganfast.Trainer(DCGAN(width=2, latent_dim=3), "digits", steps=steps, **options, **more)
+        return trainer, trainer.train(progress=False)
+
+    whole, _ = trained(4)
+    resumed, _ = trained(4, resume=trained(2)[1])
+    assert whole.specs["x"].shape == (1, 16, 16) and whole.state.loaders[0].on_device["images"].shape[1:] == (20, 20, 1)
+    for a, b in zip(whole.state.networks["G"].parameters(), resumed.state.networks["G"].parameters()):
+        assert torch.equal(a, b)
+    centre = open_dataset("digits", size=16, load_size=20)  # which is shown
+    shown = ((whole.show.real(8) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    assert all((image == centre.samples).flatten(1).all(1).any() for image in shown)
 
 
 def test_paths_are_words(tmp_path):
