@@ -8,7 +8,7 @@ from ganfast.errors import InputError
 from ganfast.metrics import features
 from ganfast.metrics.attributes import attribute_report, partners
 from ganfast.metrics.fidelity import fidelity_report
-from ganfast.metrics.segmentation import segmentation_report
+from ganfast.metrics.segmentation import colours, painted, segmentation_report
 from ganfast.recipes import Trained
 from ganfast.training import answers, pictures, run_directory, scoring
 from ganfast.training.showing import Show
@@ -47,13 +47,16 @@ def compare_answers(job, trained: Trained) -> None:
             f"recipe {trained.recipe.name} translates unpaired images: say that files of one name are partners "
             "(--paired), or give a feature network to compare the sets by (--features)."
         )
-    report, made = answers.fidelity(trained, sources, count, seen if known else None, progress=True)
+    own, others = sources, {}
+    if (maps := sources[0].columns.get("maps")) is not None:
+        own = sources_of(job.as_trained(), trained)[0] if run_directory.of(job.network) else sources
+        others = {"class colours": painted(maps[:count].squeeze(3).long(), colours(own[0]))}
+    report, made = answers.fidelity(trained, sources, count, seen if known else None, True, others)
     if known:
         job.keep("fidelity", report, trained, count)
     if run := run_directory.of(job.network):
         pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}).picture())
-    if "maps" in sources[0].columns:
-        own = sources_of(job.as_trained(), trained)[0] if run_directory.of(job.network) else sources
+    if others:
         job.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
     if seen is not None:
         column = trained.recipe.columns[trained.recipe.answer]
