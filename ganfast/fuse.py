@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution, or an InstanceNorm2d that has none in front: its path in the model, what stands there, and why it
-    was left alone (empty: fused).
+    """One convolution, or InstanceNorm2d without one in front: its path in the model, what stands there, and why it was
+    left alone (empty: fused).
     """
 
     path: str
@@ -44,10 +44,11 @@ class Report:
 def fuse(model) -> Report:
     """Run each Conv2d or ConvTranspose2d of ``model`` with its BatchNorm2d and activation as one operator.
 
-    An InstanceNorm2d and its activation are one too, whatever stands in front, on a CPU as well. Activations: ReLU, LeakyReLU, Tanh, Sigmoid, SiLU, and GELU and Softplus with their default options. In place. The
-    modules, their parameters and the keys of ``state_dict`` stay what they are, so checkpoints load both ways,
-    optimisers made before go on, and initialisation by class name works. Only two things change: an ``nn.Sequential``
-    runs neighbouring modules together, and so does a module whose ``forward`` calls them by attribute without branches.
+    An InstanceNorm2d and its activation are one too, whatever stands in front, on a CPU as well. Activations: ReLU,
+    LeakyReLU, Tanh, Sigmoid, SiLU, and GELU and Softplus with their default options. In place. The modules, their
+    parameters and the keys of ``state_dict`` stay what they are, so checkpoints load both ways, optimisers made before
+    go on, and initialisation by class name works. Only two things change: an ``nn.Sequential`` runs neighbouring
+    modules together, and so does a module whose ``forward`` calls them by attribute without branches.
     A module that gets hooks, or is replaced later, runs by itself again: see docs/drop-in.md.
     Returns a :class:`Report`; print it. Raises TypeError where ``model`` is no ``nn.Module``.
     """

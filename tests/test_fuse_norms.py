@@ -14,13 +14,14 @@ import ganfast
 from ganfast import nn as gnn
 from ganfast import penalty
 from ganfast.models import cyclegan
-from ganfast.nn import norms
+from ganfast.nn import norm_group, norms
 
 
 @pytest.fixture(params=["operator", "torch"], autouse=True)
 def way(request, monkeypatch):
     """By the operator, and by torch's functions, which are taken where they are faster."""
     monkeypatch.setattr(norms, "prefers_torch", lambda x: request.param == "torch")
+    monkeypatch.setattr(norm_group, "is_small", lambda x: False)
 
 
 def sequential():
@@ -54,6 +55,20 @@ def test_equal_in_training_and_evaluation(make, fused):
         net.train(training), other.train(training)
         torch.testing.assert_close(net(x), other(x), rtol=1e-3, atol=1e-4)
     assert_same(net.double(), other.double(), x.double(), rtol=1e-6, atol=1e-7)  # statistics have seen fp32
+
+
+def test_small_tensors_run_by_torchs_modules(monkeypatch):
+    monkeypatch.undo()
+    net, seen = fused_copy(nn.Sequential(nn.InstanceNorm2d(2), nn.ReLU()), 1), []
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: seen.append(x.shape) or x.relu())
+    for side, order in (
+        (16, "contiguous_format"),
+        (16, "channels_last"),
+        (64, "channels_last"),
+        (128, "channels_last"),
+    ):
+        net(torch.randn(2, 2, side, side).contiguous(memory_format=getattr(torch, order)))
+    assert seen == [(2, 2, 16, 16)] * 2
 
 
 def test_the_report_names_them():

@@ -41,7 +41,7 @@ class SPADE(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """[B, inside, H, W] → [B, outside, H, W]: twice SPADE and a 3×3 convolution, and once beside where widths differ."""
+    """[B, inside, H, W] → [B, outside, H, W]: twice SPADE and a 3×3 convolution, once beside where widths differ."""
 
     def __init__(self, inside: int, outside: int, classes: int, hidden: int):
         super().__init__()
@@ -94,7 +94,7 @@ class Generator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """(images [B, C, H, W], maps int64 [B, H, W]) → for each scale, [activations of each layer, …, scores [B, 1, h, w]].
+    """(images [B, C, H, W], maps int64 [B, H, W]) → for each scale [activations of each layer, …, scores [B, 1, h, w]].
 
     Patch discriminators of images and maps side by side, each at half the size of the one before (Wang et al. 2018,
     arXiv:1711.11585).

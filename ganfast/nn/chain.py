@@ -31,9 +31,10 @@ _NOTHING = (None, None, None, 0.0, None, 0.0)  # moments, gain, offset, eps, act
 class FusedSequential(nn.Sequential):
     """``torch.nn.Sequential`` that runs each convolution with its BatchNorm2d and activation as one operator.
 
-    So does an InstanceNorm2d with the activation behind it, on a CPU too. Its layers are ganfast's (``ConvAct2d``, ``ConvTransposeBNReLU2d``), torch's own in a row (``ConvTranspose2d,
-    BatchNorm2d, ReLU``), or any others, which run as they are. Keys, parameters and indexing are those of
-    ``torch.nn.Sequential``. Layers are matched at each call: they may be appended, replaced or given hooks at any time.
+    So does an InstanceNorm2d with the activation behind it, on a CPU too. Its layers are ganfast's (``ConvAct2d,
+    ConvTransposeBNReLU2d``), torch's own in a row (``ConvTranspose2d, BatchNorm2d, ReLU``), or any others, which run as
+    they are. Keys, parameters and indexing are those of ``torch.nn.Sequential``. Layers are matched at each call: they
+    may be appended, replaced or given hooks at any time.
 
     Neighbouring convolutions can run as a chain: one that normalises by the batch's statistics leaves its output as it
     wrote it, and the next applies scale, shift and activation while it reads, so that each activation is read and

@@ -1,10 +1,11 @@
 """torch's InstanceNorm2d and the activation after it, called as one operator."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ganfast import reference
-from ganfast.nn.fused_group import activation_of, extras, is_activation, takes
-from ganfast.nn.norms import instance_norm_act
+from ganfast.nn.fused_group import activation_of, extras, is_activation
+from ganfast.nn.norms import instance_norm_act, is_small
 
 
 def norm_at(layers, i):
@@ -33,8 +34,9 @@ def run_norm(x, norm, act):
 
     act is a module, a function as (name, slope, in place) such as ("leaky_relu", 0.2, False), or None.
     """
-    fits = not norm_obstacle(norm, act) and takes(x) and x.shape[1] == norm.num_features
-    if fits and x.shape[2:].numel() > 1:  # else torch says what is wrong
+    takes = isinstance(x, Tensor) and x.dim() == 4 and (x.shape[0] == 1 or not is_small(x))
+    takes = takes and x.shape[1] == norm.num_features and x.shape[2:].numel() > 1  # else torch says what is wrong
+    if takes and not _has_any_global_hook() and not norm_obstacle(norm, act):
         return instance_norm_act(x, norm, *activation_of(act))
     x = norm(x)
     if act is None:
@@ -42,11 +44,18 @@ def run_norm(x, norm, act):
     return act(x) if isinstance(act, nn.Module) else reference.activate(x, *act)
 
 
-def run_layers(layers, x, run=lambda layer, x, before: layer(x)):
-    """Layer by layer by ``run``, which also gets the layer before, but for what :func:`run_norm` takes together."""
+def run_layers(layers, x, run=None):
+    """Layer by layer, but for what :func:`run_norm` takes together.
+
+    Or by run(layer, x, the layer before), for double backward, which is no faster through the operator.
+    """
     i = 0
     while i < len(layers):
-        norm, act, size = norm_at(layers, i)
-        x = run_norm(x, norm, act) if size else run(layers[i], x, layers[i - 1] if i else None)
-        i += size or 1
+        layer, size = layers[i], 1
+        if type(layer) is nn.InstanceNorm2d and (run is None or x.shape[:1] == (1,)):  # see norms.instance_norm
+            norm, act, size = norm_at(layers, i)
+            x = run_norm(x, norm, act)
+        else:
+            x = layer(x) if run is None else run(layer, x, layers[i - 1] if i else None)
+        i += size
     return x

@@ -8,17 +8,16 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ganfast import activations, functional, ops, reference
 from ganfast.nn.fused_group import operators_do
 from ganfast.nn.ranks import SyncBatchNorm, ranks
-from ganfast.ops._registry import host_counts
 
 
-def norm_act(x, groups, *rest):
+def norm_act(x, groups, weight, bias, moments, *rest):
     """The first result of functional.norm_act; by torch's functions where they are faster."""
     if has_torch_function_unary(x):  # a gradient penalty has rules for torch's functions: penalty/of_layers.py
-        return handle_torch_function(norm_act, (x,), x, groups, *rest)
+        return handle_torch_function(norm_act, (x,), x, groups, weight, bias, moments, *rest)
     if not prefers_torch(x):
-        return functional.norm_act(x, groups, *rest)[0]
+        return ops.norm_act.norm_act(x, weight, bias, moments, groups, *rest)[0]
     one = groups == x.shape[1] and x.shape[0] == 1  # a batch of one: see instance_norm
-    return norm_act_by_torch(x, 0 if one else groups, *rest)
+    return norm_act_by_torch(x, 0 if one else groups, weight, bias, moments, *rest)
 
 
 def instance_norm(x, *rest):
@@ -32,14 +31,19 @@ def instance_norm(x, *rest):
 def prefers_torch(x) -> bool:
     """Whether torch's functions are faster, or are all that works here.
 
-    Under torch.compile on a CPU it makes one loop of norm and activation; in an eager loop on a GPU the host's time
-    counts for small tensors.
+    For small tensors calls from Python take longer than the work; under torch.compile on a CPU torch makes one loop of
+    norm and activation.
     """
     if torch.compiler.is_compiling():
         return x.is_cpu or torch.compiler.is_exporting()
-    if ops.norm_act.norm_act.is_plain(x.device) or not operators_do():
+    if is_small(x):
         return True
-    return x.numel() <= functional.SMALL and host_counts(x.device)
+    return ops.norm_act.norm_act.is_plain(x.device) or not operators_do()
+
+
+def is_small(x) -> bool:
+    """Whether calls from Python take longer than what they save."""
+    return not torch.compiler.is_compiling() and functional.is_small_norm(x)
 
 
 def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):
@@ -59,7 +63,7 @@ def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):
     if inside == (None, None):
         y = y if weight is None else y * _against(weight, y)
         y = y if bias is None else y + _against(bias, y)
-    return reference.activate(y if y.dtype is x.dtype else y.to(x.dtype), activation, slope, inplace=True)
+    return reference.activate(y if y.dtype is x.dtype else y.to(x.dtype), activation, slope)
 
 
 def moments_by_torch(x, groups):
@@ -114,7 +118,7 @@ def instance_norm_act(x, norm, activation, slope):
         return norm_act(x, 0, *affine, torch.stack(running).unsqueeze(1), *rest)
     if prefers_torch(x):
         y = instance_norm(x, *running, *affine, True, momentum, norm.eps)
-        return reference.activate(y, activation, slope, inplace=True)
+        return reference.activate(y, activation, slope)
     a, moments = functional.norm_act(x, x.shape[1], *affine, None, *rest)
     mean, var = moments.detach().mean(1)  # over the samples
     count = x.shape[2:].numel()
@@ -183,7 +187,7 @@ class ConditionalBatchNormAct2d(_BatchNormAct):
 class AdaINAct(nn.Module):
     """act(σ·(x − μ(x))/√(var(x) + eps) + m), x [N, C, H, W]: adaptive instance normalisation.
 
-    ``layer(x, style)``: m and σ² are the means and variances (biased, plus eps) of the channels of style [N, C, H', W'].
+    ``layer(x, style)``: m and σ² are means and variances (biased, plus eps) of the channels of style [N, C, H', W'].
     ``layer(x, scale, shift)``: they are scale and shift [N, C], which a network makes. No parameters.
     Huang and Belongie 2017, arXiv:1703.06868.
     """

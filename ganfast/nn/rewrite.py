@@ -141,7 +141,7 @@ def _fuse_forward(module):
 
 
 def _fuse_norms(graph, modules):
-    """Each InstanceNorm2d and the activation after it become a call of run_norm: (rows, nodes of convolutions before)."""
+    """Each InstanceNorm2d and its activation become a call of run_norm: (rows, nodes of convolutions in front)."""
     rows, convolutions = [], set()
     for node in list(graph.nodes):
         if node.op != "call_module" or type(modules[node.target]) is not nn.InstanceNorm2d or len(node.args) != 1:

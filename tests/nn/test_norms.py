@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch_activations import torch_module
 
-from ganfast import activations, functional
+from ganfast import functional
 from ganfast import nn as gnn
 from ganfast.nn import norms
 
