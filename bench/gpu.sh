@@ -14,7 +14,7 @@
 #     host           the host's time of operators and steps
 #     profile        traces of single steps, captured and eager, and tables by kernel
 #     eager          whole steps called from Python
-#     training       the trainer's step
+#     training       the trainer's steps: DCGAN, CycleGAN, pix2pix
 #     tune           other constants for the kernels; the winners are in tune.json
 #     sizes          steps at other sizes: how they scale with the batch
 #     compiled       steps under torch.compile, in CUDA graphs

@@ -4,6 +4,8 @@ Where no kernel of ours may run (a CPU, few numbers in an eager loop), ``conv_tr
 are torch's convolution and ``batch_norm_act`` behind it.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -207,6 +209,17 @@ def conv_act(x, weight, bias, geometry, activation, slope, before=(None, None, N
 
 SMALL = 2**20  # numbers that a GPU's memory moves while Python calls an operator
 SMALL_ON_CPU = 2**18
+SMALL_NORM_ON_CPU, FEW_PIXELS = 2**15, 256  # below either, of contiguous numbers
+SMALL_LAST_ON_CPU = 2**12  # of channels last, which torch copies
+
+
+def is_small_norm(y) -> bool:
+    """Whether torch's own normalisation of y is faster than norm_act: few numbers, or planes of a few vectors."""
+    if y.device.type != "cpu" or not ops.unforced():
+        return y.numel() <= SMALL and host_counts(y.device)
+    if not y.is_contiguous():
+        return y.numel() <= SMALL_LAST_ON_CPU
+    return y.numel() <= SMALL_NORM_ON_CPU or math.prod(y.shape[2:]) < FEW_PIXELS
 
 
 def is_small(y) -> bool:

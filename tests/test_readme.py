@@ -20,7 +20,7 @@ def test_python_blocks_run(block, tmp_path):
 
 
 def test_there_are_blocks_and_links_lead_somewhere():
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
     assert "docs/digits.png" in links
     for link in links:

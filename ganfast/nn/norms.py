@@ -8,9 +8,6 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ganfast import activations, functional, ops, reference
 from ganfast.nn.fused_group import operators_do
 from ganfast.nn.ranks import SyncBatchNorm, ranks
-from ganfast.ops._registry import host_counts, unforced
-
-FEW = 2**14  # numbers on a CPU
 
 
 def norm_act(x, groups, weight, bias, moments, *rest):
@@ -46,11 +43,7 @@ def prefers_torch(x) -> bool:
 
 def is_small(x) -> bool:
     """Whether calls from Python take longer than what they save."""
-    if torch.compiler.is_compiling():
-        return False
-    if x.is_cpu:  # where torch copies what lies in another order
-        return x.numel() <= (FEW if x.is_contiguous() else FEW // 4) and unforced()
-    return x.numel() <= functional.SMALL and host_counts(x.device)
+    return not torch.compiler.is_compiling() and functional.is_small_norm(x)
 
 
 def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):

@@ -154,7 +154,7 @@ def _backward_backward(ctx, c, c_weight, c_bias):
 # One of `moments` (given ones) and `found` is None; so are dweight and dbias of absent parameters.
 
 
-# The CPU takes sizes and `last` singly, y's dtype, and each parameter with the number of its dimensions, 3 where like y.
+# The CPU takes sizes and `last` singly, y's dtype, and each parameter with its number of dimensions, 3 where like y.
 
 FEW = 16  # pixels of a plane that a vector of the CPU's holds
 

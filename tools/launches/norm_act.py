@@ -6,7 +6,8 @@ An element of a kernel over the tensor is what one read of y brings, and of g, a
 import torch
 
 SIZES = [
-    ((1, 256, 64, 64), False, 256, None, None), ((8, 64, 128, 128), False, 64, "sample", "sample"),
+    ((1, 256, 64, 64), False, 256, None, None), ((1, 256, 64, 64), True, 256, None, None),
+    ((8, 64, 128, 128), False, 64, "sample", "sample"),
     ((8, 64, 128, 128), True, 64, "channel", "channel"), ((16, 256, 32, 32), True, 32, "channel", "channel"),
     ((64, 512, 4, 4), False, 1, "channel", "channel"), ((16, 256, 32, 32), False, 0, "pixel", "pixel"),
     ((16, 256, 32, 32), True, 256, "pixel", "pixel"), ((3, 65, 7, 7), False, 5, "channel", None),
