@@ -86,6 +86,11 @@ OPERATORS = {  # name → (inputs, ganfast's, torch's)
         lambda y, gain, offset: functional.batch_norm_act(y, None, None, gain, offset, True),
         lambda y, gain, offset: F.relu(F.batch_norm(y, None, None, gain, offset, True)),
     ),
+    "norm_act": (
+        lambda device: batch_norm_inputs(device)[:1],
+        lambda y: functional.norm_act(y, y.shape[1], activation="relu")[0],
+        lambda y: F.relu(F.instance_norm(y)),
+    ),
     "conv_bn_act": (
         convolution_inputs,
         lambda x, w, bias, _: functional.conv_bn_act(x, w, bias, stride=2, padding=1),

@@ -22,6 +22,8 @@ TITLES = {  # the beginning of a group → what a stranger calls it
     "gradient_penalty": "penalty of given gradients",
     "interpolate": "points between real and fake",
     "batch_norm_act": "BatchNorm + ReLU",
+    "norm_act instance": "InstanceNorm + ReLU",
+    "norm_act": "normalisation + ReLU",
     "layer": "layer of DCGAN",
 }
 STEPS = ("dcgan", "translation", "critic")  # groups that begin so are whole steps

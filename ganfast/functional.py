@@ -4,6 +4,8 @@ Where no kernel of ours may run (a CPU, few numbers in an eager loop), ``conv_tr
 are torch's convolution and ``batch_norm_act`` behind it.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -207,6 +209,17 @@ def conv_act(x, weight, bias, geometry, activation, slope, before=(None, None, N
 
 SMALL = 2**20  # numbers that a GPU's memory moves while Python calls an operator
 SMALL_ON_CPU = 2**18
+SMALL_NORM_ON_CPU, FEW_PIXELS = 2**15, 256  # below either, of contiguous numbers
+SMALL_LAST_ON_CPU = 2**12  # of channels last, which torch copies
+
+
+def is_small_norm(y) -> bool:
+    """Whether torch's own normalisation of y is faster than norm_act: few numbers, or planes of a few vectors."""
+    if y.device.type != "cpu" or not ops.unforced():
+        return y.numel() <= SMALL and host_counts(y.device)
+    if not y.is_contiguous():
+        return y.numel() <= SMALL_LAST_ON_CPU
+    return y.numel() <= SMALL_NORM_ON_CPU or math.prod(y.shape[2:]) < FEW_PIXELS
 
 
 def is_small(y) -> bool:
@@ -314,9 +327,10 @@ def norm_act(y, groups, weight=None, bias=None, moments=None, eps=1e-5, activati
     (conditional batch normalisation, AdaIN) or like y (SPADE), in the dtype of y or in that of the moments.
     ``activation`` and ``negative_slope`` as in :func:`batch_norm_act`, which also keeps running statistics.
     Differentiable twice in y, weight and bias, and once more by torch's operators; so are the moments of y. Autocast
-    leaves it alone; our kernels give the same bits in every run. Raises ValueError or TypeError that names the argument;
-    ValueError for moments of one value each. Ulyanov et al. 2016, arXiv:1607.08022; Ba et al. 2016, arXiv:1607.06450;
-    Wu and He 2018, arXiv:1803.08494; Huang and Belongie 2017, arXiv:1703.06868; Park et al. 2019, arXiv:1903.07291.
+    leaves it alone; our kernels give the same bits in every run. Raises ValueError or TypeError that names the
+    argument; ValueError for moments of one value each. Ulyanov et al. 2016, arXiv:1607.08022; Ba et al. 2016,
+    arXiv:1607.06450; Wu and He 2018, arXiv:1803.08494; Huang and Belongie 2017, arXiv:1703.06868; Park et al. 2019,
+    arXiv:1903.07291.
     """
     if has_torch_function_unary(y):  # a gradient penalty has a rule for it
         rest = weight, bias, moments, eps, activation, negative_slope

@@ -105,12 +105,10 @@ def sums_kernel(
     p = tl.program_id(0)
     if p < blocks:
         _add_up(parts, out, count, size, p, BT, BJ)
-    if parts1 is not None:
-        if (p >= blocks) & (p < blocks + blocks1):
-            _add_up(parts1, out1, count1, size1, p - blocks, BT, BJ)
-    if parts2 is not None:
-        if p >= blocks + blocks1:
-            _add_up(parts2, out2, count2, size2, p - blocks - blocks1, BT, BJ)
+    if parts1 is not None and (p >= blocks) & (p < blocks + blocks1):
+        _add_up(parts1, out1, count1, size1, p - blocks, BT, BJ)
+    if parts2 is not None and p >= blocks + blocks1:
+        _add_up(parts2, out2, count2, size2, p - blocks - blocks1, BT, BJ)
 
 
 def _merge(kernel, partials, *arguments):

@@ -16,9 +16,10 @@ from ganfast.kernels._launch import cdiv, launch, power_of_2
 
 TILE = 4096  # elements
 PROGRAMS = 1024  # about, of a launch over the whole tensor
+STEPS = 4  # of few programs with whole sets: each waits for memory
 globals().update(tuned.constants("norm_act"))
 MAX_CHUNKS = 512
-SMALL, SHARE = 4 << 20, 256 << 10  # bytes of a tensor that few programs may read, and of what one reads of it
+SHARE = 256 << 10  # bytes that one of many programs with whole sets reads
 SEGMENT = 32  # bytes of a row that a program with whole sets reads
 
 
@@ -187,9 +188,10 @@ def backward_kernel(
     ACT: tl.constexpr, WEIGHT: tl.constexpr, BIAS: tl.constexpr, BATCH: tl.constexpr, FOLD: tl.constexpr,
     LAST: tl.constexpr, S: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """With dz = g·act' and u = weight·dz. Sums: of_sets[chunk·many + neighbours, 0..1, set] = Σ u, Σ u·x̂, and of each
-    slot of_weight[chunk, slot] = Σ dz·x̂, of_bias[chunk, slot] = Σ dz; gradient, of sums = Σ u, Σ u·x̂ of sets: dy =
-    r·(u − share·(Σ u + x̂·Σ u·x̂)), of given moments r·u, and those of pixels; whole: both, of whole sets or given moments.
+    """With dz = g·act' and u = weight·dz. Sums: of_sets[chunk·many + neighbours, 0..1, set] = Σ u, Σ u·x̂, and of slots
+    of_weight[chunk, slot] = Σ dz·x̂, of_bias[chunk, slot] = Σ dz; gradient, of sums = Σ u, Σ u·x̂ of sets: dweight and
+    dbias of pixels, and dy = r·(u − share·(Σ u + x̂·Σ u·x̂)), of given moments r·u; whole: both, of whole sets or given
+    moments.
     """
     chunk, first, there, start = _slots(channels, inner, planes, blocks, chunks, width, LAST, S)
     its, which = _set_of(first, channels, size, BATCH, S)
@@ -199,7 +201,7 @@ def backward_kernel(
     scale, shift = w * r, _of_slots(bias, first, channels, there, BIAS, S)
     if STAGE != "gradient":
         zeros = tl.zeros([B, S] if LAST else [S, B], tl.float32)
-        total, along, total_u, along_u = zeros, zeros, zeros, zeros  # along: with r·weight where it is of pixels
+        total, along, total_u, along_u = zeros, zeros, zeros, zeros  # u: with r, as `factor` is
         for step in range(steps):
             at, mask = _tile(i + step * B, start, there, channels, inner, LAST)
             d = _load(y, at, mask) - _across(mean, LAST)
@@ -296,9 +298,9 @@ def _cut_of(sizes, last, groups, item):
     if groups:
         size = power_of_2(channels // groups)
         grid, *rest = _cut(sizes, last, groups, item)
-        total, run = batch * channels * inner * item, min(inner, 1 if last else 8)
-        enough = total <= SMALL or grid[0] >= PROGRAMS // 4
-        if size * run <= TILE and enough and total <= SHARE * grid[0]:
+        share, steps = batch * channels * inner * item / grid[0], rest[1][5]
+        fits = size * min(inner, 1 if last else 8) <= TILE and share <= SHARE
+        if fits and (steps <= STEPS or grid[0] >= PROGRAMS // 4):
             return True, grid, *rest
     return False, *_cut(sizes, last, groups)
 

@@ -13,7 +13,7 @@ namespace ganfast::cpu {
 namespace {
 
 constexpr int64_t PIECE = 32768;      // elements of a run, at most
-constexpr int64_t RESIDENT = 131072;  // elements that one thread keeps in its cache from the first pass to the second
+constexpr int64_t RESIDENT = 524288;  // elements that one thread keeps in its cache from the first pass to the second
 
 int64_t size_of(const NormAct& n) { return n.batch * n.channels * n.plane; }
 int64_t bytes_of(const NormAct& n) { return size_of(n) * (n.dtype == F32 ? 4 : 2); }

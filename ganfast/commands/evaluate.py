@@ -9,24 +9,18 @@ import tyro
 from torch import Tensor
 
 from ganfast import metrics
-from ganfast.commands import network
+from ganfast.commands import network, translations
 from ganfast.commands.outputs import refuse_as_data
-from ganfast.data import Column, Dataset, derived, match, open_dataset
+from ganfast.data import Column, Dataset, derived, open_dataset
 from ganfast.data.options import DataOptions, data_fields, size_word
-from ganfast.data.sampler import drawn
 from ganfast.data.sources import exists
 from ganfast.data.stacked import PREFIX
 from ganfast.errors import InputError
-from ganfast.metrics import features
-from ganfast.metrics.attributes import attribute_report, partners
-from ganfast.metrics.fidelity import fidelity_report
 from ganfast.metrics.lenet import normalise
 from ganfast.metrics.pairs import pair_report
-from ganfast.metrics.segmentation import segmentation_report
 from ganfast.recipes import Trained
 from ganfast.training import (
     abilities,
-    answers,
     battle,
     checkpoint,
     latent_map,
@@ -36,7 +30,6 @@ from ganfast.training import (
     scoring,
 )
 from ganfast.training.scoring import draw
-from ganfast.training.showing import Show
 
 SHOWN = 16  # samples in neighbours.png
 
@@ -90,23 +83,11 @@ class Evaluate(DataOptions, Compared):
         trained = network.load(self.network, self.device)
         if self.data is None:
             raise InputError(f"{self.network} is a generator without its run: name the data to compare with (--data).")
-        if trained.recipe.answer:
-            self.compare_answers(trained)
+        if {"images", "maps"} & network.conditions(trained).keys():
+            translations.compare(self, trained)
             return
         if self.paired:
             raise InputError(f"--paired: recipe {trained.recipe.name} does not translate images: leave it out.")
-        if trained.can("distances"):
-            self.keep("distances", answers.distances(trained, self.sources(trained)[0]), trained, 1)
-            return
-        kinds = network.conditions(trained)
-        if {"images", "attributes"} <= kinds.keys():
-            self.compare_attributes(trained)
-            return
-        if "images" in kinds:
-            raise InputError(
-                f"evaluate compares samples drawn from latents, and recipe {trained.recipe.name} is given images: look "
-                "at what `ganfast generate --input` makes of some."
-            )
         if self.neighbours and run_directory.of(self.network) is None:
             raise InputError(f"--neighbours: {self.network} is a generator without its run: give a run directory.")
         self.compare(trained)
@@ -149,80 +130,6 @@ class Evaluate(DataOptions, Compared):
         if self.neighbours:
             self.draw_neighbours(data, samples[:SHOWN], judge)
         self.draw_latents(trained, data)
-
-    def compare_answers(self, trained: Trained) -> None:
-        """How near answers come to the true ones, and as a set to all of these over features (--features)."""
-        for name in ("neighbours", "battle", "parzen"):
-            if getattr(self, name):
-                raise InputError(f"--{name}: recipe {trained.recipe.name} is given images: leave it out.")
-        sources, known = self.sources(trained)
-        seen = features.published(self.features, trained.device) if self.features else None
-        count = min(self.samples or scoring.SAMPLES, *map(len, sources))
-        if not known and seen is None:
-            raise InputError(
-                f"recipe {trained.recipe.name} translates unpaired images: say that files of one name are partners "
-                "(--paired), or give a feature network to compare the sets by (--features)."
-            )
-        report, made = answers.fidelity(trained, sources, count, seen if known else None, progress=True)
-        if known:
-            self.keep("fidelity", report, trained, count)
-        if run := run_directory.of(self.network):
-            pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}).picture())
-        if "maps" in sources[0].columns:
-            own = self.as_trained().sources(trained)[0] if run_directory.of(self.network) else sources
-            self.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
-        if seen is not None:
-            column = trained.recipe.columns[trained.recipe.answer]
-            source = sources[column.source]
-            true = Dataset(source.name, images=source.columns[source.column_of(column)])
-            self.keep(seen.name, metrics.score_report(true, made, seen, progress=True), trained, count)
-
-    def compare_attributes(self, trained: Trained) -> None:
-        """Whether translations have the attributes of other rows, and of rows of one identity how near they come."""
-        for name in ("neighbours", "battle", "parzen", "features"):
-            if getattr(self, name):
-                raise InputError(f"--{name}: recipe {trained.recipe.name} is given images: leave it out.")
-        kinds = network.conditions(trained)
-        shape = trained.specs[kinds["images"]].shape
-        data = self.open(shape)
-        match(trained.recipe.name, trained.recipe.columns, [data])
-        metrics.check_shape(data, shape)
-        if data.spec("attributes") != trained.specs[kinds["attributes"]]:
-            raise InputError(f"{data.name} has other attributes than the recipe was trained on: give --attributes.")
-        known = self.as_trained().open(shape) if run_directory.of(self.network) else data
-        order = drawn(data)[: self.samples or scoring.SAMPLES]
-        found = answers.with_attributes_of(trained, data, order, order.roll(1), True)
-        attributes = data.columns["attributes"]
-        report = attribute_report(known, *found, attributes[order], attributes[order.roll(1)], progress=True)
-        self.keep("attributes", report, trained, len(order))
-        if "identities" in data.columns:
-            others = partners(data.columns["identities"])
-            rows = (attributes != attributes[others]).any(1).nonzero().flatten()[: self.samples or scoring.SAMPLES]
-            images, made, true = answers.with_attributes_of(trained, data, rows, others[rows], True)
-            self.keep("fidelity", fidelity_report(made, true, {"input": images}), trained, len(rows))
-
-    def sources(self, trained: Trained) -> tuple[list[Dataset], bool]:
-        """The data set for each source of the recipe's columns, and whether rows of one number belong together."""
-        recipe = trained.recipe
-        two = any(column.source for column in recipe.columns.values())
-        partners = self.paired or any(column.column in ("targets", "maps") for column in recipe.columns.values())
-        if self.paired and not two:
-            raise InputError(f"--paired: recipe {recipe.name} learns from pairs or from one set: leave it out.")
-        if (two or self.paired) and self.data_b is None:
-            raise InputError(f"recipe {recipe.name} needs two sets: name the second one, too (--data-b).")
-        shape = trained.specs[recipe.answer or next(iter(recipe.columns))].shape
-        first = self.open(shape, self.data_b if partners else None)
-        if self.paired:
-            parts = {"images": first.columns["images"], "targets": first.columns["targets"]}
-            sources = [Dataset(first.name, images=images) for images in parts.values()]
-        else:
-            sources = [first, self.open(shape, source=self.data_b)] if two else [first]
-        for name, spec in match(recipe.name, recipe.columns, sources).items():
-            if spec.kind == "maps" and spec.classes > (own := trained.specs[name].classes):
-                raise InputError(f"{self.data_b} has {spec.classes} classes, and the recipe was trained on {own} (--data-b).")
-        for source in sources:
-            metrics.check_shape(source, (*shape[:1], *source.shape[1:]) if recipe.sides else shape)
-        return sources, self.paired or not two
 
     def parzen_of(self, trained: Trained, data: Dataset) -> metrics.ParzenReport:
         """With images that the run was trained on as its floor, where those are others than ``data``."""

@@ -104,7 +104,7 @@ class Translating:
         if self.attribute and self.given:
             self.attributes = titles(self.trained.given[self.attribute])
             self.switches = parse_attributes(options.attributes or ",".join(self.attributes), self.attributes)
-            return [(f"-{title}", k, 0) for k, (title, _) in enumerate(self.switches)]
+            return [(f"-{title}".replace("/", "-"), k, 0) for k, (title, _) in enumerate(self.switches)]
         return [
             (f"-class{k}" * bool(self.label and self.given) + f"-seed{seed:06d}" * bool(options.seeds), k, seed)
             for k in classes for seed in seeds
@@ -135,8 +135,6 @@ class Translating:
 
     def asked(self, x: Tensor) -> Tensor:
         """[outputs, steps, A]: the attributes found in a picture, with what is switched; or steps towards these."""
-        if x.shape[1:] != self.spec.shape:  # the discriminator that finds them takes no other size
-            x = F.interpolate(x, self.spec.shape[1:], mode="bicubic", antialias=True)
         with torch.no_grad():
             own = self.trained.attributes(x.to(self.trained.device)).cpu()
         found = []

@@ -24,7 +24,6 @@ class EncodedImages(Rows):
     source: str
     layout: str | None = None  # ab or ba: both sides of a pair lie in each picture
     transposed = False
-    bring = staticmethod(to_frame)  # a picture into a frame
 
     def open(self, index: int) -> BinaryIO:
         """One file for reading."""
@@ -58,10 +57,14 @@ class EncodedImages(Rows):
     def as_maps(self) -> None:
         if self.layout:
             raise InputError(f"{self.source}: --layout {self.layout} is of pictures; give label maps as --data-b")
-        self.bring, self.pictures = to_map, ("maps",)
+        self.pictures = ("maps",)
 
     def transpose(self) -> None:
         self.transposed = True
+
+    def bring(self, image: Image.Image, frame: Frame) -> np.ndarray:
+        """A picture into a frame."""
+        return (to_map if "maps" in self.pictures else to_frame)(image, frame)
 
     def row(self, index: int, frame: Frame) -> tuple[np.ndarray, ...]:
         with self.naming(index):

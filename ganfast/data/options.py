@@ -92,7 +92,9 @@ def parse_load_size(load_size: int | str | None, size: tuple[int, int] | None) -
         raise InputError(f"--load-size {load_size}: give --size as well, of the crops that networks see")
     found = numbers[-1], numbers[0]
     if found[0] < size[0] or found[1] < size[1] or found == size:
-        raise InputError(f"--load-size {load_size}: crops of --size {size_word(*size)} need larger pictures")
+        raise InputError(
+            f"--load-size {load_size}: crops of --size {size_word(*size)} need pictures that are larger; give others"
+        )
     return found
 
 

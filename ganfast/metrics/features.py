@@ -78,7 +78,8 @@ def published(path: str | Path, device: str | torch.device = "cpu") -> Network:
 
     A .safetensors, .npz or .pth file (read without running code) of Inception-v3 (pt_inception-2015-12-05, as
     pytorch-fid and torch-fidelity have it), MobileNetV2 (torchvision), SqueezeNet 1.0 (the published Caffe model),
-    VGG16 up to conv4_1 (Caffe's names) or DINOv2 ViT-S, -B or -L/14 (Meta). Raises InputError where it is none of these.
+    VGG16 up to conv4_1 (Caffe's names) or DINOv2 ViT-S, -B or -L/14 (Meta). Raises InputError where it is none of
+    these.
     """
     return built(path, read(path)).to(device)
 
@@ -93,7 +94,7 @@ def built(path: str | Path, tensors: dict[str, Tensor]) -> Network:
     if not found:
         raise InputError(
             f"--features {path}: holds no network that is known here ({', '.join(list(tensors)[:3])}, …): give "
-            "weights of Inception-v3 (as pytorch-fid names them), MobileNetV2, SqueezeNet 1.0, VGG16 or DINOv2 ViT-S/B/L."
+            "weights of Inception-v3 (as pytorch-fid has them), MobileNetV2, SqueezeNet 1.0, VGG16 or DINOv2 ViT-S/B/L."
         )
     name, make = found[0]
     with torch.device("meta"):  # draws no random numbers for weights that are replaced

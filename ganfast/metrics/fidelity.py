@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ganfast.metrics import colors
+
 WINDOW, SIGMA = 11, 1.5  # of SSIM: pixels, and a Gaussian over them
 C1, C2 = 0.01**2, 0.03**2
 
@@ -73,10 +75,14 @@ MEASURES: dict[str, Measure] = {"l1": l1, "psnr": psnr, "ssim": ssim}
 
 
 def means(images: Tensor, targets: Tensor, measures: Mapping[str, Measure] = MEASURES) -> dict[str, float]:
-    """Each measure's mean over [N, C, H, W], a few images at once; those that there are no more than once serve all."""
+    """Each measure's mean over [N, C, H, W], a few images at once, and the distance of their colours.
+
+    Images that there are no more than once serve all.
+    """
     images = images.expand(len(targets), -1, -1, -1)
     parts = list(zip(images.split(16), targets.split(16)))
-    return {name: torch.cat([measure(*part) for part in parts]).mean().item() for name, measure in measures.items()}
+    found = {name: torch.cat([measure(*part) for part in parts]).mean().item() for name, measure in measures.items()}
+    return found | {"colors": colors.distance(images, targets)} if images.shape[1] in (1, 3) else found
 
 
 def fidelity_report(

@@ -34,14 +34,11 @@ class Generator(cyclegan.Generator):
         """Images; with ``maps`` images and the maps on the way to them, with ``encode`` the maps alone."""
         if not (maps or encode):
             return self.model(images)
-        found, x = [images], images
-        for place, layer in enumerate(self.model):
-            x = layer(x)
-            if place in self.places:
-                found.append(x)
-            if encode and place == self.places[-1]:
-                return found
-        return x, found
+        found, end = [images], 0
+        for place in self.places:
+            found.append(self.model[end : place + 1](found[-1]))
+            end = place + 1
+        return found if encode else (self.model[end:](found[-1]), found)
 
 
 class Heads(nn.Module):
@@ -61,7 +58,7 @@ class Heads(nn.Module):
         found = []
         with torch.autocast(maps[0].device.type, enabled=False):  # gradients of small vectors' directions are large
             for layers, each, at in zip(self.layers, maps, places, strict=True):
-                rows = each.flatten(2).transpose(1, 2)  # [B, H·W, C]
-                rows = torch.gather(rows, 1, at[:, :, None].expand(-1, -1, rows.shape[2]))
+                # from [B, C, H·W]: by a cotangent that lies as [1, H·W, C], torch 2.13 differentiates norms wrongly
+                rows = torch.gather(each.flatten(2), 2, at[:, None].expand(-1, each.shape[1], -1)).transpose(1, 2)
                 found.append(F.normalize(layers(wide(rows)), dim=2, eps=1e-4))
         return found

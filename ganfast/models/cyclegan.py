@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from ganfast.models import norms
 from ganfast.models.dcgan import initialize
+from ganfast.nn import FusedSequential
 
 
 class ResidualBlock(nn.Module):
@@ -11,7 +12,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv_block = nn.Sequential(
+        self.conv_block = FusedSequential(
             nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width), nn.ReLU(),
             nn.ReflectionPad2d(1), nn.Conv2d(width, width, 3), nn.InstanceNorm2d(width),
         )  # fmt: skip
@@ -33,7 +34,7 @@ class Generator(nn.Module):
         for features in (4 * width, 2 * width):
             up = nn.ConvTranspose2d(features, features // 2, 3, 2, 1, output_padding=1)
             layers += [up, nn.InstanceNorm2d(features // 2), nn.ReLU()]
-        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, outside, 7), nn.Tanh())
+        self.model = FusedSequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, outside, 7), nn.Tanh())
         initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ class PatchDiscriminator(nn.Module):
             down = nn.Conv2d(features, after, 4, 2 if k < layers else 1, 1, bias=norm == "instance")
             found += [down, norms.layer(norm, after), nn.LeakyReLU(0.2)]
             features = after
-        self.model = nn.Sequential(*found, nn.Conv2d(features, 1, 4, 1, 1))
+        self.model = FusedSequential(*found, nn.Conv2d(features, 1, 4, 1, 1))
         initialize(self)
 
     def forward(self, images: Tensor) -> Tensor:

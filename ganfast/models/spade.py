@@ -18,9 +18,9 @@ def initialize(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def one_hot(maps: Tensor, classes: int) -> Tensor:
+def one_hot(maps: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """int64 [B, H, W] → [B, classes, H, W] of 0 and 1."""
-    return (maps[:, None] == torch.arange(classes, device=maps.device)[:, None, None]).float()
+    return (maps[:, None] == torch.arange(classes, device=maps.device)[:, None, None]).to(dtype)
 
 
 class SPADE(nn.Module):
@@ -41,7 +41,7 @@ class SPADE(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """[B, inside, H, W] → [B, outside, H, W]: twice SPADE and a 3×3 convolution, and once beside where widths differ."""
+    """[B, inside, H, W] → [B, outside, H, W]: twice SPADE and a 3×3 convolution, once beside where widths differ."""
 
     def __init__(self, inside: int, outside: int, classes: int, hidden: int):
         super().__init__()
@@ -83,7 +83,7 @@ class Generator(nn.Module):
         initialize(self)
 
     def forward(self, maps: Tensor, z: Tensor | None = None) -> Tensor:
-        maps = one_hot(maps, self.classes)
+        maps = one_hot(maps, self.classes, self.last.bias.dtype)
         if z is None:
             x = self.first(F.interpolate(maps, self.start))
         else:
@@ -94,7 +94,7 @@ class Generator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """(images [B, C, H, W], maps int64 [B, H, W]) → for each scale, [activations of each layer, …, scores [B, 1, h, w]].
+    """(images [B, C, H, W], maps int64 [B, H, W]) → for each scale [activations of each layer, …, scores [B, 1, h, w]].
 
     Patch discriminators of images and maps side by side, each at half the size of the one before (Wang et al. 2018,
     arXiv:1711.11585).
@@ -106,7 +106,7 @@ class Discriminators(nn.Module):
         self.scales = nn.ModuleList(PatchDiscriminator(channels + classes, width, layers) for _ in range(scales))
 
     def forward(self, images: Tensor, maps: Tensor) -> list[list[Tensor]]:
-        x, found = torch.cat([images, one_hot(maps, self.classes)], 1), []
+        x, found = torch.cat([images, one_hot(maps, self.classes, images.dtype)], 1), []
         for k, network in enumerate(self.scales):
             x = F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) if k else x
             y, seen = x, []

@@ -1,6 +1,6 @@
 """StarGAN's networks (Choi et al. 2018, arXiv:1711.09020, appendix) with the state_dict keys of the authors' code.
 
-Their instance norms also keep running statistics, which nothing reads: leave these out of a checkpoint of theirs.
+Their instance norms also keep running statistics, which ``translation.load_published`` leaves out.
 """
 
 import torch
@@ -69,8 +69,8 @@ class Discriminator(nn.Module):
             layers += [nn.Conv2d(inside, width * 2**k, 4, 2, 1), nn.LeakyReLU(SLOPE)]
             inside = width * 2**k
         self.main = nn.Sequential(*layers)
-        self.conv1 = nn.Conv2d(inside, 1, 3, 1, 1, bias=False)
         self.conv2 = nn.Conv2d(inside, attributes, [side >> depth for side in size], bias=False)
+        self.conv1 = nn.Conv2d(inside, 1, 3, 1, 1, bias=False)  # the last layer is the head, which remedies change
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.main(images)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ganfast.models.published import fitting, read, rgb
 
+SCALE = 1 / 12.75  # of activations in losses (Ledig et al. 2017, section 3.2)
 MEAN = (104.007, 116.669, 122.679)  # BGR, of 255
 # name → channels in and out
 LAYERS = {

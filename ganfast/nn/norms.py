@@ -8,9 +8,6 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ganfast import activations, functional, ops, reference
 from ganfast.nn.fused_group import operators_do
 from ganfast.nn.ranks import SyncBatchNorm, ranks
-from ganfast.ops._registry import host_counts, unforced
-
-FEW = 2**14  # numbers on a CPU
 
 
 def norm_act(x, groups, weight, bias, moments, *rest):
@@ -26,7 +23,8 @@ def norm_act(x, groups, weight, bias, moments, *rest):
 def instance_norm(x, *rest):
     """F.instance_norm, with its arguments; of one sample it is F.batch_norm.
 
-    On a CPU torch 2.13 differentiates F.instance_norm of one sample wrongly where its cotangent is channels_last.
+    On a CPU torch 2.13 differentiates F.instance_norm of one sample wrongly where its cotangent is channels_last, and
+    F.batch_norm where one lies as that of [1, H·W, C]: an eager loop takes the operator (see prefers_torch).
     """
     return (F.batch_norm if x.shape[0] == 1 else F.instance_norm)(x, *rest)
 
@@ -35,10 +33,12 @@ def prefers_torch(x) -> bool:
     """Whether torch's functions are faster, or are all that works here.
 
     For small tensors calls from Python take longer than the work; under torch.compile on a CPU torch makes one loop of
-    norm and activation.
+    norm and activation. Of one sample on a CPU torch's gradients may be wrong: see instance_norm.
     """
     if torch.compiler.is_compiling():
         return x.is_cpu or torch.compiler.is_exporting()
+    if x.is_cpu and x.shape[0] == 1 and operators_do():
+        return False
     if is_small(x):
         return True
     return ops.norm_act.norm_act.is_plain(x.device) or not operators_do()
@@ -46,11 +46,7 @@ def prefers_torch(x) -> bool:
 
 def is_small(x) -> bool:
     """Whether calls from Python take longer than what they save."""
-    if torch.compiler.is_compiling():
-        return False
-    if x.is_cpu:  # where torch copies what lies in another order
-        return x.numel() <= (FEW if x.is_contiguous() else FEW // 4) and unforced()
-    return x.numel() <= functional.SMALL and host_counts(x.device)
+    return not torch.compiler.is_compiling() and functional.is_small_norm(x)
 
 
 def norm_act_by_torch(x, groups, weight, bias, moments, eps, activation, slope):

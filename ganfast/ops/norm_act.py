@@ -2,12 +2,13 @@
 
     a = act(weight·(y − mean)/√(var + eps) + bias)     y: [N, C, ...]; weight, bias: None, [C], [N, C] or like y
 
-groups ≥ 1: moments [2, N, groups], mean and (biased) var of each group of C/groups neighbouring channels of each sample;
-groups = 0: [2, 1, C], of each channel over the batch. They are a result, or given, and then constants: the result is
-empty. Moments are fp32 (fp64 for fp64). The derivatives are in ganfast/reference/norm_act.py; a third one is torch's.
-The backward reads y again and makes act'(z) anew, so nothing but y and the parameters is kept. Gradients of [C] and
-[N, C] are fp32 as the moments, others as the parameter; that of an absent one is empty. The second derivative is made of
-torch's operators on every backend. y, the results and parameters like y lie in one order: contiguous, or channels last.
+groups ≥ 1: moments [2, N, groups], mean and (biased) var of each of `groups` groups of neighbouring channels of each
+sample; groups = 0: [2, 1, C], of each channel over the batch. They are a result, or given, and then constants: the
+result is empty. Moments are fp32 (fp64 for fp64). The derivatives are in ganfast/reference/norm_act.py; a third one is
+torch's. The backward reads y again and makes act'(z) anew, so nothing but y and the parameters is kept. Gradients of
+[C] and [N, C] are fp32 as the moments, others as the parameter; that of an absent one is empty. The second derivative
+is made of torch's operators on every backend. y, the results and parameters like y lie in one order: contiguous, or
+channels last.
 """
 
 import torch
@@ -147,13 +148,13 @@ def _backward_backward(ctx, c, c_weight, c_bias):
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
-# Triton, kernels/norm_act.py, with sizes = (N, C, P) and `last`, whether y lies as [N, P, C]; parameters like y lie as y:
+# Triton, kernels/norm_act.py, with sizes = (N, C, P) and `last`, whether y lies as [N, P, C]; parameters like y, too:
 #     forward(y, sizes, last, weight, bias, moments, groups, eps, activation, slope, a, found)
 #     backward(da, y, sizes, last, weight, bias, moments, given, groups, eps, activation, slope, dy, dweight, dbias)
 # One of `moments` (given ones) and `found` is None; so are dweight and dbias of absent parameters.
 
 
-# The CPU takes sizes and `last` singly, y's dtype, and each parameter with the number of its dimensions, 3 for one like y.
+# The CPU takes sizes and `last` singly, y's dtype, and each parameter with its number of dimensions, 3 where like y.
 
 FEW = 16  # pixels of a plane that a vector of the CPU's holds
 
@@ -167,7 +168,7 @@ def _cpu_limit(y, weight, bias, groups, activation):
     if any(v.dtype != y.dtype for v in by_pixel):
         return f"weight and bias like y, of another dtype than its {y.dtype}, go through the reference"
     _, (_, channels, plane), last = _channels.apart(_channels.ordered(y))
-    if plane < FEW and not last and groups != channels and not by_pixel and not weight is bias is None:
+    if plane < FEW and not last and groups not in (0, channels) and not by_pixel and not weight is bias is None:
         return f"groups of planes of less than {FEW} pixels with numbers of each channel go through the reference"
     return True
 

@@ -17,8 +17,8 @@ class GANimation(StarGAN):
     telling = ("wasserstein", "cycle", "mask")
     batch = 25
 
-    attribute_weight: float = 160.0
-    """weight λ_y of the attributes' mean squared errors"""
+    attribute_weight: float = 30.0
+    """weight λ_y of the attributes' mean squared errors, the paper's is 4000; too much makes noise that D reads"""
     mask_weight: float = 0.1
     """weight λ_A of the attention mask's mean and variation"""
     variation: float = 1e-4
@@ -50,6 +50,7 @@ class GANimation(StarGAN):
 
     def of_masks(self, t, masks):
         """λ_A·(mean + λ_TV·Σ squared differences of neighbours) of both masks; the mean where the paper has a norm."""
+        masks = [*t.masks, *masks]
         mean = sum(mask.mean() for mask in masks)
         t.log(mask=mean / 2)
         variation = sum(mask.diff(dim=d).square().sum() / len(mask) for mask in masks for d in (2, 3))

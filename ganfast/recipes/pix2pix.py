@@ -93,10 +93,8 @@ class Pix2Pix(Recipe):
             self.translate(t)
         l1 = (t.fake - t.true).abs().mean()
         t.log(l1=l1)
-        if not self.adversarial:
-            return self.l1 * l1
-        return self.l1 * l1 + self.adversarial * generator_non_saturating(t.D(torch.cat([t.asked, t.fake], 1)))
+        fooled = generator_non_saturating(t.D(torch.cat([t.asked, t.fake], 1))) if self.adversarial else 0.0
+        return self.l1 * l1 + self.adversarial * fooled
 
     def sample(self, nets, z, given):
-        (source,) = self.given
-        return nets["G"](given[source])
+        return nets["G"](*given.values())

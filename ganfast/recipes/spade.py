@@ -12,12 +12,10 @@ from ganfast.nn import spectral_norm
 from ganfast.objectives import discriminator_hinge, generator_hinge
 from ganfast.recipes.base import Player, Recipe
 
-FEATURES = 1 / 12.75  # of VGG's activations
-
 
 @dataclass(frozen=True, kw_only=True)
 class SPADE(Recipe):
-    """Pictures of label maps, --data PICTURES --data-b MAPS, which scale and shift every normalisation (Park et al. 2019).
+    """Pictures of label maps, --data PICTURES --data-b MAPS, which modulate each normalisation (Park et al. 2019).
 
     Against patch discriminators of two scales by the hinge loss, with their features matched, and those of VGG16 where
     --vgg names its weights. All layers have spectral norm; the discriminators' learning rate is four times --lr.
@@ -84,7 +82,7 @@ class SPADE(Recipe):
         matching = sum(nearness(own[:-1], real[:-1]) for own, real in zip(found, wanted)) / self.scales
         t.log(matching=matching)
         if self.vgg:
-            perceptual = FEATURES * nearness(t.V(t.fake), t.V(t.x))
+            perceptual = vgg.SCALE * nearness(t.V(t.fake), t.V(t.x))
             t.log(perceptual=perceptual)
             matching = matching + perceptual
         return sum(generator_hinge(own[-1]) for own in found) / self.scales + self.matching * matching

@@ -6,12 +6,11 @@ from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 
-from ganfast.data.columns import Images, Spec
+from ganfast.data.columns import Spec
+from ganfast.data.degradations import downscale, upscale
 from ganfast.models import srgan, vgg
 from ganfast.objectives import discriminator_bce, generator_non_saturating
 from ganfast.recipes.base import Player, Recipe, Stage, scores, share
-
-FEATURES = 1 / 12.75  # of VGG's activations in the content loss, as in the paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,6 @@ class SRGAN(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        self.require(self.blocks >= 1, "blocks", "be at least 1")
         self.require(0 <= self.pretraining <= 1, "pretraining", "lie in [0, 1]")
 
     def stages(self, steps):
@@ -67,44 +65,36 @@ class SRGAN(Recipe):
         channels, *size = data["x"].shape
         found = {"G": srgan.SRResNet(channels, self.width, self.blocks, self.scale, self.residual)}
         if self.adversarial_stage:
-            found["D"] = srgan.Discriminator(size, channels, self.width)
-        return found | ({"V": vgg.Maps()} if self.vgg and self.adversarial_stage else {})
+            found |= {"D": srgan.Discriminator(size, channels, self.width)} | ({"V": vgg.Maps()} if self.vgg else {})
+        return found
 
     def begin(self, networks):
         if "V" in networks:
             networks["V"].load(self.vgg)
 
     def players(self):
-        if not self.adversarial_stage:
-            return [Player(("G",), self.alone)]
-        return [Player(("D",), self.discriminator), Player(("G",), self.generator)]
-
-    def alone(self, t):
-        content = F.mse_loss(t.G(self.shrink(t.x)), t.x)
-        t.log(content=content)
-        return content
+        discriminator = [Player(("D",), self.discriminator)] if self.adversarial_stage else []
+        return [*discriminator, Player(("G",), self.generator)]
 
     def discriminator(self, t):
-        t.fake = t.G(self.shrink(t.x))
+        t.fake = t.G(downscale(t.x, self.scale))
         real, fake = scores(t.D, t.x, t.fake.detach())
         t.log(accuracy_real=share(real > 0), accuracy_fake=share(fake < 0))
         return discriminator_bce(real, fake)
 
     def generator(self, t):
-        content = F.mse_loss(t.fake, t.x)
-        if self.vgg:
-            content = F.mse_loss(FEATURES * t.V(t.fake)[-1], FEATURES * t.V(t.x)[-1])
+        fake = t.fake if self.adversarial_stage else t.G(downscale(t.x, self.scale))
+        content = F.mse_loss(fake, t.x)
+        if self.adversarial_stage and self.vgg:
+            content = vgg.SCALE**2 * F.mse_loss(t.V(fake)[-1], t.V(t.x)[-1])
         t.log(content=content)
-        return content + self.adversarial * generator_non_saturating(t.D(t.fake))
+        return content + (self.adversarial * generator_non_saturating(t.D(fake)) if self.adversarial_stage else 0)
 
     def sample(self, nets, z, given):
         return nets["G"](given["low"]).clamp(-1, 1)
 
     def question(self, columns, random):
-        return {"low": self.shrink(columns["x"])}
+        return {"low": downscale(columns["x"], self.scale)}
 
     def trivial(self, given):
-        return {"bicubic": srgan.enlarged(given["low"], self.scale).clamp(-1, 1)}
-
-    def shrink(self, x):
-        return F.interpolate(x, scale_factor=1 / self.scale, mode="bicubic", antialias=True).clamp(-1, 1)
+        return {"bicubic": upscale(given["low"], self.scale).clamp(-1, 1)}

@@ -9,6 +9,7 @@ from ganfast import penalty
 from ganfast.data.columns import Attributes, Images
 from ganfast.models import stargan
 from ganfast.recipes.base import Player, Recipe
+from ganfast.recipes.patches import refuse_discrimination
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,6 @@ class StarGAN(Recipe):
     telling = ("wasserstein", "cycle", "attributes_fake")
     lr_decay = "late-linear"
     batch = 16
-    sides = 4
 
     width: int = 64
     """features of the first layers"""
@@ -45,9 +45,9 @@ class StarGAN(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("attribute_weight", "cycle", "penalty_weight"):
+        refuse_discrimination(self)
+        for name in ("attribute_weight", "cycle", "penalty_weight", "blocks"):
             self.require(getattr(self, name) >= 0, name, "be 0 or more")
-        self.require(self.blocks >= 0, "blocks", "be 0 or more")
 
     def networks(self, data):
         (channels, *size), (attributes,) = data["x"].shape, data["y"].shape
@@ -74,11 +74,9 @@ class StarGAN(Recipe):
         back, *masks = self.translate(t, t.fake, t.y)
         attributes, cycle = self.of_attributes(found, t.wanted), (back - t.x).abs().mean()
         t.log(attributes_fake=attributes, cycle=cycle)
-        loss = self.attribute_weight * attributes + self.cycle * cycle - judged.mean()
-        return loss + self.of_masks(t, [*t.masks, *masks])
+        return self.attribute_weight * attributes + self.cycle * cycle + self.of_masks(t, masks) - judged.mean()
 
     def others(self, t):
-        """Attributes to ask for: those of the batch in another order."""
         return t.mine(t.gather(t.y)[t.gather(t.uniform()).argsort()])
 
     def translate(self, t, x, y):
@@ -90,8 +88,7 @@ class StarGAN(Recipe):
 
     def of_attributes(self, logits, y):
         """−log D_cls(y | x): cross-entropies of all attributes, the mean over samples of their sum."""
-        there = (y > 0).to(logits.dtype)
-        return F.binary_cross_entropy_with_logits(logits, there, reduction="sum") / len(y)
+        return F.binary_cross_entropy_with_logits(logits, (y > 0).to(logits.dtype), reduction="sum") / len(y)
 
     def sample(self, nets, z, given):
         return nets["G"](given["x"], given["y"])

@@ -63,10 +63,19 @@ def distances(trained: Trained, sources: Sequence[Dataset]) -> FidelityReport:
 
 
 def fidelity(
-    trained: Trained, sources: Sequence[Dataset], count: int, network: Network | None = None, progress: bool = False
+    trained: Trained,
+    sources: Sequence[Dataset],
+    count: int,
+    network: Network | None = None,
+    progress: bool = False,
+    others: Mapping[str, Tensor] | None = None,
 ) -> tuple[FidelityReport, Tensor]:
-    """How near samples come to the true ones, and the samples; with a feature network by its distance, too."""
+    """How near samples come to the true ones, and the samples; with a feature network by its distance, too.
+
+    ``others`` are more trivial answers, by name.
+    """
     made, true, trivial = answers(trained, sources, count, progress)
+    trivial |= others or {}
     measures = dict(MEASURES)
     if network is not None:
         distance = Perceptual(network)

@@ -68,8 +68,10 @@ class Trainer:
         names = [each.name if isinstance(each, Dataset) else each for each in given]
         opts = TrainOptions(data=names[0], **({"data_b": names[1]} if names[1:] else {}), **options)
         self.options = opts = dataclasses.replace(
-            opts, batch=opts.batch or recipe.batch, lr_decay=opts.lr_decay or recipe.lr_decay,
-            maps=opts.maps or any(column.kind == "maps" for column in recipe.columns.values()),
+            opts,
+            batch=opts.batch or recipe.batch,
+            lr_decay=opts.lr_decay or recipe.lr_decay,
+            maps=opts.maps or (bool(opts.data_b) and any(c.kind == "maps" for c in recipe.columns.values())),
         )
         self.device = opts.torch_device()
         if self.device.type == "cuda":

@@ -10,6 +10,7 @@ import counts
 import torch
 from torch import nn
 
+from ganfast import functional
 from ganfast.nn import ConvAct2d
 from ganfast.ops import use_backend
 from ganfast.ops.interpolate import interpolate
@@ -133,6 +134,23 @@ def test_our_kernels_move_their_arguments(backend):
     assert moved == 3 * 4 * real.numel() + 16
     ((_, moved),) = counted(lambda: run(real))
     assert moved == 2 * 4 * real.numel() + 16  # a tensor that is given twice is read once
+
+
+@pytest.mark.parametrize("batch, side, last, launches", [(1, 64, False, 1), (16, 64, True, 1), (1, 256, False, 3)])
+def test_an_instance_norm_of_cyclegan(batch, side, last, launches):
+    """One launch each way where many programs, or few of few steps, read whole instances: y, a; y, da, dy."""
+    y = torch.zeros(batch, 64 * 256 // side, side, side, dtype=torch.bfloat16)
+    y = y.to(memory_format=torch.channels_last if last else torch.contiguous_format).requires_grad_()
+    da = torch.zeros_like(y)
+
+    def run():
+        functional.norm_act(y, y.shape[1], activation="relu")[0].backward(da)
+
+    found = [(name, moved / (2 * y.numel())) for name, moved in counted(run) if name.endswith("kernel")]
+    assert [name for name, _ in found].count("forward_kernel") == (1 if launches == 1 else 2)
+    assert len(found) == 2 * launches
+    moved = sum(each for _, each in found)
+    assert 5 <= moved <= 5.02 if launches == 1 else 8 <= moved <= 8.1
 
 
 def test_what_torch_launches_inside_our_operators_is_counted_under_autocast():

@@ -103,8 +103,8 @@ def test_a_load_size_that_cannot_be_is_refused(tmp_path):
     for load, size, words in (
         ("x", 32, "--load-size x: give pixels a side, as 72, or width x height"),
         (72, None, "--load-size 72: give --size as well"),
-        (32, 32, "--load-size 32: crops of --size 32 need larger pictures"),
-        (72, "128x64", "--load-size 72: crops of --size 128x64 need larger"),
+        (32, 32, "--load-size 32: crops of --size 32 need pictures that are larger"),
+        (72, "128x64", "--load-size 72: crops of --size 128x64 need pictures"),
         ("64x31", 32, "--load-size 64x31: crops of --size 32"),
     ):
         with pytest.raises(InputError, match=words):

@@ -29,6 +29,8 @@ CALLS = {
     "gradient_penalty_backward": (ONE, NORMS, G, NORMS, *PHI),
     "gradient_penalty_double_backward": (G.clone(), ONE, NORMS, G, NORMS, *PHI),
     "interpolate": (G, strided(3, 100_000), EPSILON),
+    "norm_act": (Y, CHANNEL, strided(2, 4), None, 2, *NORM),
+    "norm_act_backward": (Y + 1, Y, Y + 2, Y + 3, strided(2, 1, 4).abs(), False, 0, *NORM),
     "pairwise_l1": (ROWS, OTHERS),
     "pairwise_l1_backward": (SUMS, ROWS, OTHERS),
     "pairwise_l1_double_backward": (ROWS + 1, OTHERS + 1, SUMS, ROWS, OTHERS),

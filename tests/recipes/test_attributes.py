@@ -1,11 +1,15 @@
 """Recipes that translate images to attributes."""
 
+import pytest
 import torch
 
 from ganfast.data import Dataset
 from ganfast.data.columns import Spec
+from ganfast.errors import InputError
 from ganfast.models import ganimation, stargan
+from ganfast.models.translation import load_published
 from ganfast.recipes import RECIPES, Trained
+from ganfast.recipes.remedies import Remedies
 from ganfast.training import pictures
 from ganfast.training.showing import Show
 
@@ -24,10 +28,23 @@ def test_stargan_has_the_keys_of_the_authors_code():
     assert found == {"conv1.weight", "conv2.weight"} and networks["D"].main[2].weight.shape == (8, 4, 4, 4)
 
 
+def test_stargan_takes_a_published_file(tmp_path):
+    tensors = stargan.Generator(3, 5, 4, 1).state_dict()
+    statistics = {"main.1.running_mean": torch.zeros(4), "main.1.num_batches_tracked": torch.tensor(7)}
+    torch.save(tensors | statistics, tmp_path / "G.pth")
+    found = load_published(stargan.Generator(3, 5, 4, 1), tmp_path / "G.pth").state_dict()
+    assert all(torch.equal(found[key], value) for key, value in tensors.items())
+
+
 def test_a_discriminator_scores_patches_and_finds_attributes():
     scores, found = stargan.Discriminator((16, 32), 3, 5, 4)(torch.randn(2, 3, 16, 32))
     assert scores.shape == (2, 1, 2, 4) and found.shape == (2, 5)
     assert len(stargan.Discriminator((256, 256), 1, 1, 1).main) == 12  # six layers at most
+    remedies = Remedies(minibatch="stddev")
+    judge = RECIPES["stargan"](width=4, blocks=1, remedies=remedies).build(DATA)["D"]
+    assert type(judge.conv1).__name__ == "MinibatchFeatures" and isinstance(judge.conv2, torch.nn.Conv2d)
+    with pytest.raises(InputError, match="give --minibatch stddev"):
+        RECIPES["ganimation"](remedies=Remedies(minibatch="discrimination"))
 
 
 def test_attributes_are_maps_beside_the_image():

@@ -5,14 +5,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from training.games import images, make, means
 from training.games import load as fill
-from training.games import make, means
 
-from ganfast import load
+from ganfast import Trainer, load
 from ganfast.data import Spec
 from ganfast.errors import InputError
 from ganfast.recipes import RECIPES, Trained
 from ganfast.recipes.trained import save
+from ganfast.training.answers import fidelity
 
 Pix2Pix = RECIPES["pix2pix"]
 
@@ -98,3 +99,24 @@ def test_a_network_translates_one_way(tmp_path):
     assert recipe.answer == "x"
     with pytest.raises(InputError, match="recipe pix2pix has no directions: leave it out"):
         load(tmp_path, direction="ab")
+
+
+@pytest.mark.parametrize(
+    "name, fields, trivial",
+    [
+        ("pix2pix", {"layers": 1}, ["input", "mean"]),
+        ("galaxy", {"layers": 1}, ["input", "richardson-lucy-3", "richardson-lucy-10", "richardson-lucy-30", "mean"]),
+        ("inpaint", {"code": 3}, ["mean colour", "diffusion", "mean"]),
+    ],
+)
+def test_answers_stand_beside_trivial_ones(name, fields, trivial, tmp_path):
+    """After a step on batches of the recipe's own size, which BatchNorm does not keep from being one."""
+    recipe, data = RECIPES[name](width=2, **fields), images(64)
+    trainer = Trainer(recipe, data, steps=1, outdir=str(tmp_path))
+    assert trainer.options.batch == (64 if name == "inpaint" else 1)
+    trainer.train(progress=False)
+    report, made = fidelity(load(trainer.run), [data], 3)
+    assert list(report.trivial) == trivial and made.shape == (3, 1, 16, 16)
+    assert report.count == 3 and 0 < report.values["l1"] < 1
+    if name == "inpaint":  # three quarters of a picture are given
+        assert report.values["l1"] < report.trivial["mean"]["l1"] / 2

@@ -14,15 +14,20 @@ FIELDS = {
     "pix2pix": {"width": 2, "layers": 2},
     "galaxy": {"width": 2, "layers": 2},
     "inpaint": {"width": 2, "code": 5},
+    **{name: {"width": 2, "blocks": 1} for name in ("stargan", "ganimation")},
+    "spade": {"width": 2, "layers": 2},
+    "srgan": {"width": 2, "blocks": 1, "pretraining": 0.5},
 }
 ON_IMAGES = [name for name, cls in RECIPES.items() if any(each.kind == "images" for each in cls().columns.values())]
+ON_IMAGES.remove("style-transfer")  # takes one picture, and weights of VGG16
 
 
 def images(count=12, seed=0) -> Dataset:
     random = torch.Generator().manual_seed(seed)
     noise = torch.randint(256, (count, HEIGHT, WIDTH, 3), generator=random, dtype=torch.uint8)
     liked = torch.randint(2, (count, 4), generator=random).float()
-    return Dataset(f"wide-{seed}", images=noise, targets=255 - noise, labels=torch.arange(count) % 3, attributes=liked)
+    columns = {"images": noise, "targets": 255 - noise, "maps": noise[..., :1] // 64}
+    return Dataset(f"wide-{seed}", **columns, labels=torch.arange(count) % 3, attributes=liked)
 
 
 def train(name, outdir, steps=2, architecture=None, **options):

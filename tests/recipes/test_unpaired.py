@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from training.games import GAMES, load, make
 
 from ganfast.data.columns import Spec
@@ -128,6 +129,22 @@ def test_losses_of_cyclegan(identity):
         for judge, x, old in ((t.D_a, t.a, t.old_a), (t.D_b, t.b, t.old_b))
     )
     torch.testing.assert_close(recipe.discriminators(t), wanted)
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "cut", "fastcut"])
+def test_gradients_of_one_pair_in_the_trainer_s_layout(name):
+    """Against fp64: torch 2.13 differentiates InstanceNorm2d of one sample wrongly by a channels_last cotangent."""
+    recipe = RECIPES[name](width=8, blocks=2, layers=2)
+    found = []
+    for wide in (True, False):
+        layout = functools.partial(nn.Module.to, memory_format=torch.channels_last)
+        step = make(recipe, batch=1, double=wide, place=None if wide else layout)
+        load(step)
+        step()
+        found.append([p.grad.double() for each in step.state.gradients.values() for p in each.parameters])
+    norms = [torch.stack([p.norm() for p in each]) for each in found]
+    errors = torch.stack([(a - b).norm() for a, b in zip(*found)])
+    assert (errors < 1e-3 * norms[0].clamp(min=1e-3 * norms[0].max())).all()  # those of biases before a norm are 0
 
 
 def test_initial_weights():

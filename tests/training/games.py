@@ -97,17 +97,25 @@ ATTRIBUTES = {
     "stargan": RECIPES["stargan"](width=4, blocks=1, d_steps=2),
     "ganimation": RECIPES["ganimation"](width=4, blocks=1, d_steps=2),
 }
+SUPER = {
+    "srgan": RECIPES["srgan"](width=4, blocks=1, scale=2),
+    "srgan alone": RECIPES["srgan"](width=4, blocks=2, residual=True).stages(10)[0].game,
+    "spade": RECIPES["spade"](width=2, noise=3, layers=1),
+    "spade maps": RECIPES["spade"](width=2, noise=0, layers=2, scales=1),
+}
 GAMES = FIVE | FOUR | CLASSICS | REMEDIED | EQUILIBRIA
-GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | UNPAIRED | ATTRIBUTES
+GAMES |= AUGMENTED | CODES | STEPWISE | AUTOENCODERS | SEMI | CONDITIONAL | PAIRED | UNPAIRED | ATTRIBUTES | SUPER
 
 
 def images(count=40, size=16, channels=1, seed=0) -> Dataset:
-    """Noise; the labels are five classes, the attributes −1, 0 or 1; the targets are the negatives of neighbours."""
+    """Noise; labels of five classes, attributes −1, 0 or 1; targets are negatives of neighbours, maps quarters."""
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (count, size, size, channels), dtype=torch.uint8, generator=random)
     chosen = torch.randint(-1, 2, (count, 4), generator=random).float()
     targets = 255 - pixels.roll(1, 2)
-    return Dataset("noise", images=pixels, targets=targets, labels=torch.arange(count) % 5, attributes=chosen)
+    maps = pixels[..., :1] // 64
+    labels = torch.arange(count) % 5
+    return Dataset("noise", images=pixels, targets=targets, maps=maps, labels=labels, attributes=chosen)
 
 
 def points(count=50) -> Dataset:

@@ -23,8 +23,8 @@ SHAPES = {  # and groups: 0 is the batch
 def prepare(whole):
     """Several chunks and steps even of few numbers; whole: one program for each few sets."""
     torch.manual_seed(0)
-    kernels.TILE, kernels.PROGRAMS, _statistics.TILES = 32, 12, 2
-    kernels.SHARE = 256 << 10 if whole else 0
+    kernels.TILE, kernels.PROGRAMS, _statistics.TILES = 64, 12, 2
+    kernels.STEPS, kernels.SHARE = 99, 256 << 10 if whole else 0
 
 
 def laid(x, last):
@@ -69,11 +69,11 @@ def check(y, g, weight, bias, given, groups, act, where):
 
 
 def all_kernels(last, whole) -> None:
-    """Two of the pairs of forms with each shape and groups; the four tests, and each activation, take turns."""
+    """Each shape and groups with a pair of forms, an activation and a dtype: the four tests take turns."""
     prepare(whole)
     turns = itertools.count(11 * last + 5 * whole)
     for shape, of in SHAPES.items():
-        for groups, _ in itertools.product(of, range(2)):
+        for groups in of:
             turn = next(turns)
             dtype = (torch.float32, torch.float16)[turn % 3 == 0]
             y, g = (laid(torch.randn(shape), last) for _ in range(2))
