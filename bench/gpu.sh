@@ -37,9 +37,9 @@
 set -u
 cd "$(dirname "$0")/.."
 
-PARTS="install environment tests calibration steps-bf16 steps-fp32 ops host profile eager training tune sizes compiled"
-PARTS="$PARTS sanitize long"
-out=build/gpu work=build/gpu-work budget=9 only=${PARTS% long} again= from= plan=
+PARTS="install environment tests calibration steps-bf16 steps-fp32 ops host profile eager training tune compiled"
+PARTS="$PARTS sanitize sizes long"
+out=build/gpu work=build/gpu-work budget=9 only=${PARTS% sizes long} again= from= plan=
 while [ $# -gt 0 ]; do
     case $1 in
         --budget) budget=${2:?--budget needs minutes}; shift 2 ;;

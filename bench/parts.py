@@ -23,13 +23,13 @@ SMALL = ((32, 16), (16, 16))  # what a CPU can measure
 # test takes its process 3 s, of which twelve run at once
 SECONDS = {
     "install": 60, "environment": 5, "tests": 60, "calibration": 15, "steps-bf16": 60, "steps-fp32": 60, "ops": 30,
-    "host": 20, "profile": 60, "eager": 20, "training": 20, "tune": 90, "sizes": 30, "compiled": 30, "sanitize": 20,
+    "host": 20, "profile": 60, "eager": 20, "training": 20, "tune": 90, "compiled": 30, "sanitize": 20, "sizes": 30,
     "long": 30,
 }  # fmt: skip
 OF_A_ROW = {"operator": 1.2, "step": 5.0, "slow": 25.0, "max-autotune": 90.0, "tests": 0.25, "sanitize": 15.0}
 PARTS = tuple(SECONDS)
 TESTS = {"tests": ("tests", "gpu and not slow"), "sanitize": ("tests/kernels/test_memory.py", "gpu")}  # where, marks
-LEFT_OUT = ("long",)  # unless it is named
+LEFT_OUT = ("sizes", "long")  # unless it is named
 UNUSED = ("cacheprovider", "hypothesispytest", "logging", "randomly")  # plugins that only cost a list time
 
 

@@ -48,7 +48,11 @@ class FusedSequential(nn.Sequential):
         if not self.chain and known_to_prefer_torch(self, input):
             if input.requires_grad and input.is_leaf and input.is_cpu:
                 return _run_for_a_penalty(list(self), input)
-            return run_layers(list(self), input)
+            if nn.InstanceNorm2d in map(type, self):
+                return run_layers(list(self), input)
+            for layer in self:
+                input = layer(input)
+            return input
         output, by_torch = _run(_steps(list(self)), input, self.chain)
         if by_torch and isinstance(input, Tensor):
             remember(self, input)

@@ -133,7 +133,10 @@ def test_onnx(tmp_path):
             super().__init__()
             self.G = gnn.virtual_batch_norm(dcgan.Generator(16, 1, 4, 4), torch.randn(3, 4))
 
-        def example(self, batch, seed=0):
+        def axes(self, name):
+            return {0: "batch"}
+
+        def example(self, batch, seed=0, larger=0):
             return {"z": torch.randn(batch, 4, generator=torch.Generator().manual_seed(seed))}
 
         def forward(self, z):
