@@ -282,3 +282,16 @@ def with_floor(row: dict, calibration: dict) -> dict:
     """A noted row beside the floor of another calibration."""
     work = Work(**{field.name: row[field.name] for field in fields(Work)})
     return row | beside_floor(row["seconds"], work, row["place"], calibration)
+
+
+class Steps:
+    """steps() → (losses,): a training step of make(*args); `history` has the losses of the first three."""
+
+    def __init__(self, make: Callable, *args):
+        self.make, self.args, self.update = make, args, None
+
+    def __call__(self):
+        if self.update is None:
+            self.update = self.make(*self.args)
+            self.history = torch.stack([self.update() for _ in range(3)]).double()
+        return (self.update(),)

@@ -145,18 +145,8 @@ class Batches:
         return (self.loader.batch(0)["images"],)
 
 
-class Row:
-    """row() → (losses,): a step; `history` has the losses of the first three."""
-
-    def __init__(self, name, place, width, batch):
-        make = by_hand if name == "examples" else lambda *args: by_ganfast(name, *args)
-        self.make, self.args, self.update = make, (place, width, batch), None
-
-    def __call__(self):
-        if self.update is None:
-            self.update = self.make(*self.args)
-            self.history = torch.stack([self.update() for _ in range(3)]).double()
-        return (self.update(),)
+def of(row, *args) -> frame.Steps:
+    return frame.Steps(by_hand if row == "examples" else functools.partial(by_ganfast, row), *args)
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +166,7 @@ def test_dcgan_training(measure, place, size, row):
         parts = [(nets.generator(width), torch.empty(batch, 100, 1, 1), 3)]
         parts += [(nets.discriminator(width), torch.empty(batch, 3, 64, 64), 8)]
     work: Work = work_of(parts, frame.running("fp32", place))
-    rows = {name: Row(name, place, *size) for name in dict.fromkeys(["ganfast", row, "examples"])}
+    rows = {name: of(name, place, *size) for name in dict.fromkeys(["ganfast", row, "examples"])}
     if row == "data":
         rows["data"] = Batches(place, batch)
         work = Work(bytes=batch * 3 * 64 * 64 * (1 + 4))  # uint8 read, fp32 written

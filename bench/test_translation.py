@@ -119,18 +119,8 @@ def by_authors(place, name, width, batch):
     return update
 
 
-class Row:
-    """row() → (losses,): a step; `history` has the losses of the first three."""
-
-    def __init__(self, row, *args):
-        make = by_authors if row == "authors" else functools.partial(by_ganfast, row)
-        self.make, self.args, self.update = make, args, None
-
-    def __call__(self):
-        if self.update is None:
-            self.update = self.make(*self.args)
-            self.history = torch.stack([self.update() for _ in range(3)]).double()
-        return (self.update(),)
+def of(row, *args) -> frame.Steps:
+    return frame.Steps(by_authors if row == "authors" else functools.partial(by_ganfast, row), *args)
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +139,7 @@ def test_translation(measure, place, case, row):
         channels = {key: 6 if name == "pix2pix" and key == "D" else 3 for key in networks}
         images = {key: torch.empty(batch, channels[key], SIDE, SIDE) for key in networks}
         parts = [(network, images[key], TIMES[name][key]) for key, network in networks.items()]
-    rows = {key: Row(key, place, *case) for key in dict.fromkeys(["ganfast", row, "authors"])}
+    rows = {key: of(key, place, *case) for key in dict.fromkeys(["ganfast", row, "authors"])}
 
     def check(found):
         assert found[0].isfinite().all()

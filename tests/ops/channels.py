@@ -19,3 +19,16 @@ def laid(x, layout):
     if layout == "last":
         return x.movedim(1, -1).contiguous().movedim(-1, 1)
     return torch.stack([x, x], -1)[..., 0] if layout == "gaps" else x
+
+
+def assert_third(ours, formula, made):
+    """The third derivatives of both functions at ``made`` agree."""
+    thirds = []
+    for function in (ours, formula):
+        leaves = [v.clone().requires_grad_() for v in made]
+        value = function(*leaves).pow(3).sum()
+        for _ in range(2):
+            value = sum(g.square().sum() for g in torch.autograd.grad(value, leaves, create_graph=True))
+        thirds.append(torch.autograd.grad(value, leaves))
+    for got, wanted in zip(*thirds):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from graphed import captured
 from kinks import away_from_kinks
-from ops.channels import BOUNDS, DTYPES, backends, laid
+from ops.channels import BOUNDS, DTYPES, assert_third, backends, laid
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import activations, functional, ops, reference
@@ -116,15 +116,7 @@ def test_a_third_derivative(activation, training):
         return reference.activate((y - m) / (v + 1e-5).sqrt() * weight[:, None] + bias[:, None], activation)
 
     made = [torch.rand(shape, dtype=torch.float64) - 0.3 for shape in ((4, 2, 3), (2,), (2,))]
-    thirds = []
-    for function in (ours, formula):
-        leaves = [v.clone().requires_grad_() for v in made]
-        value = function(*leaves).pow(3).sum()
-        for _ in range(2):
-            value = sum(g.square().sum() for g in torch.autograd.grad(value, leaves, create_graph=True))
-        thirds.append(torch.autograd.grad(value, leaves))
-    for got, wanted in zip(*thirds):
-        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
+    assert_third(ours, formula, made)
 
 
 # --- fast paths against the reference ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from graphed import captured
 from kinks import away_from_kinks
-from ops.channels import BOUNDS, DTYPES, backends, laid
+from ops.channels import BOUNDS, DTYPES, assert_third, backends, laid
 from torch.autograd import gradcheck, gradgradcheck
 
 from ganfast import activations, functional, ops, reference
@@ -76,15 +76,7 @@ def test_a_third_derivative(activation):
         x = ((y.view(2, 2, -1) - m) / (v + 1e-5).sqrt()).view(y.shape)
         return reference.activate(x * weight[:, None] + bias, activation)
 
-    thirds = []
-    for function in (lambda y, w, b: functional.norm_act(y, 2, w, b, activation=activation)[0], formula):
-        leaves = [v.clone().requires_grad_() for v in made]
-        value = function(*leaves).pow(3).sum()
-        for _ in range(2):
-            value = sum(g.square().sum() for g in torch.autograd.grad(value, leaves, create_graph=True))
-        thirds.append(torch.autograd.grad(value, leaves))
-    for got, wanted in zip(*thirds):
-        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
+    assert_third(lambda y, w, b: functional.norm_act(y, 2, w, b, activation=activation)[0], formula, made)
 
 
 @pytest.mark.parametrize("device", DEVICES)
