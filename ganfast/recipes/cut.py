@@ -48,7 +48,8 @@ class CUT(Unpaired):
     def networks(self, data):
         channels = one_shape(data)[0]
         generator = cut.Generator(channels, channels, self.width, self.blocks)
-        return {"G": generator, "D": self.patches(data), "H": cut.Heads(generator.widths, self.units)}
+        judge = self.patches(data, cut.PatchDiscriminator)
+        return {"G": generator, "D": judge, "H": cut.Heads(generator.widths, self.units)}
 
     def players(self):
         return [Player(("D",), self.discriminator), Player(("G", "H"), self.generator, name="g")]
