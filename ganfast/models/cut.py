@@ -1,4 +1,4 @@
-"""CUT's networks (Park et al. 2020, arXiv:2007.15651): CycleGAN's, antialiased, a generator that also encodes, and heads.
+"""CUT's networks (Park et al. 2020, arXiv:2007.15651): CycleGAN's, antialiased; a generator also encodes, with heads.
 
 Sizes, filters and ``state_dict`` keys are those of the authors' code: what the paper's text calls strided convolutions
 are convolutions of stride 1 whose output is blurred and then subsampled (Zhang 2019, arXiv:1904.11486).
