@@ -56,7 +56,7 @@ def compare_answers(job, trained: Trained) -> None:
     if known:
         job.keep("fidelity", fidelity_report(made, true, trivial, answers.measures_of(seen)), trained, count)
     if run := run_directory.of(job.network):
-        pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}).picture())
+        pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}, known).picture())
     if others:
         job.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
     if seen is not None:
