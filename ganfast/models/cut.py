@@ -1,4 +1,4 @@
-"""CUT's networks (Park et al. 2020, arXiv:2007.15651): CycleGAN's, antialiased; a generator also encodes, with heads.
+"""CUT's networks (Park et al. 2020, arXiv:2007.15651): CycleGAN's generator, antialiased, that also encodes, and heads.
 
 Sizes, filters and ``state_dict`` keys are those of the authors' code: what the paper's text calls strided convolutions
 are convolutions of stride 1 whose output is blurred and then subsampled (Zhang 2019, arXiv:1904.11486).
@@ -81,24 +81,6 @@ class Generator(nn.Module):
             found.append(self.model[end : place + 1](found[-1] if found else images))
             end = place + 1
         return found if encode else (self.model[end:](found[-1]), found)
-
-
-class PatchDiscriminator(nn.Module):
-    """``cyclegan.PatchDiscriminator``, antialiased: images [B, C, H, W] → scores [B, 1, H', W'] of the same size."""
-
-    def __init__(self, channels: int = 3, width: int = 64, layers: int = 3):
-        super().__init__()
-        found, features = [nn.Conv2d(channels, width, 4, 1, 1), nn.LeakyReLU(0.2), Down(width)], width
-        for k in range(1, layers + 1):
-            after = width * min(2**k, 8)
-            found += [nn.Conv2d(features, after, 4, 1, 1), nn.InstanceNorm2d(after), nn.LeakyReLU(0.2)]
-            found += [Down(after)] if k < layers else []
-            features = after
-        self.model = FusedSequential(*found, nn.Conv2d(features, 1, 4, 1, 1))
-        initialize(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
 
 
 class Heads(nn.Module):

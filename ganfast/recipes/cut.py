@@ -48,8 +48,7 @@ class CUT(Unpaired):
     def networks(self, data):
         channels = one_shape(data)[0]
         generator = cut.Generator(channels, channels, self.width, self.blocks)
-        judge = self.patches(data, cut.PatchDiscriminator)
-        return {"G": generator, "D": judge, "H": cut.Heads(generator.widths, self.units)}
+        return {"G": generator, "D": self.patches(data), "H": cut.Heads(generator.widths, self.units)}
 
     def players(self):
         return [Player(("D",), self.discriminator), Player(("G", "H"), self.generator, name="g")]

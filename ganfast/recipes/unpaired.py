@@ -31,8 +31,8 @@ class Unpaired(Recipe):
         check_patches(self)
         self.require(self.blocks >= 1, "blocks", "be at least 1")
 
-    def patches(self, data, cls=cyclegan.PatchDiscriminator):
-        """A discriminator of class ``cls`` for the images of ``data``."""
+    def patches(self, data) -> cyclegan.PatchDiscriminator:
+        """A discriminator for the images of ``data``."""
         channels, *size = one_shape(data)
         if any(side % self.sides or side < 2 * self.sides for side in size):
             raise InputError(
@@ -40,4 +40,4 @@ class Unpaired(Recipe):
                 f"{size_word(*size)} pixels (--size)."
             )
         check_patches(self, size)
-        return cls(channels, self.width, self.layers)
+        return cyclegan.PatchDiscriminator(channels, self.width, self.layers)

@@ -71,18 +71,6 @@ def test_up_is_bilinear():
     torch.testing.assert_close(cut.Up(3).double()(x), wanted)
 
 
-@pytest.mark.parametrize("layers, sides", [(2, (32, 32)), (3, (24, 36)), (1, (12, 20))])
-def test_antialiased_patches_have_the_sizes_of_cyclegan_s(layers, sides):
-    images = torch.randn(1, 3, *sides)
-    ours, other = cut.PatchDiscriminator(3, 2, layers), cyclegan.PatchDiscriminator(3, 2, layers)
-    assert ours(images).shape == other(images).shape
-    ours, other = (
-        {name: each.shape for name, each in model.named_parameters() if name.endswith("weight")}.values()
-        for model in (ours, other)
-    )
-    assert list(ours) == list(other)
-
-
 def test_heads_are_unit_vectors_of_their_places():
     maps, places = [torch.randn(2, 3, 4, 5), torch.randn(2, 6, 2, 2)], [torch.tensor([[3, 19], [0, 7]]), None]
     places[1] = torch.tensor([[1, 0], [2, 3]])
