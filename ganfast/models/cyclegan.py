@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ganfast.models import norms
+from ganfast.models.antialias import Down, Up
 from ganfast.models.dcgan import initialize
 from ganfast.nn import FusedSequential
 
@@ -22,18 +23,26 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """images [B, in, H, W] → images [B, out, H, W] in (−1, 1); H and W are multiples of 4."""
+    """images [B, in, H, W] → images [B, out, H, W] in (−1, 1); H and W are multiples of 4.
 
-    def __init__(self, inside: int = 3, outside: int = 3, width: int = 64, blocks: int = 9):
+    ``antialiased``, it blurs before it subsamples and interpolates on the way up, as CUT's authors' code does.
+    """
+
+    def __init__(
+        self, inside: int = 3, outside: int = 3, width: int = 64, blocks: int = 9, antialiased: bool = False
+    ):  # fmt: skip
         super().__init__()
         layers = [nn.ReflectionPad2d(3), nn.Conv2d(inside, width, 7), nn.InstanceNorm2d(width), nn.ReLU()]
-        for features in (width, 2 * width):
-            down = nn.Conv2d(features, 2 * features, 3, 2, 1)
-            layers += [down, nn.InstanceNorm2d(2 * features), nn.ReLU()]
+        for features in (2 * width, 4 * width):
+            down = nn.Conv2d(features // 2, features, 3, 1 if antialiased else 2, 1)
+            layers += [down, nn.InstanceNorm2d(features), nn.ReLU(), *([Down(features)] if antialiased else [])]
         layers += [ResidualBlock(4 * width) for _ in range(blocks)]
-        for features in (4 * width, 2 * width):
-            up = nn.ConvTranspose2d(features, features // 2, 3, 2, 1, output_padding=1)
-            layers += [up, nn.InstanceNorm2d(features // 2), nn.ReLU()]
+        for features in (2 * width, width):
+            if antialiased:
+                layers += [Up(2 * features), nn.Conv2d(2 * features, features, 3, 1, 1)]
+            else:
+                layers += [nn.ConvTranspose2d(2 * features, features, 3, 2, 1, output_padding=1)]
+            layers += [nn.InstanceNorm2d(features), nn.ReLU()]
         self.model = FusedSequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, outside, 7), nn.Tanh())
         initialize(self)
 

@@ -30,6 +30,8 @@ class CUT(Unpaired):
     """weight λ_Y of that of what the generator makes of images b; 0 leaves it out"""
     equivariance: bool = False
     """half of what the generator is given is flipped, and its maps are flipped back before they are compared"""
+    antialias: bool = False
+    """the generator blurs before it subsamples and interpolates on the way up, as the authors' code"""
     places: int = 256
     """places of an image that are compared, of each map"""
     temperature: float = 0.07
@@ -47,7 +49,7 @@ class CUT(Unpaired):
 
     def networks(self, data):
         channels = one_shape(data)[0]
-        generator = cut.Generator(channels, channels, self.width, self.blocks)
+        generator = cut.Generator(channels, channels, self.width, self.blocks, self.antialias)
         return {"G": generator, "D": self.patches(data), "H": cut.Heads(generator.widths, self.units)}
 
     def players(self):

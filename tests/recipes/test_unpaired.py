@@ -11,7 +11,7 @@ from training.games import GAMES, load, make
 
 from ganfast.data.columns import Spec
 from ganfast.errors import InputError
-from ganfast.models import cut, cyclegan
+from ganfast.models import antialias, cut, cyclegan
 from ganfast.objectives import patch_nce
 from ganfast.recipes import RECIPES
 
@@ -42,17 +42,23 @@ def test_patch_nce_of_equal_places_is_their_logarithm():
     torch.testing.assert_close(patch_nce(same, same), torch.full((2,), 9.0).log())
 
 
-@pytest.mark.parametrize("blocks, last", [(9, (12, 16)), (6, (12, 14)), (2, (12,)), (1, (12,))])
-def test_the_encoder_s_maps_are_those_on_the_way_to_images(blocks, last):
-    """Padded RGB, both convolutions before their subsampling, the first and the fifth of nine blocks."""
-    generator = cut.Generator(3, 3, 2, blocks)
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("blocks, middle", [(9, 4), (6, 2), (2, 0), (1, 0)])
+def test_the_encoder_s_maps_are_those_on_the_way_to_images(blocks, middle, antialiased):
+    """RGB, padded or not, both convolutions that are subsampled, after or before that, the first and fifth of nine."""
+    generator = cut.Generator(3, 3, 2, blocks, antialiased)
     images = torch.randn(2, 3, 12, 20)
     made, maps = generator(images, maps=True)
-    assert generator.places == (0, 4, 8, *last) and generator.widths == tuple(each.shape[1] for each in maps)
-    assert [each.shape[2:] for each in maps] == [(18, 26), (12, 20), (6, 10), *[(3, 5)] * len(last)]
+    first, *down, block = (0, 4, 8, 12) if antialiased else (-1, 4, 7, 10)
+    assert generator.places == (first, *down, block, *([block + middle] if middle else []))
+    assert generator.widths == tuple(each.shape[1] for each in maps)
+    sizes = [(18, 26), (12, 20), (6, 10)] if antialiased else [(12, 20), (6, 10), (3, 5)]
+    assert [each.shape[2:] for each in maps] == [*sizes, *[(3, 5)] * (2 if middle else 1)]
     assert torch.equal(made, generator(images)) and torch.equal(made, generator.model(images))
     for ours, encoded, end in zip(maps, generator(images, encode=True), generator.places):
         assert torch.equal(ours, encoded) and torch.equal(ours, generator.model[: end + 1](images))
+    if not antialiased:
+        assert generator.state_dict().keys() == cyclegan.Generator(3, 3, 2, blocks).state_dict().keys()
 
 
 @pytest.mark.parametrize("sides", [(6, 8), (5, 2), (7, 3)])
@@ -62,13 +68,13 @@ def test_down_blurs_and_takes_every_second_place(sides):
     wide = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect"))
     rows = (wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]) / 4
     blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
-    torch.testing.assert_close(cut.Down(3).double()(x), blurred[:, :, ::2, ::2])
+    torch.testing.assert_close(antialias.Down(3).double()(x), blurred[:, :, ::2, ::2])
 
 
 def test_up_is_bilinear():
     x = torch.randn(2, 3, 5, 1, dtype=torch.float64)
     wanted = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(cut.Up(3).double()(x), wanted)
+    torch.testing.assert_close(antialias.Up(3).double()(x), wanted)
 
 
 def test_heads_are_unit_vectors_of_their_places():
@@ -148,13 +154,14 @@ def test_losses_of_cyclegan(identity):
     torch.testing.assert_close(recipe.discriminators(t), wanted)
 
 
-@pytest.mark.parametrize("name", ["cyclegan", "cut", "fastcut"])
+@pytest.mark.parametrize("name", ["cyclegan", "cut", "fastcut", "cut antialiased"])
 def test_gradients_of_one_pair_in_the_trainer_s_layout(name):
     """Against fp64: torch 2.13 differentiates InstanceNorm2d of one sample wrongly by a channels_last cotangent.
 
     That errs by the gradient's own size; rounding alone by up to 0.7 %, as a grey pixel's direction is its sign.
     """
-    recipe = RECIPES[name](width=8, blocks=2, layers=2)
+    name, *option = name.split()
+    recipe = RECIPES[name](width=8, blocks=2, layers=2, **({"antialias": True} if option else {}))
     found = []
     for wide in (True, False):
         layout = functools.partial(nn.Module.to, memory_format=torch.channels_last)
@@ -177,10 +184,11 @@ def test_initial_weights():
 
 
 @pytest.mark.parametrize("sides", [(8, 12), (20, 12), (16, 36)])
+@pytest.mark.parametrize("antialiased", [False, True])
 @pytest.mark.parametrize("cls", [cyclegan.Generator, cut.Generator])
-def test_outputs_have_the_size_of_inputs_by_four(cls, sides):
+def test_outputs_have_the_size_of_inputs_by_four(cls, antialiased, sides):
     with torch.no_grad():
-        assert cls(3, 1, 2, 1)(torch.randn(1, 3, *sides)).shape == (1, 1, *sides)
+        assert cls(3, 1, 2, 1, antialiased)(torch.randn(1, 3, *sides)).shape == (1, 1, *sides)
 
 
 @pytest.mark.parametrize("sides", [(30, 32), (4, 16)])
