@@ -51,9 +51,10 @@ def compare_answers(job, trained: Trained) -> None:
     if (maps := sources[0].columns.get("maps")) is not None:
         own = sources_of(job.as_trained(), trained)[0] if run_directory.of(job.network) else sources
         others = {"class colours": painted(maps[:count].squeeze(3).long(), colours(own[0]))}
-    report, made = answers.fidelity(trained, sources, count, seen if known else None, True, others)
+    made, true, trivial = answers.answers(trained, sources, count, True)
+    trivial |= others
     if known:
-        job.keep("fidelity", report, trained, count)
+        job.keep("fidelity", fidelity_report(made, true, trivial, answers.measures_of(seen)), trained, count)
     if run := run_directory.of(job.network):
         size = trained.specs[trained.recipe.answer].shape[1:]
         shown = [source.cropped(*map(min, size, source.shape[1:])) for source in sources]  # no larger than in training
@@ -63,8 +64,8 @@ def compare_answers(job, trained: Trained) -> None:
     if seen is not None:
         column = trained.recipe.columns[trained.recipe.answer]
         source = sources[column.source]
-        true = Dataset(source.name, images=source.columns[source.column_of(column)])
-        job.keep(seen.name, metrics.score_report(true, made, seen, progress=True), trained, count)
+        real = Dataset(source.name, images=source.columns[source.column_of(column)])
+        job.keep(seen.name, metrics.score_report(real, made, seen, True, trivial), trained, count)
 
 
 def compare_attributes(job, trained: Trained) -> None:

@@ -88,9 +88,8 @@ def means(images: Tensor, targets: Tensor, measures: Mapping[str, Measure] = MEA
 def fidelity_report(
     images: Tensor, targets: Tensor, trivial: Mapping[str, Tensor], measures: Mapping[str, Measure] = MEASURES
 ) -> FidelityReport:
-    """Of answers [N, C, H, W] to the true images; of ``trivial`` ones of their shape, and of their mean."""
-    others = {name: found for name, found in trivial.items() if found.shape[1:] == targets.shape[1:]}
-    others["mean"] = targets.mean(0, keepdim=True)
+    """Of answers [N, C, H, W] to the true images; of ``trivial`` answers, and of the true ones' mean."""
+    others = {**trivial, "mean": targets.mean(0, keepdim=True)}
     return FidelityReport(
         len(targets),
         means(images, targets, measures),

@@ -1,7 +1,7 @@
 """The scores of a set of samples over the features of one network, each beside what real data scores against itself."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ FEW = 20  # samples on each side that the normal approximation of C_T needs
 class ScoreReport:
     """``values`` of ``samples`` generated images against ``real`` ones; ``floors``: of real images in their place.
 
-    The floor compares two disjoint halves of ``floor_samples`` real images each. Names say the network.
+    The floor compares two disjoint halves of ``floor_samples`` real images each; ``trivial``: by name, of simple
+    answers in their place. Names say the network.
     """
 
     network: str
@@ -29,17 +30,23 @@ class ScoreReport:
     floor_samples: int
     values: dict[str, float]
     floors: dict[str, float]
+    trivial: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __str__(self):
-        width = max(map(len, self.values))
+        columns = {"generated": self.values, "real": self.floors, **self.trivial}
+        width, widths = max(map(len, self.values)), [max(12, len(name)) for name in columns]
         rows = [
-            f"{name:<{width}} {value:>12.4g}" + (f" {self.floors[name]:>12.4g}" if name in self.floors else "")
-            for name, value in self.values.items()
+            f"{name:<{width}}"
+            + "".join(
+                f" {found[name]:>{each}.4g}" if name in found else " " * (each + 1)
+                for found, each in zip(columns.values(), widths)
+            )
+            for name in self.values
         ]
+        heads = "".join(f" {name:>{each}}" for name, each in zip(columns, widths))
         sizes = f"{self.samples} generated and {self.real} real images"
         floor = f"real against real: {self.floor_samples} and {self.floor_samples}" if self.floors else "no floor"
-        return "\n".join([f"features of {self.network}: {sizes} ({floor})", f"{'':<{width}}    generated         real",
-                          *rows])  # fmt: skip
+        return "\n".join([f"features of {self.network}: {sizes} ({floor})", " " * width + heads, *rows])
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,16 @@ def usable(data: Dataset, samples: int) -> int:
     return min(samples, max(len(data) // 2, 1))
 
 
-def score_report(data: Dataset, fakes: Tensor, network: Network, progress: bool = False) -> ScoreReport:
-    """Scores of ``fakes`` [N, C, H, W] in [−1, 1] against ``data``, and those of real images in their place.
+def score_report(
+    data: Dataset,
+    fakes: Tensor,
+    network: Network,
+    progress: bool = False,
+    trivial: Mapping[str, Tensor] | None = None,
+) -> ScoreReport:
+    """Scores of ``fakes`` [N, C, H, W] in [−1, 1] against ``data``, and those of other images in their place.
+
+    The others are real ones, the floor, and ``trivial`` [N, C, H, W], by name.
 
     Where ``data`` has 2 N rows or more, N of them, drawn by a fixed seed, are compared with, and N others are the
     floor: equal sizes, as all Fréchet distances are biased by them. With fewer rows than that all are compared with,
@@ -71,16 +86,23 @@ def score_report(data: Dataset, fakes: Tensor, network: Network, progress: bool 
     real = of_real(data, half, network, progress)
     a, b = real.halves
     against = a if half == len(fakes) else torch.cat([a, b])
-    found, probabilities = features.of_images(network, fakes, progress)
-    values = computed(network, against, found, probabilities)
+    copying = min(len(a), len(b), len(fakes)) >= FEW
+
+    def against_real(images: Tensor) -> dict[str, float]:
+        found, probabilities = features.of_images(network, images, progress)
+        values = computed(network, against, found, probabilities)
+        if copying:
+            values |= zip((f"nearer-{network.name}", f"copying-{network.name}"), distances.copying(a, b, found))
+        return values
+
+    values = against_real(fakes)
     floors = {name: floor for name, floor in real.floors.items() if name in values}
-    if min(len(a), len(b), len(found)) >= FEW:
-        share, score = distances.copying(a, b, found)
-        values |= {f"nearer-{network.name}": share, f"copying-{network.name}": score}
+    if copying:
         floors |= {f"nearer-{network.name}": 0.5, f"copying-{network.name}": 0.0}
     if not values:
         raise InputError(f"{data.name} has {len(data)} image{'s' * (len(data) > 1)}, too few for any score: give more.")
-    return ScoreReport(network.name, len(found), len(against), half if real.floors else 0, values, floors)
+    others = {name: against_real(images) for name, images in (trivial or {}).items()}
+    return ScoreReport(network.name, len(fakes), len(against), half if real.floors else 0, values, floors, others)
 
 
 def of_real(data: Dataset, half: int, network: Network, progress: bool = False) -> Real:

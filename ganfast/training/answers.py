@@ -10,7 +10,7 @@ from ganfast import models
 from ganfast.data import Dataset
 from ganfast.data.sampler import decode
 from ganfast.metrics.features import Network
-from ganfast.metrics.fidelity import MEASURES, FidelityReport, fidelity_report
+from ganfast.metrics.fidelity import MEASURES, FidelityReport, Measure
 from ganfast.metrics.perceptual import Perceptual
 from ganfast.recipes import Recipe, Trained
 from ganfast.training import sampling
@@ -42,7 +42,7 @@ def given_of(
 def answers(
     trained: Trained, sources: Sequence[Dataset], count: int, progress: bool = False
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """(samples, true ones, trivial ones by name) of the first ``count`` rows of the sources, on the CPU."""
+    """(samples, true ones, trivial ones of their shape, by name), of the sources' first ``count`` rows, on the CPU."""
     random = torch.Generator(trained.device).manual_seed(0)
     made, true, trivial = [], [], {}
     parts = torch.arange(count).split(PART)
@@ -52,7 +52,8 @@ def answers(
         made.append(sampling.decode(trained, given))
         true.append(columns[trained.recipe.answer])
         for name, found in trained.recipe.trivial(given).items():
-            trivial.setdefault(name, []).append(found.cpu())
+            if found.shape == made[-1].shape:
+                trivial.setdefault(name, []).append(found.cpu())
     return torch.cat(made), torch.cat(true), {name: torch.cat(found) for name, found in trivial.items()}
 
 
@@ -64,25 +65,12 @@ def distances(trained: Trained, sources: Sequence[Dataset]) -> FidelityReport:
     return FidelityReport(1, found.pop(""), found)
 
 
-def fidelity(
-    trained: Trained,
-    sources: Sequence[Dataset],
-    count: int,
-    network: Network | None = None,
-    progress: bool = False,
-    others: Mapping[str, Tensor] | None = None,
-) -> tuple[FidelityReport, Tensor]:
-    """How near samples come to the true ones, and the samples; with a feature network by its distance, too.
-
-    ``others`` are more trivial answers, by name.
-    """
-    made, true, trivial = answers(trained, sources, count, progress)
-    trivial |= others or {}
-    measures = dict(MEASURES)
-    if network is not None:
-        distance = Perceptual(network)
-        measures[f"perceptual-{network.name}"] = torch.no_grad()(lambda images, targets: distance(targets)(images))
-    return fidelity_report(made, true, trivial, measures), made
+def measures_of(network: Network | None) -> dict[str, Measure]:
+    """What ``fidelity_report`` measures, with a feature network by its distance, too."""
+    if network is None:
+        return MEASURES
+    distance = Perceptual(network)
+    return {**MEASURES, f"perceptual-{network.name}": torch.no_grad()(lambda images, true: distance(true)(images))}
 
 
 def with_attributes_of(

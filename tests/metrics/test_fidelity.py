@@ -49,9 +49,9 @@ def test_what_measures_say_of_equal_and_of_shifted_images():
     assert (ssim(x, -x) < 0.5).all()
 
 
-def test_a_report_has_trivial_answers_of_the_right_shape_and_the_mean():
+def test_a_report_has_trivial_answers_and_the_mean():
     true = smooth(20, 1, 16, 16)
-    report = fidelity_report(true * 0.9, true, {"input": -true, "small": true[:, :, ::2, ::2]})
+    report = fidelity_report(true * 0.9, true, {"input": -true})
     assert set(report.trivial) == {"input", "mean"} and report.count == 20
     assert report.values["l1"] == pytest.approx(0.05 * true.abs().mean().item(), rel=1e-4)
     assert report.trivial["mean"]["l1"] == pytest.approx((true - true.mean(0)).abs().mean().item() / 2, rel=1e-4)

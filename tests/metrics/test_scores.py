@@ -58,6 +58,14 @@ def test_fresh_real_images_score_as_their_floor(digits, network):
     assert "597 generated and 597 real images (real against real: 597 and 597)" in str(report)
 
 
+def test_trivial_answers_are_scored_as_if_they_were_generated(digits, network):
+    fakes, noise = normalise(digits.samples[:60]), torch.rand(60, 1, 16, 16) * 2 - 1
+    report = score_report(digits, fakes, network, trivial={"input": noise})
+    assert report.trivial["input"] == score_report(digits, noise, network).values
+    assert str(report).splitlines()[1].split() == ["generated", "real", "input"]
+    assert str(report).splitlines()[2].split()[3] == f"{report.trivial['input']['frechet-pooled']:.4g}"
+
+
 def test_copies_blur_and_noise_are_seen(digits, network):
     a = rows_of_floor(digits, 400)[:400]
     copies = score_report(digits, normalise(digits.samples[a]), network).values

@@ -11,9 +11,10 @@ from training.games import load as fill
 from ganfast import Trainer, load
 from ganfast.data import Spec
 from ganfast.errors import InputError
+from ganfast.metrics.fidelity import fidelity_report
 from ganfast.recipes import RECIPES, Trained
 from ganfast.recipes.trained import save
-from ganfast.training.answers import fidelity
+from ganfast.training.answers import answers
 
 Pix2Pix = RECIPES["pix2pix"]
 
@@ -115,7 +116,8 @@ def test_answers_stand_beside_trivial_ones(name, fields, trivial, tmp_path):
     trainer = Trainer(recipe, data, steps=1, outdir=str(tmp_path))
     assert trainer.options.batch == (64 if name == "inpaint" else 1)
     trainer.train(progress=False)
-    report, made = fidelity(load(trainer.run), [data], 3)
+    made, *others = answers(load(trainer.run), [data], 3)
+    report = fidelity_report(made, *others)
     assert list(report.trivial) == trivial and made.shape == (3, 1, 16, 16)
     assert report.count == 3 and 0 < report.values["l1"] < 1
     if name == "inpaint":  # three quarters of a picture are given
