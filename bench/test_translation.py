@@ -11,6 +11,11 @@ settings of `ganfast train`: fp32 without TF32, cuDNN's search.
     unfused   the same with torch's layers in the networks, in NCHW: in channels_last torch 2.13 differentiates
               InstanceNorm2d wrongly on a CPU
     authors   bench/translation.py: eager PyTorch, fp32, NCHW, Adam's default, a backward() for each discriminator
+
+And the generator of CycleGAN alone: forward, backward of its L1 distance to other images, Adam, in both layouts.
+
+    ganfast   its layers fused
+    eager     bench/translation.py's, with the same optimiser
 """
 
 import functools
@@ -28,7 +33,9 @@ for package in ("PIL", "safetensors", "tqdm"):  # a machine that has torch alone
     pytest.importorskip(package)
 
 from ganfast.data import Dataset, Loader, Sampler, match  # noqa: E402
+from ganfast.models import cyclegan  # noqa: E402
 from ganfast.recipes import CycleGAN, Pix2Pix  # noqa: E402
+from ganfast.recipes.adam import Adam  # noqa: E402
 from ganfast.training import state as training_state  # noqa: E402
 from ganfast.training.cuda_graph import CUDAGraphs  # noqa: E402
 from ganfast.training.precision import Precision  # noqa: E402
@@ -149,3 +156,48 @@ def test_translation(measure, place, case, row):
         assert error <= BOUND, f"{row} trains something else: losses {error:.2g} from the authors'"
 
     measure(rows, make=tuple, check=check, work=work_of(parts, frame.running("fp32", place)))
+
+
+GENERATORS = [(order, width, batch) for width in (8, 16) for batch in (1, 4) for order in ("nchw", "channels_last")]
+GENERATORS += frame.in_full(*((order, 64, 1) for order in ("nchw", "channels_last")))
+
+
+def by_generator(row, order, width, batch):
+    memory_format = torch.channels_last if order == "channels_last" else torch.contiguous_format
+    network = nets.initialise(translation.resnet(width), 0)
+    if row == "ganfast":
+        values, network = network.state_dict().values(), cyclegan.Generator(width=width)
+        network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+    network.to(memory_format=memory_format)
+    adam = Adam(network.parameters(), fused=True, **translation.ADAM)
+    x, y = (column[:batch] for column in Sampler(data("pix2pix")[0], 4, seed=SEED).next().values())
+    x = x.contiguous(memory_format=memory_format)
+
+    def update():
+        adam.zero_grad()
+        loss = (network(x) - y).abs().mean()
+        loss.backward()
+        adam.step()
+        return loss.detach()
+
+    return update
+
+
+@pytest.mark.parametrize("row", ["ganfast", "eager"])
+@pytest.mark.parametrize("case", GENERATORS, ids=lambda case: "{}-width{}-batch{}".format(*case))
+@pytest.mark.parametrize("place", PLACES[:1])
+def test_resnet_generator(measure, place, case, row):
+    """Losses of the first step alone: of one sample in channels_last torch's gradients are wrong."""
+    with torch.device("meta"):
+        parts = [(translation.resnet(case[1]), torch.empty(case[2], 3, SIDE, SIDE), 3)]
+    rows = {key: frame.Steps(by_generator, key, *case) for key in dict.fromkeys(["ganfast", row])}
+
+    def check(found):
+        assert found[0].isfinite().all()
+        if (row, case[0], case[2]) == ("eager", "channels_last", 1):
+            ours, theirs = (rows[key].history[:1] for key in ("ganfast", "eager"))
+        else:
+            ours, theirs = (rows[key].history for key in ("ganfast", row))
+        assert frame.distance(ours, theirs) <= BOUND
+
+    measure(rows, make=tuple, check=check, work=work_of(parts, "fp32"))

@@ -12,6 +12,7 @@ TITLES = {  # the beginning of a group → what a stranger calls it
     "dcgan_training": "DCGAN-64 step with data, averages and norms",
     "translation cyclegan": "CycleGAN step at 128 pixels, with data, averages and norms",
     "translation pix2pix": "pix2pix step at 128 pixels, with data and norms",
+    "resnet_generator": "step of CycleGAN's generator at 128 pixels",
     "critic wgan-gp conv": "WGAN-GP step, convolutional critic",
     "critic wgan-gp resnet": "WGAN-GP step, ResNet critic",
     "critic r1 conv": "R1 step, convolutional critic",
@@ -26,7 +27,7 @@ TITLES = {  # the beginning of a group → what a stranger calls it
     "norm_act": "normalisation + ReLU",
     "layer": "layer of DCGAN",
 }
-STEPS = ("dcgan", "translation", "critic")  # groups that begin so are whole steps
+STEPS = ("dcgan", "translation", "resnet_generator", "critic")  # groups that begin so are whole steps
 ROWS = {
     "eager": "PyTorch as tutorials have it",
     "examples": "the loop of pytorch/examples",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ganfast.data.columns import Column, Images, Spec
 from ganfast.errors import InputError, check_choices
 from ganfast.nn import mixes_samples
+from ganfast.recipes.adam import Adam
 from ganfast.recipes.remedies import OF_JUDGES, Remedies
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -243,7 +244,7 @@ class Recipe:
 
     def adam(self, lr: float | None = None) -> MakeOptimizer:
         """Adam with the recipe's rates."""
-        return functools.partial(torch.optim.Adam, lr=lr or self.lr, betas=(self.beta1, self.beta2), fused=True)
+        return functools.partial(Adam, lr=lr or self.lr, betas=(self.beta1, self.beta2), fused=True)
 
 
 def can(recipe: Recipe, *abilities: str) -> bool:
