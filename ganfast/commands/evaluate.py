@@ -64,6 +64,13 @@ class Compared:
 class Evaluate(DataOptions, Compared):
     """Compare samples with data, which is by default the run's and read as there."""
 
+    def __post_init__(self):
+        run = run_directory.of(self.network)
+        stored = run_directory.read_options(run).get("options", {}) if run else {}
+        if self.load_size == stored.get("load_size") and self.size != stored.get("size"):
+            object.__setattr__(self, "load_size", None)  # it belongs to the run's own size
+        super().__post_init__()
+
     def as_trained(self) -> "Evaluate":
         """The defaults that the run gives: its data, and how that is read."""
         run = run_directory.of(self.network)

@@ -56,7 +56,9 @@ def compare_answers(job, trained: Trained) -> None:
     if known:
         job.keep("fidelity", fidelity_report(made, true, trivial, answers.measures_of(seen)), trained, count)
     if run := run_directory.of(job.network):
-        pictures.write_png(run / "answers.png", Show(trained, sources, 0, {}, known).picture())
+        size = trained.specs[trained.recipe.answer].shape[1:]
+        shown = [source.cropped(*map(min, size, source.shape[1:])) for source in sources]  # no larger than in training
+        pictures.write_png(run / "answers.png", Show(trained, shown, 0, {}, known).picture())
     if others:
         job.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
     if seen is not None:

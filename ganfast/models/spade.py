@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganfast.models.cyclegan import PatchDiscriminator
+from ganfast.nn import SPADEAct
 
 SMALLEST = 4  # pixels of the shorter side where the generator begins
 HIDDEN = 128  # features between a map and its scales and shifts, at most
@@ -23,33 +24,16 @@ def one_hot(maps: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> T
     return (maps[:, None] == torch.arange(classes, device=maps.device)[:, None, None]).to(dtype)
 
 
-class SPADE(nn.Module):
-    """x [B, C, H, W], map [B, K, H', W'] → γ(map)·(x − mean)/√(var + eps) + β(map), each of every pixel; then ReLU.
-
-    Statistics are BatchNorm's; γ and β are two convolutions of the map at x's size, γ about 1 in the beginning.
-    """
-
-    def __init__(self, width: int, classes: int, hidden: int):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(width, affine=False)
-        self.shared = nn.Sequential(nn.Conv2d(classes, hidden, 3, padding=1), nn.ReLU())
-        self.scale, self.shift = (nn.Conv2d(hidden, width, 3, padding=1) for _ in range(2))
-
-    def forward(self, x: Tensor, maps: Tensor) -> Tensor:
-        hidden = self.shared(F.interpolate(maps, x.shape[2:]))
-        return ((1 + self.scale(hidden)) * self.norm(x) + self.shift(hidden)).relu()
-
-
 class ResidualBlock(nn.Module):
     """[B, inside, H, W] → [B, outside, H, W]: twice SPADE and a 3×3 convolution, once beside where widths differ."""
 
     def __init__(self, inside: int, outside: int, classes: int, hidden: int):
         super().__init__()
-        self.norms = nn.ModuleList(SPADE(width, classes, hidden) for width in (inside, outside))
+        self.norms = nn.ModuleList(SPADEAct(width, classes, hidden) for width in (inside, outside))
         self.convs = nn.ModuleList(nn.Conv2d(width, outside, 3, padding=1) for width in (inside, outside))
         self.beside = None
         if inside != outside:
-            self.beside = nn.ModuleList([SPADE(inside, classes, hidden), nn.Conv2d(inside, outside, 3, padding=1)])
+            self.beside = nn.ModuleList([SPADEAct(inside, classes, hidden), nn.Conv2d(inside, outside, 3, padding=1)])
 
     def forward(self, x: Tensor, maps: Tensor) -> Tensor:
         y = x if self.beside is None else self.beside[1](self.beside[0](x, maps))

@@ -27,13 +27,15 @@ def columns_of(recipe: Recipe, sources: Sequence[Dataset], rows: Tensor) -> dict
     return found
 
 
-def given_of(trained: Trained, columns: Mapping[str, Tensor], random: torch.Generator) -> dict[str, Tensor]:
-    """What ``sample`` is given for rows of the data, with the latents of the seeds 0, 1, …, as far as it takes some."""
+def given_of(
+    trained: Trained, columns: Mapping[str, Tensor], random: torch.Generator, first: int = 0
+) -> dict[str, Tensor]:
+    """What ``sample`` is given for rows of the data, with latents, where it takes some, of seeds from ``first`` on."""
     on_device = {name: values.to(trained.device) for name, values in columns.items()}
     given = trained.recipe.question(on_device, random)
     if trained.latent_dim:
         count = len(next(iter(given.values())))
-        given = {"z": models.latents(range(count), trained.latent_dim).to(trained.device), **given}
+        given = {"z": models.latents(range(first, first + count), trained.latent_dim).to(trained.device), **given}
     return given
 
 
@@ -46,7 +48,7 @@ def answers(
     parts = torch.arange(count).split(PART)
     for rows in tqdm(parts, "answers", delay=1, leave=False, disable=not progress):
         columns = columns_of(trained.recipe, sources, rows)
-        given = given_of(trained, columns, random)
+        given = given_of(trained, columns, random, rows[0].item())
         made.append(sampling.decode(trained, given))
         true.append(columns[trained.recipe.answer])
         for name, found in trained.recipe.trivial(given).items():

@@ -288,6 +288,23 @@ def test_translations_beside_the_true_ones(capsys):
     assert row["count"] == 5 and 0 < row["values"]["l1"] < 1 and row["step"] == 2
 
 
+def test_another_size_is_not_read_at_the_load_size_of_the_run(capsys):
+    """Of pictures that are larger than those of training the centres are shown."""
+    random = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for k in range(3):
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(f"photos/{k}.png")
+    argv = ["train", "srgan", "--data", "photos", "--size", "16", "--load-size", "24", "--scale", "2", "--width", "2"]
+    argv += ["--blocks", "1", "--pretraining", "1", "--residual", "--batch", "2", "--steps", "1", "--lr", "1e-6"]
+    assert main(argv) == 0
+    run = Path("runs/00000-srgan-photos")
+    assert main(["evaluate", str(run), "--size", "32"]) == 0
+    (row,) = [json.loads(line) for line in (run / "metric-fidelity.jsonl").read_text().splitlines()]
+    pixels = np.stack([np.asarray(Image.open(f"photos/{k}.png")) for k in range(3)]) / 255
+    assert row["trivial"]["mean"]["l1"] == pytest.approx(np.abs(pixels - pixels.mean(0)).mean(), rel=1e-4)
+    assert Image.open(run / "answers.png").size == (320, 32)  # at 2x
+
+
 def test_translations_by_attributes_are_judged_by_field_and_beside_their_partners(monkeypatch, capsys):
     random, faces = np.random.default_rng(0), []
     Path("faces").mkdir()

@@ -3,26 +3,39 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.parametrize import is_parametrized
 from training.games import images, load, make, means
 
 from ganfast import Trainer
 from ganfast.data import Dataset
 from ganfast.errors import InputError
 from ganfast.metrics.segmentation import Segmenter, agreement, colours, fitted, painted
-from ganfast.models import spade
+from ganfast.models import latents, spade
+from ganfast.nn import spectral_norm
 from ganfast.recipes import RECIPES
+from ganfast.training.answers import answers
 
 SPADE = RECIPES["spade"]
 
 
-def test_the_layer_is_equation_1():
-    layer = spade.SPADE(4, 3, 5)
+def test_a_block_is_of_equation_1_and_all_its_layers_have_spectral_norm():
+    block = spectral_norm(spade.ResidualBlock(4, 2, 3, 5)).eval()  # no power iterations
+    for layer in (block.norms[0], block.norms[1], block.beside[0]):
+        layer.norm.train()
     x, maps = torch.randn(2, 4, 6, 8), spade.one_hot(torch.randint(3, (2, 12, 16)), 3)
-    mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
-    hidden = layer.shared(maps[:, :, ::2, ::2])
-    wanted = (1 + layer.scale(hidden)) * (x - mean) / (var + 1e-5).sqrt() + layer.shift(hidden)
-    torch.testing.assert_close(layer(x, maps), wanted.relu())
     assert maps.sum(1).eq(1).all() and maps.shape == (2, 3, 12, 16)
+
+    def modulated(x, layer):
+        mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
+        hidden = layer.shared(maps[:, :, ::2, ::2]).relu()
+        return ((1 + layer.gamma(hidden)) * (x - mean) / (var + 1e-5).sqrt() + layer.beta(hidden)).relu()
+
+    wanted, beside = x, block.beside[1](modulated(x, block.beside[0]))
+    for layer, conv in zip(block.norms, block.convs):
+        wanted = conv(modulated(wanted, layer))
+    torch.testing.assert_close(block(x, maps), wanted + beside)
+    layers = [layer for layer in block.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert len(layers) == 12 and all(is_parametrized(layer, "weight") for layer in layers)
 
 
 @pytest.mark.parametrize("noise", [0, 5])
@@ -46,7 +59,7 @@ def test_the_losses_by_hand():
     with torch.no_grad():
         for network in nets.values():
             for module in network.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.train()
         fake = nets["G"](t["maps"], z)
         real, made = nets["D"](t["images"], t["maps"]), nets["D"](fake, t["maps"])
@@ -82,6 +95,15 @@ def test_the_segmentation_network_finds_maps_again(tmp_path, monkeypatch):
     assert colours(data).flatten().tolist() == pytest.approx([100 / 127.5 - 1, 200 / 127.5 - 1], abs=1e-6)
     assert agreement(network, images, maps.squeeze(3).long())["pixel_accuracy"] > 0.97
     assert isinstance(fitted(data, steps=40), Segmenter)  # of the cache
+
+
+def test_each_row_has_a_latent_of_its_own(tmp_path, monkeypatch):
+    data = images(20)
+    trainer = Trainer(SPADE(width=2, noise=3, layers=1), data, steps=1, outdir=str(tmp_path), device="cpu")
+    seen = []
+    monkeypatch.setattr(SPADE, "sample", lambda self, nets, z, given: seen.append(z) or z.new_zeros(len(z), 1, 16, 16))
+    answers(trainer.trained, [data], 20)
+    assert torch.equal(torch.cat(seen), latents(range(20), 3))
 
 
 def test_it_says_what_it_needs(tmp_path):
