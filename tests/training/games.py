@@ -66,7 +66,7 @@ STEPWISE = {
 }
 UNPAIRED = {
     "cut": RECIPES["cut"](width=4, blocks=2, layers=2, units=16, places=20),
-    "fastcut": RECIPES["fastcut"](width=4, blocks=3, layers=2, units=16, places=20),
+    "fastcut": RECIPES["fastcut"](width=4, blocks=3, layers=2, units=16, places=20, antialias=True),
 }
 AUTOENCODERS = {
     "aae": RECIPES["aae"](**SMALL),
