@@ -58,7 +58,7 @@ def compare_answers(job, trained: Trained) -> None:
     if run := run_directory.of(job.network):
         size = trained.specs[trained.recipe.answer].shape[1:]
         shown = [source.cropped(*map(min, size, source.shape[1:])) for source in sources]  # no larger than in training
-        pictures.write_png(run / "answers.png", Show(trained, shown, 0, {}).picture())
+        pictures.write_png(run / "answers.png", Show(trained, shown, 0, {}, known).picture())
     if others:
         job.keep("segmentation", segmentation_report(made, sources[0], own[0], progress=True), trained, count)
     if seen is not None:

@@ -13,10 +13,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_published(network: Network, path: str | os.PathLike) -> Network:
-    """``network`` with the weights of a .pth file of pytorch-CycleGAN-and-pix2pix or of StarGAN's authors.
+    """``network`` with the weights of a .pth file of pytorch-CycleGAN-and-pix2pix, or of CUT's or StarGAN's authors.
 
-    It is a ``unet.UNet``, a ``cyclegan.Generator``, a ``cyclegan.PatchDiscriminator``, a ``stargan.Generator`` or a
-    ``stargan.Discriminator`` of the file's size, and has all of the file's tensors but the statistics that old files
+    It is a ``unet.UNet``, a ``Generator`` of ``cyclegan``, ``cut`` or ``stargan``, a ``cyclegan.PatchDiscriminator`` or
+    a ``stargan.Discriminator`` of the file's size, and has all of the file's tensors but the statistics that old files
     have of InstanceNorm; the prefix ``module.`` of networks on several GPUs is taken off. No code of the file runs.
     Raises ``InputError`` where it cannot be read, or does not fit.
     """

@@ -29,11 +29,16 @@ class Show:
     target; by images and attributes: input, and output with each attribute switched on. Autoencoders: a row of real
     samples and one of their reconstructions below. Recipes that work in steps: a row for each step of the first eight
     seeds; recipes of pairs: both of each. Points: real and generated ones, in the plane over level lines and gradients
-    of ``networks["D"]`` where that scores points alone; it stays as it is.
+    of ``networks["D"]`` where that scores points alone; it stays as it is. ``partners``: rows of one number belong
+    together in all sources, which is how true answers of unpaired recipes are known.
     """
 
-    def __init__(self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module]):
+    def __init__(
+        self, trained: Trained, sources: list[Dataset], seed: int, networks: Mapping[str, nn.Module],
+        partners: bool = False,
+    ):  # fmt: skip
         self.trained, self.sources, self.seed, self.networks = trained, sources, seed, networks
+        self.partners = partners
 
     @functools.cached_property
     def extent(self) -> float:
@@ -115,7 +120,7 @@ class Show:
         given = given_of(self.trained, batches, torch.Generator(self.trained.device).manual_seed(self.seed))
         shown = [pictures.of_given(given[name].cpu(), self.trained.given[name]), sampling.decode(self.trained, given)]
         asked = recipe.columns[name].source if name in recipe.columns else 0
-        if recipe.answer and recipe.columns[recipe.answer].source == asked:
+        if recipe.answer and (self.partners or recipe.columns[recipe.answer].source == asked):
             shown.append(batches[recipe.answer])
         images = torch.stack(pictures.alike(shown), 1).flatten(0, 1)
         return pictures.picture_of(images, len(shown) * min(COLUMNS // 2, len(images) // len(shown)))

@@ -278,7 +278,9 @@ def test_translations_beside_the_true_ones(capsys):
     run = Path("runs/00000-cyclegan-plain-inverted")
     assert main(["evaluate", str(run), "--paired"]) == 0
     assert "5 images beside the true ones" in capsys.readouterr().out
-    assert (run / "answers.png").is_file()
+    picture = np.asarray(Image.open(run / "answers.png"))[::2, ::2].astype(int)  # cells of 16 pixels, 2 between them
+    given, _, true = (picture[:16, at : at + 16] for at in (0, 18, 36))
+    assert picture.shape[:2] == (2 * 18 - 2, 12 * 18 - 2) and abs(given + true - 255).max() <= 1
     (row,) = [json.loads(line) for line in (run / "metric-fidelity.jsonl").read_text().splitlines()]
     pixels = np.stack([np.asarray(Image.open(f"plain/{k}.png")) for k in range(5)]) / 255
     assert row["trivial"]["input"]["l1"] == pytest.approx(np.abs(2 * pixels - 1).mean(), rel=1e-4)

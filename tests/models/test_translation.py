@@ -1,4 +1,4 @@
-"""Files as the authors of CycleGAN and pix2pix publish them."""
+"""Files as the authors of CycleGAN, CUT and pix2pix publish them."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ganfast.errors import InputError
-from ganfast.models import cyclegan, unet
+from ganfast.models import cut, cyclegan, unet
 from ganfast.models.translation import load_published
 
 
@@ -41,6 +41,31 @@ def test_a_published_generator_is_loaded_strictly(prefix, tmp_path):
     assert torch.equal(network.model[10].conv_block[1].weight, tensors[f"{prefix}model.10.conv_block.1.weight"])
     assert torch.equal(network.model[26].bias, tensors[f"{prefix}model.26.bias"])
     assert len(network.state_dict()) == sum("running" not in key for key in shapes)
+
+
+def test_a_published_generator_of_cut_is_loaded_strictly(tmp_path):
+    """Nine blocks, of 2 features in the place of 64; the filters of Down, 3×3, and of Up, 4×4, are in the file."""
+    convolutions = {
+        1: (2, 3, 7, 7),
+        4: (4, 2, 3, 3),
+        8: (8, 4, 3, 3),
+        22: (4, 8, 3, 3),
+        26: (2, 4, 3, 3),
+        30: (3, 2, 7, 7),
+    }
+    convolutions |= {f"{k}.conv_block.{j}": (8, 8, 3, 3) for k in range(12, 21) for j in (1, 5)}
+    tensors = {}
+    for key, shape in convolutions.items():
+        tensors |= {f"model.{key}.weight": torch.randn(shape), f"model.{key}.bias": torch.randn(shape[0])}
+    for key, width, row in ((7, 4, [1, 2, 1]), (11, 8, [1, 2, 1]), (21, 8, [1, 3, 3, 1]), (25, 4, [1, 3, 3, 1])):
+        row = torch.tensor(row) / 4
+        tensors[f"model.{key}.filt"] = torch.outer(row, row).repeat(width, 1, 1, 1)
+    fresh = cut.Generator(width=2).state_dict()
+    assert fresh.keys() == tensors.keys()
+    assert all(torch.equal(fresh[key], value) for key, value in tensors.items() if key.endswith("filt"))
+    torch.save(tensors, tmp_path / "latest_net_G.pth")
+    network = load_published(cut.Generator(width=2), tmp_path / "latest_net_G.pth")
+    assert torch.equal(network.model[26].weight, tensors["model.26.weight"])
 
 
 def test_the_statistics_of_batchnorm_are_kept(tmp_path):

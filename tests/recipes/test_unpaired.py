@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -41,17 +42,33 @@ def test_patch_nce_of_equal_places_is_their_logarithm():
     torch.testing.assert_close(patch_nce(same, same), torch.full((2,), 9.0).log())
 
 
-@pytest.mark.parametrize("blocks, places", [(9, (4, 7, 10, 14)), (6, (4, 7, 10, 12)), (2, (4, 7, 10)), (1, (4, 7, 10))])
-def test_the_encoder_s_maps_are_those_on_the_way_to_images(blocks, places):
-    """RGB, both strided convolutions, the first and the fifth of nine blocks."""
+@pytest.mark.parametrize("blocks, last", [(9, (12, 16)), (6, (12, 14)), (2, (12,)), (1, (12,))])
+def test_the_encoder_s_maps_are_those_on_the_way_to_images(blocks, last):
+    """Padded RGB, both convolutions before their subsampling, the first and the fifth of nine blocks."""
     generator = cut.Generator(3, 3, 2, blocks)
     images = torch.randn(2, 3, 12, 20)
     made, maps = generator(images, maps=True)
-    assert generator.places == places and generator.widths == tuple(each.shape[1] for each in maps)
+    assert generator.places == (0, 4, 8, *last) and generator.widths == tuple(each.shape[1] for each in maps)
+    assert [each.shape[2:] for each in maps] == [(18, 26), (12, 20), (6, 10), *[(3, 5)] * len(last)]
     assert torch.equal(made, generator(images)) and torch.equal(made, generator.model(images))
-    for ours, encoded, end in zip(maps, generator(images, encode=True), (-1, *places)):
+    for ours, encoded, end in zip(maps, generator(images, encode=True), generator.places):
         assert torch.equal(ours, encoded) and torch.equal(ours, generator.model[: end + 1](images))
-    assert generator.state_dict().keys() == cyclegan.Generator(3, 3, 2, blocks).state_dict().keys()
+
+
+@pytest.mark.parametrize("sides", [(6, 8), (5, 2), (7, 3)])
+def test_down_blurs_and_takes_every_second_place(sides):
+    """By the rows and columns of numpy: (1, 2, 1)/4, reflected."""
+    x = torch.randn(2, 3, *sides, dtype=torch.float64)
+    wide = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect"))
+    rows = (wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]) / 4
+    blurred = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
+    torch.testing.assert_close(cut.Down(3).double()(x), blurred[:, :, ::2, ::2])
+
+
+def test_up_is_bilinear():
+    x = torch.randn(2, 3, 5, 1, dtype=torch.float64)
+    wanted = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(cut.Up(3).double()(x), wanted)
 
 
 def test_heads_are_unit_vectors_of_their_places():
@@ -133,7 +150,10 @@ def test_losses_of_cyclegan(identity):
 
 @pytest.mark.parametrize("name", ["cyclegan", "cut", "fastcut"])
 def test_gradients_of_one_pair_in_the_trainer_s_layout(name):
-    """Against fp64: torch 2.13 differentiates InstanceNorm2d of one sample wrongly by a channels_last cotangent."""
+    """Against fp64: torch 2.13 differentiates InstanceNorm2d of one sample wrongly by a channels_last cotangent.
+
+    That errs by the gradient's own size; rounding alone by up to 0.7 %, as a grey pixel's direction is its sign.
+    """
     recipe = RECIPES[name](width=8, blocks=2, layers=2)
     found = []
     for wide in (True, False):
@@ -144,7 +164,7 @@ def test_gradients_of_one_pair_in_the_trainer_s_layout(name):
         found.append([p.grad.double() for each in step.state.gradients.values() for p in each.parameters])
     norms = [torch.stack([p.norm() for p in each]) for each in found]
     errors = torch.stack([(a - b).norm() for a, b in zip(*found)])
-    assert (errors < 1e-3 * norms[0].clamp(min=1e-3 * norms[0].max())).all()  # those of biases before a norm are 0
+    assert (errors < 1e-2 * norms[0].clamp(min=1e-3 * norms[0].max())).all()  # those of biases before a norm are 0
 
 
 def test_initial_weights():
