@@ -85,7 +85,7 @@ class SRGAN(Recipe):
         fake = t.fake if self.adversarial_stage else t.G(downscale(t.x, self.scale))
         content = F.mse_loss(fake, t.x)
         if self.adversarial_stage and self.vgg:
-            corner = t.categorical(vgg.STRIDE), t.categorical(vgg.STRIDE)  # other poolings each time: else a grid stays
+            corner = t.categorical(vgg.STRIDE), t.categorical(vgg.STRIDE)  # so that poolings make no grid
             content = vgg.SCALE**2 * F.mse_loss(*(t.V(vgg.window(x, *corner))[-1] for x in (fake, t.x)))
         t.log(content=content)
         return content + (self.adversarial * generator_non_saturating(t.D(fake)) if self.adversarial_stage else 0)
