@@ -73,8 +73,7 @@ class SRGAN(Recipe):
             networks["V"].load(self.vgg)
 
     def players(self):
-        discriminator = [Player(("D",), self.discriminator)] if self.adversarial_stage else []
-        return [*discriminator, Player(("G",), self.generator)]
+        return [Player(("D",), self.discriminator)] * self.adversarial_stage + [Player(("G",), self.generator)]
 
     def discriminator(self, t):
         t.fake = t.G(downscale(t.x, self.scale))
@@ -86,7 +85,8 @@ class SRGAN(Recipe):
         fake = t.fake if self.adversarial_stage else t.G(downscale(t.x, self.scale))
         content = F.mse_loss(fake, t.x)
         if self.adversarial_stage and self.vgg:
-            content = vgg.SCALE**2 * F.mse_loss(t.V(fake)[-1], t.V(t.x)[-1])
+            corner = t.categorical(vgg.STRIDE), t.categorical(vgg.STRIDE)  # so that poolings make no grid
+            content = vgg.SCALE**2 * F.mse_loss(*(t.V(vgg.window(x, *corner))[-1] for x in (fake, t.x)))
         t.log(content=content)
         return content + (self.adversarial * generator_non_saturating(t.D(fake)) if self.adversarial_stage else 0)
 

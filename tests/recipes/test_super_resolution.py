@@ -66,7 +66,14 @@ def test_the_second_game_by_hand(features, weights):
     loss_d = bce(real, torch.ones_like(real)) + bce(judged, torch.zeros_like(judged))
     content = F.mse_loss(fake, x)
     if features:
-        content = F.mse_loss(nets["V"](fake)[-1] / 12.75, nets["V"](x)[-1] / 12.75)
+        state = step.state.noise.get_state()
+        tops, lefts = (torch.randint(8, (len(x),), generator=step.state.noise).tolist() for _ in range(2))
+        step.state.noise.set_state(state)
+        own, wanted = (
+            torch.stack([each[:, top : top + 8, left : left + 8] for each, top, left in zip(images, tops, lefts)])
+            for images in (fake, x)
+        )
+        content = F.mse_loss(nets["V"](own)[-1] / 12.75, nets["V"](wanted)[-1] / 12.75)
     step()
     found = means(step)
     assert found["loss_d"] == pytest.approx(loss_d.item(), rel=1e-4)
