@@ -192,7 +192,7 @@ def by_generator(row, order, width, batch):
 @pytest.mark.parametrize("case", GENERATORS, ids=lambda case: "{}-width{}-batch{}".format(*case))
 @pytest.mark.parametrize("place", PLACES[:1])
 def test_resnet_generator(measure, place, case, row):
-    """Losses of three steps; of eager's one sample in channels_last, whose gradients are wrong in torch, of the first."""
+    """Losses of three steps; of eager's one sample in channels_last, which torch derives wrongly, of the first."""
     with torch.device("meta"):
         parts = [(translation.resnet(case[1]), torch.empty(case[2], 3, SIDE, SIDE), 3)]
     rows = {key: frame.Steps(by_generator, key, *case) for key in dict.fromkeys(["ganfast", row])}
